@@ -1,0 +1,18 @@
+"""Toto: video to tokens once; many models trained and evaluated on them."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Dataset", "__version__"]
+
+if TYPE_CHECKING:
+    from toto.shards.dataset import Dataset
+
+
+def __getattr__(name: str) -> Any:
+    """`toto.Dataset` without importing pyarrow for those who only want the version."""
+    if name == "Dataset":
+        from toto.shards.dataset import Dataset
+
+        return Dataset
+    raise AttributeError(f"module 'toto' has no attribute {name!r}")

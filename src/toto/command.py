@@ -1,0 +1,85 @@
+"""What the four commands share: exit codes, short errors, `--debug`, `--json`.
+
+0 finished · 1 failed · 2 wrong usage or configuration · 130 Ctrl-C · 143 SIGTERM (both after saving what can
+be resumed). A signal reaches the running code as an exception, so `finally` blocks do the saving.
+"""
+
+import errno
+import json
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from toto.errors import UserError
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full; free some space, then run the same command again: it goes on",
+    errno.EDQUOT: "the disk quota is used up; free some space, then run the same command again: it goes on",
+    errno.EROFS: "the target is read-only; choose another with --out",
+    errno.EACCES: "permission denied; choose another place or change its permissions",
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception: passes through `except Exception`, runs every `finally`."""
+
+
+class CommandGroup(click.Group):
+    """A click group whose commands all take `--debug` (adds the traceback to an error)."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        cmd.params.append(
+            click.Option(["--debug"], is_flag=True, expose_value=False, help="Add the traceback to an error.")
+        )
+        super().add_command(cmd, name)
+
+
+def print_json(value: Any) -> None:
+    """Ends stdout with one line that holds one JSON value (what `--json` promises)."""
+    sys.stdout.write(json.dumps(value, sort_keys=True, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def run(group: click.Group) -> NoReturn:
+    """Runs a command line to its exit code; never lets a traceback of a user's mistake through."""
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    sys.exit(_exit_code(group))
+
+
+def _exit_code(group: click.Group) -> int:
+    try:
+        result = group.main(standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("stopped by Ctrl-C; run the same command again to go on", 130)
+    except Terminated:
+        return _fail("stopped by SIGTERM; run the same command again to go on", 143)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except UserError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        advice = _DISK_ERRORS.get(error.errno or 0)
+        if advice is None:
+            raise
+        return _fail(f"{error.filename or error.strerror}: {advice}", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    click.echo(f"error: {message}", err=True)
+    return code
+
+
+def _raise_terminated(signum: int, frame: FrameType | None) -> None:
+    raise Terminated

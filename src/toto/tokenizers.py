@@ -1,0 +1,51 @@
+"""Tokenizers by name: how a stage that may not import `toto.tokenize` gets pixels back from ids.
+
+Built-in ones stand in `BUILT_IN`; others come from the entry-point group `toto.tokenizers`: a callable
+`make(spec, device) -> Tokenizer`, where spec is the `tokenizer` object of a dataset.json.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+
+from toto.errors import UsageError
+
+BUILT_IN = {
+    "dct": "toto.tokenize.tokenizers.dct:make",
+    "none": "toto.tokenize.tokenizers.none:make",
+}
+
+
+class Tokenizer(Protocol):
+    """A picture to a grid of codes and back; deterministic, each picture independent of its neighbours."""
+
+    vocab_size: int  # codes are 0 … vocab_size - 1; 0 means that there are no codes
+    patch: int  # pixels of a side that become one code
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What identifies it, as stored in dataset.json: name, every parameter, hashes, `id`."""
+        ...
+
+    def encode(self, pictures: np.ndarray) -> np.ndarray:
+        """uint8 RGB [n, 3, H, W] -> int32 codes [n, H // patch, W // patch]."""
+        ...
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """int codes [n, h, w] -> uint8 RGB [n, 3, h * patch, w * patch]."""
+        ...
+
+
+def load(spec: dict[str, Any], device: str = "cpu") -> Tokenizer:
+    """The tokenizer that a spec names; raises UsageError for an unknown name or when its hash differs."""
+    name = spec["name"]
+    if name in BUILT_IN:
+        module, _, function = BUILT_IN[name].partition(":")
+        return getattr(import_module(module), function)(spec, device)
+    others = {point.name: point for point in entry_points(group="toto.tokenizers")}
+    if name in others:
+        return others[name].load()(spec, device)
+    known = ", ".join(sorted([*BUILT_IN, *others]))
+    raise UsageError(f"unknown tokenizer {name!r}; known here: {known}")

@@ -1,0 +1,37 @@
+"""What every test has: pinned threads, repeatable random cases, and the folder of real media files."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MOST_WORKERS = 4  # a Ray of its own takes about 1 GB
+
+# One thread each, as a worker has: no test has imported numpy, pyarrow or torch yet, which read these once.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+hypothesis.settings.register_profile("toto", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("toto")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: the cores that this process may use, at most four."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def media() -> Path:
+    """The folder of real video and image files, with its index.json; tests that need it skip without it."""
+    folder = Path(os.environ.get("TOTO_TEST_MEDIA") or ROOT.parent / "shared" / "media")
+    if not folder.is_dir():
+        pytest.skip(f"no test media in {folder}; name their folder by TOTO_TEST_MEDIA")
+    return folder
