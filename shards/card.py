@@ -1,0 +1,90 @@
+"""The dataset card (README.md of a dataset): what it is, how it was made, how to read it."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from toto.shards.ids import CODE_OFFSET
+
+
+def card_text(value: dict[str, Any], results: pa.Table) -> str:
+    """Markdown with Hub front matter, from a snapshot's values and its final per-source results."""
+    parts = [
+        _front_matter(value),
+        f"# {value['name']}: token shards\n",
+        f"Videos and images as discrete tokens, made by toto {value['toto_version']}. "
+        f"Dataset id `{value['dataset_id']}`.\n",
+        _totals(value),
+        _tokenizer(value),
+        _settings(value["settings"]),
+        _sources(value, results),
+        _reading(value),
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(value: dict[str, Any]) -> str:
+    tags = ["video", "tokens", "toto", value["tokenizer"]["name"]]
+    lines = ["---", f"pretty_name: {json.dumps(value['name'])}", "license: other", "tags:"]
+    return "\n".join([*lines, *(f"- {json.dumps(tag)}" for tag in tags), "---\n"])
+
+
+def _totals(value: dict[str, Any]) -> str:
+    lines = ["| split | shards | rows | frames | tokens | MB |", "|---|---:|---:|---:|---:|---:|"]
+    for name, part in [*value["splits"].items(), ("all", value["totals"])]:
+        counts = " | ".join(f"{part[key]:,}" for key in ("shards", "rows", "frames", "tokens"))
+        lines.append(f"| {name} | {counts} | {part['bytes'] / 1e6:,.2f} |")
+    units = value["units"]
+    state = "complete" if units["committed"] == units["planned"] else "growing"
+    lines.append(f"\n{units['committed']} of {units['planned']} planned units are in this snapshot ({state}).\n")
+    return "\n".join(lines)
+
+
+def _tokenizer(value: dict[str, Any]) -> str:
+    spec = value["tokenizer"]
+    details = ", ".join(f"{key} {spec[key]}" for key in sorted(spec) if key not in ("name", "id", "vocab_size"))
+    text = f"## Tokenizer\n\n`{spec['name']}`, {spec['vocab_size']:,} codes ({details}). Id `{spec['id']}`.\n"
+    if spec["vocab_size"]:
+        text += f"\nIds: 0 pad, 1 video start, 2 end, 3 image start, code c is stored as c + {CODE_OFFSET}.\n"
+    drift = value["made_by"]["canary_differs"]
+    return text + f"\nCodes of the canary pictures that differed between the workers: {drift:.4%} at most.\n"
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    lines = ["## How frames were chosen\n", "| setting | value |", "|---|---|"]
+    lines += [f"| {key} | `{json.dumps(item)}` |" for key, item in sorted(settings.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _sources(value: dict[str, Any], results: pa.Table) -> str:
+    totals = value["totals"]
+    lines = [
+        "## Sources\n",
+        f"{totals['sources']:,} used ({totals['hours']:.3f} hours of video), {totals['quarantined']:,} quarantined.\n",
+    ]
+    if value["quarantine"]:
+        lines += ["| quarantined because | sources |", "|---|---:|"]
+        lines += [f"| {reason} | {count:,} |" for reason, count in value["quarantine"].items()]
+        lines.append("\nEach of them stands in `quarantine.parquet` with its reason.\n")
+    codecs = Counter(codec for codec in results["codec"].to_pylist() if codec)
+    if codecs:
+        lines.append("Codecs: " + ", ".join(f"{name} {count:,}" for name, count in codecs.most_common()) + ".\n")
+    return "\n".join(lines)
+
+
+def _reading(value: dict[str, Any]) -> str:
+    split = next(iter(value["splits"]), "train")
+    return f"""## Reading
+
+```python
+import toto  # pip install toto-video
+
+dataset = toto.Dataset("path/of/this/folder", split={split!r})
+window = dataset.window(0, frames=16)  # [start] + 16 frames of tokens + [end], and where it came from
+row = dataset.row(0)
+```
+
+The shards are plain Arrow IPC files. `toto-shards verify --deep` proves that every byte is as it was written.
+"""

@@ -1,0 +1,316 @@
+"""A sealed snapshot, opened: rows by number, windows of frames, labels, annotations.
+
+    dataset.json -> manifest -> shard -> record batch (inflated, checked, kept for a while) -> row -> window
+
+Opening reads two small files. Which shard and batch hold row i, and how many windows there are, follows from the
+manifest alone.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from toto.errors import UserError
+from toto.shards import ids
+from toto.shards.hashing import content_hash
+from toto.shards.parquet import read_parquet
+from toto.shards.reader import DamagedShard, ShardReader
+from toto.shards.schema import RowRecord, batch_to_rows
+from toto.shards.seal import file_ref
+from toto.shards.snapshot import read_snapshot
+from toto.shards.store import open_store
+
+CACHED_BATCHES = 64  # about 512 KiB of tokens each
+OPEN_SHARDS = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of frames, or one image, with its tokens."""
+
+    record: RowRecord
+    split: str
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.record, name)
+
+    @property
+    def codes(self) -> np.ndarray:
+        """int32 [n_frames, grid_h, grid_w]; empty where the dataset has pixels only."""
+        return ids.to_codes(self.record.tokens, self.record.grid_h, self.record.grid_w)
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """uint8 [n_frames, R', R', 3] where the dataset keeps pixels."""
+        data = self.record.pixels
+        if data is None:
+            return None
+        side = round((len(data) / 3 / self.record.n_frames) ** 0.5)
+        return np.frombuffer(data, np.uint8).reshape(self.record.n_frames, side, side, 3)
+
+    @property
+    def frame_index(self) -> np.ndarray:
+        """int64 [n_frames]: which decoded frame of the source each frame is."""
+        if self.record.frame_index is not None:
+            return self.record.frame_index.astype(np.int64)
+        return self.record.frame0 + self.record.frame_step * np.arange(self.record.n_frames, dtype=np.int64)
+
+    @property
+    def pts_us(self) -> np.ndarray | None:
+        """int64 [n_frames], microseconds in the source's time; None where the file has no times."""
+        record = self.record
+        if record.pts_list_us is not None:
+            return record.pts_list_us
+        if record.pts_us is None:
+            return None
+        return record.pts_us + (record.dt_us or 0) * np.arange(record.n_frames, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Window:
+    """T frames of one run: ids [start] + T*h*w + [end], and where they came from."""
+
+    tokens: np.ndarray
+    row: Row
+    start: int  # first frame, counted in the row
+    frames: int
+    stride: int
+
+    @property
+    def source(self) -> str:
+        """The source's key."""
+        return self.row.record.source
+
+    @property
+    def frame_index(self) -> np.ndarray:
+        """int64 [T]: decoded frames of the source."""
+        return self.row.frame_index[self._positions]
+
+    @property
+    def pts_us(self) -> np.ndarray | None:
+        """int64 [T] microseconds, or None."""
+        times = self.row.pts_us
+        return None if times is None else times[self._positions]
+
+    @property
+    def _positions(self) -> np.ndarray:
+        return self.start + self.stride * np.arange(self.frames)
+
+
+class Dataset:
+    """Reads one snapshot of a token dataset; `split` restricts rows and windows, `id` opens an older snapshot."""
+
+    def __init__(self, uri: str | Path, id: str | None = None, split: str | None = None) -> None:
+        self._arguments = (uri, id, split)
+        self.store = open_store(uri)
+        self.info = read_snapshot(self.store, id).value
+        self._manifest = self._read_manifest(split)
+        self._row_ends = np.cumsum([sum(rows) for rows in self._manifest["batch_rows"].to_pylist()], dtype=np.int64)
+        self._paths: list[str] = self._manifest["path"].to_pylist()
+        self._splits: list[str] = self._manifest["split"].to_pylist()
+        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
+        self._batches: OrderedDict[tuple[int, int], list[RowRecord]] = OrderedDict()
+        self._lengths: dict[int, np.ndarray] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Dataset, self._arguments
+
+    def __len__(self) -> int:
+        return int(self._row_ends[-1]) if len(self._row_ends) else 0
+
+    @property
+    def dataset_id(self) -> str:
+        """64 hex digits; the same content has the same id wherever and however it was made."""
+        return str(self.info["dataset_id"])
+
+    @property
+    def tokenizer(self) -> dict[str, Any]:
+        """What made the codes; `toto.tokenizers.load` turns it into a tokenizer."""
+        return dict(self.info["tokenizer"])
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits."""
+        return sorted(self.info["splits"])
+
+    def row(self, i: int) -> Row:
+        """The i-th row in the order of the manifest; IndexError when there are fewer."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of {len(self)}")
+        shard, offset = self._locate(self._row_ends, i % len(self))
+        for batch, rows in enumerate(self._batch_rows[shard]):
+            if offset < rows:
+                return Row(self._batch(shard, batch)[offset], self._splits[shard])
+            offset -= rows
+        raise AssertionError("row offsets follow from the manifest")
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, in the order of the manifest; one batch in memory at a time."""
+        for shard in range(len(self._paths)):
+            with self._open(shard) as reader:
+                for batch in range(reader.batches):
+                    for record in batch_to_rows(reader.batch(batch)):
+                        yield Row(record, self._splits[shard])
+
+    def windows(self, frames: int, stride: int = 1) -> int:
+        """How many windows of `frames` frames, `stride` stored frames apart, follow one another without overlap."""
+        ends = self._window_ends(frames, stride)
+        return int(ends[-1]) if len(ends) else 0
+
+    def window(self, i: int, frames: int = 16, stride: int = 1) -> Window:
+        """The i-th such window; no window crosses a run. IndexError when there are fewer."""
+        ends = self._window_ends(frames, stride)
+        if not 0 <= i < (ends[-1] if len(ends) else 0):
+            raise IndexError(f"window {i} of {self.windows(frames, stride)} ({frames} frames, stride {stride})")
+        shard, offset = self._locate(ends, i)
+        per_row = np.cumsum(_windows_in(self._row_lengths(shard), frames, stride))
+        row_in_shard, k = self._locate(per_row, offset)
+        first = int(self._row_ends[shard - 1]) if shard else 0
+        return cut_window(self.row(first + row_in_shard), k * frames * stride, frames, stride)
+
+    def frames(self, source: str) -> list[Row]:
+        """Every row of one source (its runs and views); ValueError when the source has none."""
+        found = [row for shard in self._shards_of(source) for row in self._rows_of(shard, source)]
+        if not found:
+            raise ValueError(f"{self.store.uri} has no rows of source {source!r}")
+        return sorted(found, key=lambda row: (row.record.run, row.record.view))
+
+    def labels(self, table: str = "labels") -> dict[str, int]:
+        """Source key -> label, from the annotations, which are the truth about labels."""
+        labels = self.annotations(table)
+        return dict(zip(labels["source"].to_pylist(), labels["label"].to_pylist(), strict=True))
+
+    def annotations(self, name: str) -> pa.Table:
+        """A table that was made from the dataset's own files; KeyError names the known ones."""
+        files = self.info["files"]["annotations"]
+        if name not in files:
+            raise KeyError(f"no annotations {name!r} in {self.store.uri}; there are: {', '.join(files) or 'none'}")
+        table = read_parquet(self._checked(files[name]))
+        if content_hash(table) != self.info["annotations"][name]:
+            raise DamagedShard(files[name]["path"], "its content is not what was sealed")
+        return table
+
+    def quarantine(self) -> pa.Table:
+        """The sources that gave no row, each with its reason."""
+        return read_parquet(self._checked(self.info["files"]["quarantine"]))
+
+    def sources(self) -> pa.Table:
+        """What is known of every source, one row for each time it was tried."""
+        tables = [read_parquet(self.store.read(path)) for path in self._manifest["sources_path"].to_pylist()]
+        return pa.concat_tables(tables)
+
+    @cached_property
+    def _batch_rows(self) -> list[list[int]]:
+        return self._manifest["batch_rows"].to_pylist()
+
+    def _read_manifest(self, split: str | None) -> pa.Table:
+        table = read_parquet(self._checked(self.info["files"]["manifest"]))
+        if split is not None:
+            if split not in self.info["splits"]:
+                known = ", ".join(self.info["splits"]) or "none"
+                raise UserError(f"{self.store.uri} has no split {split!r}; it has: {known}")
+            table = table.filter(pc.equal(table["split"], split))
+        return table.filter(pc.is_valid(table["path"]))
+
+    def _checked(self, ref: dict[str, Any]) -> bytes:
+        try:
+            data = self.store.read(ref["path"])
+        except FileNotFoundError:
+            raise DamagedShard(f"{self.store.uri}/{ref['path']}", "the file is missing") from None
+        if file_ref(ref["path"], data).sha256 != ref["sha256"]:
+            raise DamagedShard(f"{self.store.uri}/{ref['path']}", "the file is not as it was sealed")
+        return data
+
+    def _open(self, shard: int) -> ShardReader:
+        name = self._paths[shard]
+        try:
+            reader = ShardReader(self.store.local_path(name), f"{self.store.uri}/{name}")
+        except FileNotFoundError:
+            raise DamagedShard(f"{self.store.uri}/{name}", "the shard is missing") from None
+        self._check_facts(reader, shard)
+        return reader
+
+    def _check_facts(self, reader: ShardReader, shard: int) -> None:
+        if reader.batches != len(self._batch_rows[shard]):
+            raise DamagedShard(reader.name, "another number of batches than the manifest says")
+        if reader.metadata["tokenizer"]["id"] != self.info["tokenizer"]["id"]:
+            raise DamagedShard(reader.name, "made with another tokenizer than the dataset says")
+
+    def _batch(self, shard: int, batch: int) -> list[RowRecord]:
+        key = (shard, batch)
+        if key not in self._batches:
+            if shard not in self._readers:
+                self._readers[shard] = self._open(shard)
+                if len(self._readers) > OPEN_SHARDS:
+                    self._readers.popitem(last=False)[1].close()
+            self._batches[key] = batch_to_rows(self._readers[shard].batch(batch))
+            if len(self._batches) > CACHED_BATCHES:
+                self._batches.popitem(last=False)
+        self._batches.move_to_end(key)
+        return self._batches[key]
+
+    def _rows_of(self, shard: int, source: str) -> list[Row]:
+        with self._open(shard) as reader:
+            records = (r for b in range(reader.batches) for r in batch_to_rows(reader.batch(b)))
+            return [Row(record, self._splits[shard]) for record in records if record.source == source]
+
+    def _shards_of(self, source: str) -> list[int]:
+        """Shards whose unit tried this source; the per-source results are small beside the shards."""
+        paths = self._manifest["sources_path"].to_pylist()
+        return [
+            shard
+            for shard, path in enumerate(paths)
+            if source in read_parquet(self.store.read(path), ["key"])["key"].to_pylist()
+        ]
+
+    def _window_ends(self, frames: int, stride: int) -> np.ndarray:
+        if frames < 1 or stride < 1:
+            raise ValueError(f"windows of {frames} frames with stride {stride}: both must be at least 1")
+        counts = [
+            sum(n * int(_windows_in(np.array([length]), frames, stride)[0]) for length, n in lengths)
+            for lengths in self._manifest["runs_by_length"].to_pylist()
+        ]
+        return np.cumsum(counts, dtype=np.int64)
+
+    def _row_lengths(self, shard: int) -> np.ndarray:
+        """Frames of each row of a shard, 0 for images."""
+        if shard not in self._lengths:
+            with self._open(shard) as reader:
+                batches = [reader.batch(b) for b in range(reader.batches)]
+            frames = np.concatenate([b["n_frames"].to_numpy().astype(np.int64) for b in batches])
+            kinds = np.concatenate([b["kind"].to_numpy() for b in batches])
+            self._lengths[shard] = np.where(kinds == ids.KIND_VIDEO, frames, 0)
+        return self._lengths[shard]
+
+    @staticmethod
+    def _locate(ends: np.ndarray, i: int) -> tuple[int, int]:
+        """Which part holds item i, and its number inside it; `ends` are cumulative counts."""
+        part = int(np.searchsorted(ends, i, side="right"))
+        return part, i - (int(ends[part - 1]) if part else 0)
+
+
+def cut_window(row: Row, start: int, frames: int, stride: int = 1) -> Window:
+    """Frames start, start + stride, … of a row as one sequence of ids; the row must hold them."""
+    cells = row.record.grid_h * row.record.grid_w
+    last = start + (frames - 1) * stride
+    if start < 0 or last >= row.record.n_frames:
+        raise IndexError(f"frames {start}…{last} of a row with {row.record.n_frames}")
+    grid = row.record.tokens[1:-1].reshape(row.record.n_frames, cells)[start : last + 1 : stride]
+    tokens = np.empty(frames * cells + 2, row.record.tokens.dtype)
+    tokens[0], tokens[-1] = row.record.tokens[0], row.record.tokens[-1]
+    tokens[1:-1] = grid.reshape(-1)
+    return Window(tokens, row, start, frames, stride)
+
+
+def _windows_in(lengths: np.ndarray, frames: int, stride: int) -> np.ndarray:
+    """Non-overlapping windows in runs of these lengths: each takes (frames - 1) * stride + 1, the next starts
+    frames * stride later."""
+    span, hop = (frames - 1) * stride + 1, frames * stride
+    return np.where(lengths >= span, (lengths - span) // hop + 1, 0)

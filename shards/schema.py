@@ -1,0 +1,155 @@
+"""The columns of a shard and of the per-source results, and the version of the format.
+
+A row is one run of consecutive sampled frames under one crop, or one image; see docs/format.md.
+"""
+
+import enum
+import json
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+FORMAT_VERSION = 1
+METADATA_KEY = b"toto"
+
+
+class Flag(enum.IntFlag):
+    """Bits of the `flags` column."""
+
+    SALVAGED = 1  # the source is damaged; the frames that could be decoded are here
+    HDR = 2  # PQ or HLG transfer; not tone-mapped
+    ROTATED = 4  # turned upright from the file's display matrix or EXIF orientation
+    VARIABLE_RATE = 8  # some kept frame is off the even time grid by more than 1 ms
+    REPEATED = 16  # some frame stands more than once (fps or uniform sampling of a shorter source)
+    NON_SQUARE = 32  # the file declares non-square pixels; they are not resampled to square ones
+
+
+def row_schema(token_dtype: np.dtype, metadata: dict[str, Any]) -> pa.Schema:
+    """The schema of a shard; `metadata` holds the facts that are constant in it."""
+    return pa.schema(
+        [
+            pa.field("row_id", pa.binary(16), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("run", pa.uint32(), nullable=False),
+            pa.field("view", pa.uint8(), nullable=False),
+            pa.field("kind", pa.uint8(), nullable=False),
+            pa.field("n_frames", pa.uint16(), nullable=False),
+            pa.field("grid_h", pa.uint16(), nullable=False),
+            pa.field("grid_w", pa.uint16(), nullable=False),
+            pa.field("tokens", pa.large_list(pa.from_numpy_dtype(token_dtype)), nullable=False),
+            pa.field("pixels", pa.large_binary()),
+            pa.field("label", pa.int32()),
+            pa.field("frame0", pa.int64(), nullable=False),
+            pa.field("frame_step", pa.uint16(), nullable=False),
+            pa.field("frame_index", pa.list_(pa.int32())),
+            pa.field("pts_us", pa.int64()),
+            pa.field("dt_us", pa.int32()),
+            pa.field("pts_list_us", pa.list_(pa.int64())),
+            pa.field("crop", pa.list_(pa.int32(), 4), nullable=False),
+            pa.field("flags", pa.uint16(), nullable=False),
+        ],
+        metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)},
+    )
+
+
+SOURCES_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("attempt", pa.uint16(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # ok | quarantined
+        pa.field("reason", pa.string()),  # why quarantined
+        pa.field("detail", pa.string()),
+        pa.field("label", pa.int32()),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("codec", pa.string()),
+        pa.field("width", pa.int32()),  # upright source pixels
+        pa.field("height", pa.int32()),
+        pa.field("fps", pa.float64()),
+        pa.field("frames_decoded", pa.int64(), nullable=False),
+        pa.field("frames_kept", pa.int64(), nullable=False),
+        pa.field("duration_s", pa.float64()),
+        pa.field("flags", pa.uint16(), nullable=False),
+        pa.field("errors", pa.int32(), nullable=False),  # packets that did not decode
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("tokens", pa.int64(), nullable=False),
+        pa.field("run_lengths", pa.list_(pa.uint16()), nullable=False),  # frames of each run, once for all views
+    ]
+)
+
+
+@dataclass(frozen=True)
+class RowRecord:
+    """One row as it is written: a value per column of `row_schema`."""
+
+    row_id: bytes
+    source: str
+    run: int
+    view: int
+    kind: int
+    n_frames: int
+    grid_h: int
+    grid_w: int
+    tokens: np.ndarray  # ids [2 + n_frames * grid_h * grid_w]
+    pixels: bytes | None  # uint8 [n_frames, R', R', 3], C order
+    label: int | None
+    frame0: int
+    frame_step: int
+    frame_index: np.ndarray | None  # int32 [n_frames], only where the steps are uneven
+    pts_us: int | None
+    dt_us: int | None
+    pts_list_us: np.ndarray | None  # int64 [n_frames], only where a frame is off the grid by more than 1 ms
+    crop: tuple[int, int, int, int]
+    flags: int
+
+
+def row_id(source: str, run: int, view: int) -> bytes:
+    """16 bytes: xxh3-128 of source key (UTF-8), a zero byte, run (u32 LE), view (u8)."""
+    key = source.encode() + b"\0" + run.to_bytes(4, "little") + view.to_bytes(1, "little")
+    return xxhash.xxh3_128_digest(key)
+
+
+def rows_to_batch(rows: list[RowRecord], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows -> one record batch; token arrays are joined without going through Python numbers."""
+    columns = []
+    for field in schema:
+        values = [getattr(row, field.name) for row in rows]
+        columns.append(_tokens_array(values, field.type) if field.name == "tokens" else pa.array(values, field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def batch_to_rows(batch: pa.RecordBatch) -> list[RowRecord]:
+    """One record batch -> its rows; tokens are views into the batch's memory."""
+    columns = {}
+    for field in fields(RowRecord):
+        column = batch.column(field.name)
+        columns[field.name] = _token_views(column) if field.name == "tokens" else column.to_pylist()
+    rows = []
+    for i in range(batch.num_rows):
+        values: dict[str, Any] = {name: column[i] for name, column in columns.items()}
+        for name, dtype in (("frame_index", np.int32), ("pts_list_us", np.int64)):
+            values[name] = None if values[name] is None else np.asarray(values[name], dtype)
+        rows.append(RowRecord(**{**values, "crop": tuple(values["crop"])}))
+    return rows
+
+
+def shard_metadata(schema: pa.Schema) -> dict[str, Any]:
+    """The constant facts of a shard; raises KeyError where the file is not a toto shard."""
+    return json.loads((schema.metadata or {})[METADATA_KEY])
+
+
+def _tokens_array(arrays: list[np.ndarray], kind: pa.DataType) -> pa.Array:
+    offsets = np.zeros(len(arrays) + 1, np.int64)
+    np.cumsum([len(ids) for ids in arrays], out=offsets[1:])
+    values = np.concatenate(arrays) if arrays else np.empty(0, kind.value_type.to_pandas_dtype())
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, kind.value_type), type=kind)
+
+
+def _token_views(column: pa.LargeListArray) -> list[np.ndarray]:
+    offsets = column.offsets.to_numpy()
+    values = column.values.to_numpy()
+    return [values[offsets[i] : offsets[i + 1]] for i in range(len(column))]

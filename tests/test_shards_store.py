@@ -1,0 +1,88 @@
+"""Files of a dataset appear whole or not at all, and of two creators one wins."""
+
+import errno
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from toto.errors import UserError
+from toto.shards import store as stores
+from toto.shards.store import LocalStore, open_store, prove_exclusive
+
+ROUNDS = 200
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> stores.Store:
+    """A folder, and an object store in memory."""
+    return open_store(tmp_path / "set" if request.param == "local" else f"memory://{tmp_path.name}-{request.node.name}")
+
+
+def test_what_was_written_reads_back(store: stores.Store) -> None:
+    store.write("commits/a.json", b"one")
+    store.write("commits/a.json", b"two")
+    assert store.read("commits/a.json") == b"two"
+    assert store.list("commits") == ["commits/a.json"] and store.size("commits/a.json") == 3
+    assert store.local_path("commits/a.json").read_bytes() == b"two"
+
+
+def test_a_name_is_created_once(store: stores.Store) -> None:
+    assert store.create("commits/a.json", b"first")
+    assert not store.create("commits/a.json", b"second")
+    assert store.read("commits/a.json") == b"first"
+    prove_exclusive(store)
+
+
+def test_a_finished_file_is_moved_to_its_name(store: stores.Store) -> None:
+    path = store.scratch()
+    path.write_bytes(b"rows")
+    store.publish(path, "shards/u.arrow")
+    assert store.read("shards/u.arrow") == b"rows" and not path.exists()
+    store.remove("shards/u.arrow")
+    store.remove("shards/u.arrow")
+    assert not store.exists("shards/u.arrow") and store.list("nowhere") == []
+
+
+def test_of_two_processes_exactly_one_creates_each_commit(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(2), context.Queue()
+    racers = [context.Process(target=_race, args=(tmp_path, name, barrier, queue)) for name in ("a", "b")]
+    for racer in racers:
+        racer.start()
+    wins = dict(queue.get(timeout=60) for _ in racers)
+    for racer in racers:
+        racer.join()
+    assert sorted(wins["a"] + wins["b"]) == list(range(ROUNDS))
+    for i in range(ROUNDS):
+        winner = "a" if i in wins["a"] else "b"
+        assert (tmp_path / f"commits/{i}.json").read_text() == winner
+
+
+def test_a_store_that_lets_both_win_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+    monkeypatch.setattr(store, "create", lambda name, data: True)
+    with pytest.raises(UserError, match="two writers"):
+        prove_exclusive(store)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+
+    def full(path: Path, data: bytes) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        store.write("commits/a.json", b"x")
+    assert store.list("commits") == [] and store.list(stores.SCRATCH) == []
+
+
+def _race(root: Path, name: str, barrier, queue) -> None:  # type: ignore[no-untyped-def]
+    store, won = LocalStore(root), []
+    for i in range(ROUNDS):
+        barrier.wait()
+        if store.create(f"commits/{i}.json", name.encode()):
+            won.append(i)
+    queue.put((name, won))
