@@ -1,0 +1,149 @@
+"""Starting, hearing and ending a decoder's child; knows nothing of videos.
+
+The child has its own process group and dies with its parent, also when that is killed with -9: it reads the
+end of its stdin. Linux' PR_SET_PDEATHSIG is not used: it fires when the *thread* that started the child ends.
+"""
+
+import contextlib
+import fcntl
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+
+from toto.errors import UserError
+from toto.tokenize.wire import Inbox, Message
+
+START_S = 120.0  # importing FFmpeg from a cold network drive
+PIPE_BYTES = 1 << 20
+TAIL_BYTES = 2_000  # of stderr, for reports
+
+
+class Silence(Exception):
+    """No message came in time."""
+
+
+class Ended(Exception):
+    """The child is gone; `returncode` as of subprocess: negative for a signal."""
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+
+
+class ChildProcess:
+    """A running `python -m MODULE ARGUMENTS`, ready for requests. Raises UserError when it does not start."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+            process_group=0,  # Ctrl-C reaches the parent alone; a kill reaches whatever the child started
+        )
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._stdin = self._process.stdin
+        self._inbox = Inbox()
+        self._tail = b""
+        self._selector = selectors.DefaultSelector()
+        for stream in (self._process.stdout, self._process.stderr):
+            self._selector.register(stream, selectors.EVENT_READ)
+        _widen(self._process.stdout.fileno())
+        self._await_start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, line: bytes) -> None:
+        """Writes one line to its stdin. Raises OSError when it is gone."""
+        self._stdin.write(line + b"\n")
+        self._stdin.flush()
+
+    def receive(self, timeout_s: float) -> tuple[Message, bytes]:
+        """The next message. Raises Silence, Ended, or ValueError when the child speaks nonsense.
+
+        Only time spent waiting here counts.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (message := self._inbox.take()) is None:
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise Silence
+            for key, _ in ready:
+                self._take(key)
+        return message
+
+    def stderr_tail(self) -> str:
+        """The last of what the child wrote to stderr, in one line."""
+        return " ".join(self._tail.decode(errors="replace").split())
+
+    def stop(self) -> int:
+        """Kills it and what it started, at once; its return code (its own if it had ended before)."""
+        if self.alive:  # else its number may be another's by now
+            os.killpg(self._process.pid, signal.SIGKILL)
+        returncode = self._process.wait()
+        self._selector.close()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            with contextlib.suppress(OSError):  # a request that was never read
+                stream.close()  # type: ignore[union-attr]
+        return returncode
+
+    def _await_start(self) -> None:
+        try:
+            message, _ = self.receive(START_S)
+        except (Silence, Ended, ValueError) as error:
+            self.stop()
+            raise UserError(
+                f"the decoder's process did not start ({error!r}): {self.stderr_tail() or 'no word'}\n"
+                "if that is about memory, give it more: --set datasets.NAME.decode_memory_mb=4096"
+            ) from error
+        assert message["type"] == "ready"
+
+    def _take(self, key: selectors.SelectorKey) -> None:
+        data = os.read(key.fd, PIPE_BYTES)
+        if key.fileobj is self._process.stderr:
+            self._tail = (self._tail + data)[-TAIL_BYTES:]
+            if not data:
+                self._selector.unregister(key.fileobj)
+        elif data:
+            self._inbox.feed(data)
+        else:
+            raise Ended(self._last_words())
+
+    def _last_words(self) -> int:
+        """Waits for its end, reading what is left of stderr; its return code."""
+        assert self._process.stderr
+        try:
+            returncode = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # it closed its stdout, but lives
+            os.killpg(self._process.pid, signal.SIGKILL)
+            returncode = self._process.wait()
+        os.set_blocking(self._process.stderr.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._process.stderr.fileno(), PIPE_BYTES):
+                self._tail = (self._tail + data)[-TAIL_BYTES:]
+        return returncode
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, with its import path, and one thread for every library."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = [entry for entry in (*given, *sys.path) if entry] + ([os.getcwd()] if "" in sys.path else [])
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
+
+
+def _widen(pipe: int) -> None:
+    """A whole block fits into the pipe, where the system allows that."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

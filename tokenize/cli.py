@@ -1,0 +1,261 @@
+"""toto-tokenize: plan, run, status, retry. What they print; the work is in cost.py, run.py, retry.py, status.py."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from toto import __version__, command
+from toto.config import DatasetConfig, load
+from toto.errors import UserError
+
+try:
+    import av  # noqa: F401
+    import scipy  # noqa: F401
+except ImportError as error:
+    raise SystemExit(f"toto-tokenize needs {error.name}: pip install 'toto-video[tokenize]'") from None
+
+from toto.shards.store import open_store
+from toto.tokenize.cost import Cost, cost
+from toto.tokenize.job import Job, make_job
+from toto.tokenize.retry import retry as retry_sources
+from toto.tokenize.run import Options, Result, tokenize
+from toto.tokenize.sources import list_sources
+from toto.tokenize.status import Status, clean
+from toto.tokenize.status import status as read_status
+
+
+@dataclass(frozen=True)
+class Target:
+    """What DATASET and the options of a command name together."""
+
+    config: DatasetConfig
+    job: Job
+
+
+def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """DATASET and the options that say which dataset, tokenizer and target are meant."""
+    for decorate in reversed(
+        (
+            click.argument("dataset"),
+            click.option("--tokenizer", metavar="NAME", help="Default: the dataset's own in pipelines.yaml."),
+            click.option("--out", metavar="URI", help="Default: ${TOTO_DATA:-data}/DATASET/TOKENIZER-R."),
+            click.option(
+                "--set",
+                "sets",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Override a key: datasets.k400.stride=8",
+            ),
+            click.option(
+                "--config",
+                "configs",
+                multiple=True,
+                metavar="FILE",
+                help="Instead of ./pipelines.yaml; more are merged over it.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="End with one line of JSON."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How the work is done; none of it changes a row."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--ray-address",
+                default=None,
+                metavar="ADDRESS",
+                help="auto joins a cluster, local uses no Ray; default: start Ray here.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(1),
+                help="Default: one for each CPU (a `local` run is always one).",
+            ),
+            click.option(
+                "--tokenizer-actors",
+                type=click.IntRange(0),
+                default=0,
+                help="Encode in so many actors of their own; 0: in each worker.",
+            ),
+            click.option(
+                "--limit",
+                type=click.IntRange(1),
+                metavar="N",
+                help="Only the first N sources of the listing.",
+            ),
+            click.option("--quiet", is_flag=True, help="No progress."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.group(cls=command.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Videos and images in, verified token shards out.
+
+    \b
+    Example:
+      toto-tokenize plan demo
+      toto-tokenize run demo
+      toto-tokenize run folder --set datasets.folder.root=/my/videos --out data/mine
+    """
+
+
+@cli.command()
+@target_options
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N sources of the listing.")
+@click.option(
+    "--cost-per-core-hour",
+    "price",
+    type=click.FloatRange(0),
+    default=0.04,
+    show_default=True,
+    help="In your currency.",
+)
+def plan(limit: int | None, price: float, as_json: bool, **names: Any) -> None:
+    """List sources, cut units, and say what a run will take. Writes nothing.
+
+    \b
+    Example: toto-tokenize plan k400 --cost-per-core-hour 0.05
+    """
+    target = resolve(**names)
+    listing = list_sources(target.config)
+    planned = cost(target.job, listing.sources[:limit], price)
+    click.echo(plan_text(target, planned, listing.ignored))
+    if as_json:
+        command.print_json({**planned.value(), "out": target.job.out, "ignored": listing.ignored})
+
+
+@cli.command()
+@target_options
+@run_options
+def run(as_json: bool, **names: Any) -> int:
+    """Tokenize; run again after any interruption and it goes on.
+
+    \b
+    Example: toto-tokenize run demo --workers 4
+    """
+    options, target = split_options(names)
+    return finish(tokenize(target.config, target.job, options), target, as_json)
+
+
+@cli.command()
+@target_options
+@run_options
+@click.option("--reason", help="Only sources quarantined for this reason, such as timeout.")
+def retry(as_json: bool, reason: str | None, **names: Any) -> int:
+    """Try quarantined sources again.
+
+    \b
+    Example: toto-tokenize retry k400 --reason missing
+    """
+    options, target = split_options(names)
+    return finish(retry_sources(target.config, target.job, options, reason), target, as_json)
+
+
+@cli.command()
+@target_options
+@click.option("--clean", "cleaning", is_flag=True, help="Remove leftovers of interrupted runs older than 24 hours.")
+def status(cleaning: bool, as_json: bool, **names: Any) -> None:
+    """What is done, left and quarantined; also while a run goes on.
+
+    \b
+    Example: toto-tokenize status demo
+    """
+    target = resolve(**names)
+    store = open_store(target.job.out)
+    found = read_status(store)
+    click.echo(status_text(target.job.out, found))
+    if cleaning:
+        removed = clean(store)
+        click.echo(f"removed {len(removed)} leftovers")
+    if as_json:
+        command.print_json(found.value())
+
+
+def resolve(
+    dataset: str, tokenizer: str | None, out: str | None, sets: tuple[str, ...], configs: tuple[str, ...]
+) -> Target:
+    """Configuration and command line -> what to work on; UsageError for whatever does not exist."""
+    pipelines = load(configs, sets)
+    config = pipelines.dataset(dataset)
+    chosen = pipelines.tokenizer(tokenizer or config.tokenizer)
+    folder = os.environ.get("TOTO_DATA", "data")
+    return Target(config, make_job(config, chosen, out or f"{folder}/{dataset}/{chosen.name}-{config.resolution}"))
+
+
+def split_options(names: dict[str, Any]) -> tuple[Options, Target]:
+    """The parameters of `run` and `retry` -> how and what."""
+    how = ("workers", "tokenizer_actors", "limit", "quiet")
+    options = Options(names.pop("ray_address") or "ray", **{name: names.pop(name) for name in how})
+    return options, resolve(**names)
+
+
+def plan_text(target: Target, planned: Cost, ignored: dict[str, int]) -> str:
+    """The plan for a person."""
+    job, left_out = target.job, ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
+    lines = [
+        f"{job.name} with {job.tokenizer['name']} -> {job.out}",
+        f"  sources        {planned.sources:,} in {planned.units:,} units"
+        + (f" (left out: {left_out})" if left_out else ""),
+        f"  frames         {planned.frames_decoded:,} to decode, {planned.frames_kept:,} kept",
+        f"  tokens         {planned.tokens:,} ({planned.tokens_every_frame:,} if every frame were kept)",
+        f"  on disk        about {planned.bytes / 1e6:,.1f} MB",
+        f"  decode         {planned.decode_core_hours:,.4f} core-hours",
+        f"  encode         {planned.encode_core_hours:,.4f} core-hours, no GPU",
+        f"  price          {planned.price:,.4f}",
+        f"  bottleneck     {planned.bottleneck}",
+        "estimated from container headers and a short calibration on this machine",
+    ]
+    return "\n".join(lines)
+
+
+def status_text(out: str, found: Status) -> str:
+    """The status for a person."""
+    bad = sum(count for reason, count in found.results.items() if reason != "ok")
+    lines = [
+        f"{out}",
+        f"  units        {found.committed_units} of {found.planned_units} done",
+        f"  sources      {found.results['ok']} used, {bad} quarantined, of {found.planned_sources}",
+        *(f"    {reason:<12} {count}" for reason, count in sorted(found.results.items()) if reason != "ok"),
+        f"  rows         {found.rows:,} ({found.tokens:,} ids)",
+    ]
+    for run_ in found.running:
+        counters, seconds = run_["counters"], max(run_["seconds"], 1e-9)
+        eta = "" if run_["eta_s"] is None else f", {run_['eta_s']:,.0f} s left"
+        lines.append(f"  running      {run_['run']}: {counters['kept'] / seconds:,.0f} kept frames/s{eta}")
+    return "\n".join(lines)
+
+
+def finish(result: Result, target: Target, as_json: bool) -> int:
+    """Says what a run left; the exit code."""
+    value = result.snapshot.value
+    totals, units = value["totals"], value["units"]
+    click.echo(
+        f"{target.job.out}: {totals['rows']:,} rows, {totals['frames']:,} frames, {totals['tokens']:,} ids, "
+        f"{totals['bytes'] / 1e6:,.2f} MB; {units['committed']} of {units['planned']} units\n"
+        f"dataset id {value['dataset_id']}"
+    )
+    if totals["quarantined"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in value["quarantine"].items())
+        click.echo(f"{totals['quarantined']} sources in quarantine: {reasons}")
+    if as_json:
+        command.print_json(result.summary())
+    if result.failure:
+        click.echo(f"error: {result.failure}", err=True)
+        return UserError.exit_code
+    return 0
+
+
+def main() -> None:
+    """The console script."""
+    command.run(cli)

@@ -1,0 +1,121 @@
+"""One source to blocks of cropped frames; runs inside the decoder's child process.
+
+    open ─▶ every decoded frame ─▶ sampling: the kept ones ─▶ resize ─▶ runs ─▶ crop ─▶ blocks of ≤ 16
+
+Everything streams: memory holds 16 + 15 small frames whatever the length. Only kept frames are converted.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from toto.tokenize.clip import BLOCK_FRAMES, Block, Box, DecodeRequest, SourceInfo
+from toto.tokenize.container import open_container
+from toto.tokenize.crop import boxes, cut, cut_size, scaled_size
+from toto.tokenize.decode_image import ImagePictures
+from toto.tokenize.decode_video import VideoPictures
+from toto.tokenize.input_file import check, open_binary
+from toto.tokenize.picture import Picture, Pictures
+from toto.tokenize.resize import Resizer
+from toto.tokenize.runs import cut_runs, groups
+from toto.tokenize.sampling import by_position, by_rate, by_stride, spread
+from toto.tokenize.tally import Tally
+
+
+def decode(request: DecodeRequest, on_frame: Callable[[], None] = lambda: None) -> Iterator[Block | SourceInfo]:
+    """The blocks of a source, then its SourceInfo; the same every time.
+
+    `on_frame` is called for every decoded frame.
+    Raises SourceError (also after blocks were given), TransientError, MemoryError.
+    """
+    frames = _count(request, on_frame) if request.uniform is not None else 0
+    with open_pictures(request.uri, request.kind, request.animated) as pictures:
+        tally = Tally(pictures, on_frame)
+        kept = tally.kept(_sampled(request, pictures, tally.decoded(), frames))
+        yield from _blocks(request, kept, tally)
+        yield tally.info()
+
+
+@contextmanager
+def open_pictures(uri: str, kind: str, animated: bool) -> Iterator[Pictures]:
+    """The frames of a "video" or "image" source. Raises SourceError or TransientError."""
+    check(uri)
+    if kind == "image":
+        with open_binary(uri) as file:
+            yield ImagePictures(file, animated)
+    else:
+        with closing(open_container(uri)) as container:
+            yield VideoPictures(container, uri)
+
+
+def _count(request: DecodeRequest, on_frame: Callable[[], None]) -> int:
+    """How many frames decode: a pass of its own, headers do not tell."""
+    with open_pictures(request.uri, request.kind, request.animated) as pictures:
+        return sum(1 for _ in Tally(pictures, on_frame).decoded())
+
+
+def _sampled(request: DecodeRequest, pictures: Pictures, decoded: Iterator[Picture], frames: int) -> Iterator[Picture]:
+    if pictures.kind == "image":
+        return decoded
+    if request.stride is not None:
+        return by_stride(decoded, request.stride)
+    if request.fps is not None:
+        return by_rate(decoded, request.fps, pictures.rate)
+    return by_position(decoded, spread(frames, request.uniform or 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A kept frame, upright and scaled, not yet cut."""
+
+    index: int
+    pts_us: int | None
+    small: np.ndarray | None  # uint8 [H, W, 3], scaled for `resolution`
+    pixels: np.ndarray | None  # the same for `pixels`
+
+
+def _blocks(request: DecodeRequest, kept: Iterable[Picture], tally: Tally) -> Iterator[Block]:
+    shaper = _Shaper(request, tally)
+    for run, group in groups(cut_runs(map(shaper, kept), request.run_frames), BLOCK_FRAMES):
+        index = np.array([frame.index for frame in group], np.int64)
+        times = [frame.pts_us for frame in group if frame.pts_us is not None]
+        pts_us = np.array(times, np.int64) if len(times) == len(group) else None
+        for view, box in enumerate(boxes(request, tally.size, run)):
+            frames = shaper.cut([frame.small for frame in group], box, request.resolution)
+            pixels = shaper.cut([frame.pixels for frame in group], box, request.pixels)
+            yield Block(run, view, frames, pixels, index, pts_us, box)
+
+
+class _Shaper:
+    """Scales frames by what the first one is: later ones of another size come out alike."""
+
+    def __init__(self, request: DecodeRequest, tally: Tally) -> None:
+        self._request = request
+        self._tally = tally
+        self._small: Resizer | None = None
+        self._pixels: Resizer | None = None
+        self._last: _Kept | None = None
+
+    def __call__(self, picture: Picture) -> _Kept:
+        if self._last is None:
+            self._small = self._resizer(self._request.resolution) if self._request.codes else None
+            self._pixels = self._resizer(self._request.pixels) if self._request.pixels else None
+        elif self._last.index == picture.index:
+            return self._last
+        small = self._small(picture.frame) if self._small else None
+        pixels = self._pixels(picture.frame) if self._pixels else None
+        self._last = _Kept(picture.index, picture.pts_us, small, pixels)
+        return self._last
+
+    def cut(self, scaled: list[np.ndarray | None], box: Box, resolution: int | None) -> np.ndarray | None:
+        """uint8 [n, H, W, 3]: the box out of each frame; None where that resolution is not wanted."""
+        wanted = [frame for frame in scaled if frame is not None]
+        if not wanted or resolution is None:
+            return None
+        size = cut_size(self._request, self._tally.size, resolution)
+        return np.stack([cut(frame, box, self._tally.size, size) for frame in wanted])
+
+    def _resizer(self, resolution: int) -> Resizer:
+        return Resizer(scaled_size(self._request, self._tally.size, resolution), self._tally.turned)

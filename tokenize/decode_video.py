@@ -1,0 +1,96 @@
+"""Packets to frames: every frame the decoder gives, in its order, past every packet that does not decode.
+
+Frames are never sorted by time: in AVI files with B-frames the times are wrong and the order is right.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+
+from toto.shards.schema import Flag
+from toto.tokenize.clip import SourceError, one_line
+from toto.tokenize.container import video_stream
+from toto.tokenize.input_file import local_path, still_readable
+from toto.tokenize.picture import Picture
+from toto.tokenize.transient import ERRNOS
+
+FASTEST_FPS = 240  # containers claim 612 or 1,000 fps for footage of 30
+
+
+class VideoPictures:
+    """The frames of a container's video stream (see picture.Pictures).
+
+    Raises while it is read: SourceError `unsupported` for encrypted packets, TransientError, MemoryError.
+    """
+
+    kind = "video"
+
+    def __init__(self, container: InputContainer, uri: str) -> None:
+        stream = video_stream(container)
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = 1  # a process per core does more than threads do
+        aspect = stream.sample_aspect_ratio
+        self.codec = stream.codec_context.codec.canonical_name
+        self.rate = believable_rate(stream.average_rate, stream.guessed_rate)
+        self.errors = 0
+        self.detail = ""
+        self.truncated = False
+        self.flags = Flag.NON_SQUARE if aspect not in (None, 0, 1) else Flag(0)
+        self._container = container
+        self._stream = stream
+        self._path = local_path(uri)
+
+    def __iter__(self) -> Iterator[Picture]:
+        index = 0
+        for packet in self._packets():
+            for frame in self._frames(packet):
+                yield Picture(index, _microseconds(frame.pts, frame.time_base), frame)
+                index += 1
+
+    def _packets(self) -> Iterator[Packet | None]:
+        """Every packet of the stream, then None, which empties the decoder."""
+        demuxed = 0
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    demuxed += 1
+                    self.truncated |= packet.is_corrupt  # cut short by the end of the file
+                    yield packet
+        except av.error.FFmpegError as error:
+            self._count(error)
+            if self._path is not None and error.errno in ERRNOS:
+                still_readable(self._path)
+        self.truncated |= len(self._stream.index_entries) > demuxed
+        yield None
+
+    def _frames(self, packet: Packet | None) -> list[av.VideoFrame]:
+        if packet is not None and packet.has_sidedata("encryption_info"):
+            raise SourceError("unsupported", "the video is encrypted")  # it would decode to noise
+        try:
+            return self._stream.decode(packet)
+        except av.error.FFmpegError as error:
+            self._count(error)
+            return []
+
+    def _count(self, error: av.error.FFmpegError) -> None:
+        if isinstance(error, MemoryError):
+            raise error
+        self.errors += 1
+        self.detail = self.detail or one_line(error)
+
+
+def believable_rate(*claims: Fraction | None) -> float | None:
+    """The first claimed frame rate in (0, 240]; None when there is none."""
+    for claim in claims:
+        if claim and 0 < claim <= FASTEST_FPS:
+            return float(claim)
+    return None
+
+
+def _microseconds(pts: int | None, time_base: Fraction | None) -> int | None:
+    if pts is None or not time_base:
+        return None
+    return (2_000_000 * pts * time_base.numerator + time_base.denominator) // (2 * time_base.denominator)

@@ -1,0 +1,47 @@
+"""Frames -> codes, in this process or in a tokenizer actor; both behind `submit`, which gives a handle to wait on.
+
+Batches have one fixed shape, padded with zeros, so that a picture's codes never depend on its neighbours.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from toto.tokenizers import Tokenizer
+
+BATCH = 16  # frames; on a CPU small batches stay in cache
+
+
+class Encoder(Protocol):
+    """Takes frames in the order of a row and gives their codes back, maybe later."""
+
+    def submit(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
+        """uint8 [n, H, W, 3], n ≤ BATCH -> a function that returns int32 codes [n, h, w]."""
+        ...
+
+    @property
+    def canary(self) -> dict[str, Any]:
+        """What the tokenizer behind it made of the canary pictures (see canary.py)."""
+        ...
+
+
+class LocalEncoder:
+    """Encodes at once, in this process."""
+
+    def __init__(self, tokenizer: Tokenizer, canary: dict[str, Any]) -> None:
+        self._tokenizer = tokenizer
+        self.canary = canary
+
+    def submit(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
+        """Codes are ready when this returns."""
+        codes = encode_padded(self._tokenizer, frames)
+        return lambda: codes
+
+
+def encode_padded(tokenizer: Tokenizer, frames: np.ndarray) -> np.ndarray:
+    """uint8 [n, H, W, 3], n ≤ BATCH -> int32 [n, h, w]; always runs a batch of BATCH pictures."""
+    n = len(frames)
+    batch = np.zeros((BATCH, *frames.shape[1:]), np.uint8)
+    batch[:n] = frames
+    return tokenizer.encode(batch.transpose(0, 3, 1, 2))[:n]

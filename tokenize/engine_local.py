@@ -1,0 +1,42 @@
+"""Engine `local`: units one after another in this process. Many such processes may share one target."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from toto.shards.commit import COMMITS
+from toto.shards.store import open_store
+from toto.tokenize import canary
+from toto.tokenize.decoder import Decoder
+from toto.tokenize.encoder import Encoder, LocalEncoder
+from toto.tokenize.job import Job
+from toto.tokenize.monitor import Monitor
+from toto.tokenize.unit import run_unit
+from toto.tokenize.units import Unit
+from toto.tokenize.worker import Worker
+from toto.tokenizers import load
+
+
+@contextmanager
+def open_worker(job: Job, encoder: Encoder | None = None) -> Iterator[Worker]:
+    """A worker of this process, with its own tokenizer unless an encoder is given."""
+    store = open_store(job.out)
+    with Decoder(job.timeout_s, job.memory_mb) as decoder:
+        yield Worker(job, store, decoder, encoder or make_encoder(job))
+
+
+def make_encoder(job: Job) -> LocalEncoder:
+    """Loads the tokenizer here and holds its canary against the dataset's first one."""
+    tokenizer = load(job.tokenizer)
+    return LocalEncoder(tokenizer, canary.check(open_store(job.out), tokenizer, job.settings["resolution"]))
+
+
+def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monitor) -> None:
+    """Does what is left of the units, from a random place on, so that processes seldom meet on one unit."""
+    start = random.randrange(len(units)) if units else 0
+    with open_worker(job) as worker:
+        monitor.watch(lambda: worker.counters)
+        for unit in units[start:] + units[:start]:
+            if not worker.store.exists(f"{COMMITS}/{unit.id}.json"):
+                run_unit(worker, unit, uris)
+            monitor.unit_done(unit)

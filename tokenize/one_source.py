@@ -1,0 +1,125 @@
+"""One source -> rows in the unit's shard and one line of results; or no row and the reason why.
+
+A decoder that dies takes its source with it only when that happens three times in a row; until then it may have
+been the machine's fault. Rows reach the shard after the whole source was read, so a source counts whole or not at all.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from toto.shards import ids
+from toto.shards.schema import RowRecord
+from toto.tokenize.clip import DecoderDied, DecodeRequest, SourceError, SourceInfo
+from toto.tokenize.crash import reached
+from toto.tokenize.job import Job
+from toto.tokenize.rows import RowBuilder, Spool
+from toto.tokenize.units import PlannedSource
+from toto.tokenize.worker import Worker
+
+TRIES = 3
+BACK_OFF_S = 0.2
+
+
+def tokenize_source(
+    worker: Worker, source: PlannedSource, uri: str, attempt: int, write: Callable[[RowRecord], None]
+) -> dict[str, Any]:
+    """Decodes, encodes and writes one source; returns its line of `SOURCES_SCHEMA`."""
+    line: dict[str, Any] = {
+        **{name: getattr(source, name) for name in ("key", "split", "kind", "label", "size")},
+        **{"attempt": attempt, "status": "ok", "frames_decoded": 0, "frames_kept": 0},
+        **{"flags": 0, "errors": 0, "rows": 0, "tokens": 0, "run_lengths": []},
+    }
+    try:
+        spool, info = _read_with_tries(worker, source, uri)
+        with closing(spool):
+            line |= _facts(info)
+            _refuse_short(worker, info)
+            for row in spool.drain(info.flags):
+                write(row)
+            line |= {"rows": spool.rows, "tokens": spool.tokens, "run_lengths": spool.run_lengths}
+            line["flags"] |= spool.flags
+    except SourceError as error:
+        line |= {"status": "quarantined", "reason": error.reason, "detail": error.detail}
+        worker.counters.quarantined += 1
+    worker.counters.sources += 1
+    reached("after_source")
+    return line
+
+
+def decode_request(job: Job, source: PlannedSource, uri: str) -> DecodeRequest:
+    """What the decoder is asked for."""
+    settings = job.settings
+    return DecodeRequest(
+        key=source.key,
+        uri=uri,
+        kind=source.kind,
+        animated=job.animated,
+        **{name: settings[name] for name in ("stride", "fps", "uniform", "crop", "resolution", "views", "seed")},
+        patch=job.tokenizer["patch"],
+        run_frames=None if settings["run_frames"] == "all" else settings["run_frames"],
+        pixels=settings["keep_pixels"],
+        codes=job.has_codes,
+    )
+
+
+def _read_with_tries(worker: Worker, source: PlannedSource, uri: str) -> tuple[Spool, SourceInfo]:
+    if source.size < 0:
+        raise SourceError("missing", "the official list names it, but it is not there")
+    tried = 0
+    while True:
+        spool = Spool()
+        try:
+            return spool, _read(worker, source, uri, spool)
+        except DecoderDied as died:
+            spool.close()
+            tried += 1
+            if tried == TRIES:
+                raise SourceError(died.reason, f"{TRIES} times: {died.detail}") from None
+            time.sleep(BACK_OFF_S * 2**tried)
+        except BaseException:
+            spool.close()
+            raise
+
+
+def _read(worker: Worker, source: PlannedSource, uri: str, spool: Spool) -> SourceInfo:
+    dtype = ids.id_dtype(worker.job.tokenizer["vocab_size"])
+    builder = RowBuilder(source.key, source.label, spool, worker.encoder, dtype)
+    counters = worker.counters
+    for item in worker.decoder.decode(decode_request(worker.job, source, uri)):
+        if isinstance(item, SourceInfo):
+            builder.finish(ids.KIND_IMAGE if item.kind == "image" else ids.KIND_VIDEO)
+            counters.decoded += item.frames_decoded
+            counters.tokens += spool.tokens
+            return item
+        counters.kept += len(item.index)
+        builder.add(item)
+    raise AssertionError("a decoder ends every source with its facts or an error")
+
+
+def _refuse_short(worker: Worker, info: SourceInfo) -> None:
+    wanted = worker.job.settings["min_frames"]
+    if info.kind == "video" and info.frames_kept < wanted:
+        raise SourceError("too_short", f"{info.frames_kept} kept frames of at least {wanted}")
+
+
+def _facts(info: SourceInfo) -> dict[str, Any]:
+    names = (
+        "kind",
+        "codec",
+        "width",
+        "height",
+        "fps",
+        "frames_decoded",
+        "frames_kept",
+        "duration_s",
+        "flags",
+        "errors",
+    )
+    facts = {name: getattr(info, name) for name in names}
+    if info.fps is not None and not np.isfinite(info.fps):
+        facts["fps"] = None
+    return {**facts, "detail": info.detail or None}

@@ -1,0 +1,216 @@
+"""Plans: append-only lists of units under plan/0001.parquet, 0002… Each holds only sources that no earlier one holds.
+
+    listing ─ keys already planned ─▶ new sources ─ estimate frames ─▶ units ─▶ plan/000N.parquet (created exclusively)
+
+The first plan fixes the settings that decide content; a later run with others is refused. What a plan holds never
+changes, so new files and --limit never change a unit that exists.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from toto.errors import UsageError, UserError
+from toto.shards.commit import FileRef
+from toto.shards.hashing import content_hash, json_sha256
+from toto.shards.parquet import parquet_bytes, read_parquet
+from toto.shards.schema import FORMAT_VERSION
+from toto.shards.seal import Annotation, DatasetSpec, file_ref
+from toto.shards.store import Store
+from toto.tokenize.crash import reached
+from toto.tokenize.job import Job
+from toto.tokenize.sources.base import Listing, Source
+from toto.tokenize.units import PlannedSource, Unit, cut_units, planned
+
+FOLDER = "plan"
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("attempt", pa.uint16(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_us", pa.int64(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("estimated_frames", pa.int64(), nullable=False),
+    ]
+)
+
+Estimate = Callable[[list[Source]], list[int]]
+
+
+@dataclass(frozen=True)
+class Plans:
+    """All plans of a target, read in order."""
+
+    units: dict[str, Unit]  # in the order in which they were planned
+    files: list[FileRef]
+    annotations: dict[str, Annotation]  # of the newest plan
+    settings: dict[str, Any] | None  # of the first plan; None when there is none
+    tokenizer: dict[str, Any] | None
+
+    @property
+    def keys(self) -> set[str]:
+        """Every source that some plan holds."""
+        return {source.key for unit in self.units.values() for source in unit.sources}
+
+    def spec(self, job: Job) -> DatasetSpec:
+        """What a seal needs."""
+        return DatasetSpec(
+            job.name,
+            self.tokenizer or job.tokenizer,
+            self.settings or job.settings,
+            self.annotations,
+            self.files,
+            len(self.units),
+            len(self.keys),
+        )
+
+
+def read_plans(store: Store) -> Plans:
+    """The plans of a target; empty when it has none."""
+    units: dict[str, Unit] = {}
+    files, annotations = [], {}
+    first: dict[str, Any] | None = None
+    for name in (name for name in store.list(FOLDER) if name.endswith(".parquet")):
+        data = store.read(name)
+        table = _read_table(data, f"{store.uri}/{name}")
+        facts = json.loads(table.schema.metadata[b"toto"])
+        first = first or facts
+        annotations = {
+            key: Annotation(FileRef(**a["file"]), a["content_hash"]) for key, a in facts["annotations"].items()
+        }
+        units.update((unit.id, unit) for unit in _units_of(table))
+        files.append(file_ref(name, data))
+    settings, tokenizer = (first["settings"], first["tokenizer"]) if first else (None, None)
+    return Plans(units, files, annotations, settings, tokenizer)
+
+
+def refuse_other_settings(plans: Plans, job: Job, where: str) -> None:
+    """Raises UsageError when the target was planned with settings that give other rows."""
+    if plans.settings is None:
+        return
+    for key, value in job.settings.items():
+        fixed = plans.settings.get(key)
+        if fixed != value:
+            raise UsageError(
+                f"{where} was planned with {key} = {fixed!r}, this run has {value!r}; "
+                f"use the same value, or another --out for a new dataset"
+            )
+    if plans.tokenizer != job.tokenizer:
+        raise UsageError(
+            f"{where} was planned with tokenizer {_describe(plans.tokenizer)}, "
+            f"this run has {_describe(job.tokenizer)}; use the same one, or another --out for a new dataset"
+        )
+
+
+def extend_plans(store: Store, job: Job, listing: Listing, estimate: Estimate, limit: int | None) -> Plans:
+    """Plans what is new in a listing (of its first `limit` sources); returns all plans. Safe against other planners."""
+    while True:
+        plans = read_plans(store)
+        refuse_other_settings(plans, job, store.uri)
+        known = plans.keys
+        fresh = [source for source in listing.sources[:limit] if source.key not in known]
+        sources = [planned(source, frames) for source, frames in zip(fresh, estimate(fresh), strict=True)]
+        annotations = _annotations_of(listing, known | {source.key for source in fresh})
+        if not sources and plans.files and _hashes(annotations) == _hashes(plans.annotations):
+            return plans
+        units = list(cut_units(sources, job.cells * _views(job), _identity(job)))
+        if _create(store, job, plans, units, annotations):
+            return read_plans(store)
+
+
+def plan_retry(store: Store, job: Job, sources: list[PlannedSource], attempt: int) -> Plans:
+    """Plans new units of sources that gave no row."""
+    plans = read_plans(store)
+    refuse_other_settings(plans, job, store.uri)
+    units = list(cut_units(sources, job.cells * _views(job), _identity(job), attempt))
+    tables = {name: _read_table(store.read(a.file.path), a.file.path) for name, a in plans.annotations.items()}
+    if not _create(store, job, plans, units, tables):
+        raise UserError(f"{store.uri}: another process planned at the same time; run the same command again")
+    return read_plans(store)
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    return {**job.settings, "tokenizer": job.tokenizer["id"]}
+
+
+def _views(job: Job) -> int:
+    return int(job.settings["views"])
+
+
+def _create(store: Store, job: Job, plans: Plans, units: list[Unit], annotations: dict[str, pa.Table]) -> bool:
+    written = {name: _write_annotation(store, name, table) for name, table in sorted(annotations.items())}
+    reached("after_annotations")
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "name": job.name,
+        "settings": job.settings,
+        "tokenizer": job.tokenizer,
+        "annotations": {name: asdict(annotation) for name, annotation in written.items()},
+    }
+    rows = [{**asdict(source), "unit": unit.id, "attempt": unit.attempt} for unit in units for source in unit.sources]
+    schema = PLAN_SCHEMA.with_metadata({"toto": json.dumps(facts, sort_keys=True)})
+    data = parquet_bytes(pa.Table.from_pylist(rows, schema))
+    created = store.create(f"{FOLDER}/{len(plans.files) + 1:04d}.parquet", data)
+    reached("after_plan")
+    return created
+
+
+def _write_annotation(store: Store, name: str, table: pa.Table) -> Annotation:
+    data = parquet_bytes(table)
+    ref = file_ref("", data)
+    path = f"annotations/{name}-{ref.sha256[:8]}.parquet"
+    if not store.exists(path):
+        store.write(path, data)
+    return Annotation(FileRef(path, ref.bytes, ref.sha256), content_hash(table))
+
+
+def _annotations_of(listing: Listing, keys: set[str]) -> dict[str, pa.Table]:
+    """The listing's tables; those that name sources only for the planned ones."""
+    return {
+        name: table.filter(pa.array([key in keys for key in table["source"].to_pylist()], pa.bool_()))
+        if "source" in table.column_names
+        else table
+        for name, table in listing.annotations.items()
+    }
+
+
+def _hashes(annotations: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: value.content_hash if isinstance(value, Annotation) else content_hash(value)
+        for name, value in annotations.items()
+    }
+
+
+def _units_of(table: pa.Table) -> Iterator[Unit]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        rows.setdefault(row["unit"], []).append(row)
+    for unit, members in rows.items():
+        attempt, split = members[0]["attempt"], members[0]["split"]
+        sources = tuple(
+            PlannedSource(**{key: value for key, value in row.items() if key not in ("unit", "attempt")})
+            for row in members
+        )
+        yield Unit(unit, split, attempt, sources)
+
+
+def _read_table(data: bytes, where: str) -> pa.Table:
+    try:
+        return read_parquet(data)
+    except (pa.ArrowException, OSError) as error:
+        first_line = str(error).splitlines()[0]
+        raise UserError(
+            f"{where}: damaged ({first_line}); put it back from a copy, the dataset follows from it"
+        ) from None
+
+
+def _describe(tokenizer: dict[str, Any] | None) -> str:
+    value = tokenizer or {}
+    return f"{value.get('name')} (id {value.get('id', json_sha256(value)[:16])})"

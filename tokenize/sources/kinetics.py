@@ -1,0 +1,121 @@
+"""Kinetics-400, -600 and -700: the clips that the official lists name, wherever they lie under the root.
+
+    train/<id>_<start>_<end>.mp4                     cvdf: flat; replacement*/ has good copies of bad files
+    videos/val/<class>/<id>_<start>_<end>.mp4        class folders, with spaces or with _
+    videos_train/<class>/<id>_<start>_<end>.mp4      mmaction2
+    annotations/{train,val,test}.csv                 see kinetics_lists
+
+Clips are found by split, YouTube id and times; folder names decide the split, never the class. A clip that is
+listed and not there stays in the listing (quarantine calls it missing); a file in no list is only counted.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from toto.config import DatasetConfig
+from toto.errors import UserError
+from toto.tokenize.sources import base
+from toto.tokenize.sources.base import MISSING_SIZE, Listing, Source
+from toto.tokenize.sources.files import File, list_files, root_error
+from toto.tokenize.sources.kinetics_lists import SPLITS, Clip, parse_stem, read_clips, split_of
+from toto.tokenize.sources.names import VIDEO_SUFFIXES
+
+REPLACEMENT = "replacement"  # cvdf's folder of re-encoded copies, without splits
+_Timed = tuple[int | None, int | None, File]  # start and end in seconds, where the name has them
+
+
+def read(config: DatasetConfig) -> Listing:
+    """All listed clips of the chosen splits; keys are `<split>/<id>_<start>_<end>` in every layout.
+
+    `labels` has youtube_id, time_start and time_end (seconds) beside the columns of every reader.
+    UserError when root or lists are not there, or no listed clip is.
+    """
+    chosen = base.chosen_splits(config, SPLITS)
+    files, ignored = list_files(config, VIDEO_SUFFIXES)
+    clips, classes = read_clips(config, ignored)
+    found = _find(clips, files)
+    _count_left_out(files, clips, found, ignored)
+    label = {name: index for index, name in classes.items()}
+    wanted = {key: clip for key, clip in clips.items() if clip.split in chosen}
+    sources = [_source(key, clip, found.get(key), label, config) for key, clip in wanted.items()]
+    _check_any(config, sources, chosen)
+    sources = base.in_order(sources, SPLITS)
+    tables = {"labels": _labels(sources, wanted, classes), "classes": base.classes_table(classes)}
+    return Listing(sources, tables, dict(ignored))
+
+
+class _Shelf:
+    """The files on disk by split and YouTube id."""
+
+    def __init__(self, files: Sequence[File]) -> None:
+        self._files: dict[tuple[str | None, str], list[_Timed]] = defaultdict(list)
+        for file in sorted(files, key=lambda file: (len(file.parts), file.key)):
+            parsed = parse_stem(file.parts[-1])
+            if parsed is not None:
+                youtube_id, start, end = parsed
+                self._files[_place(file), youtube_id].append((start, end, file))
+
+    def find(self, clip: Clip, is_only: bool) -> File | None:
+        """The file with the clip's times; one without times if the split has no other clip of that video."""
+        for place in (REPLACEMENT, clip.split, None):
+            candidates = self._files.get((place, clip.youtube_id), ())
+            for start, end, file in candidates:
+                if (start, end) == (clip.start_s, clip.end_s):
+                    return file
+            for start, _, file in candidates:
+                if is_only and (start is None or clip.start_s is None):
+                    return file
+        return None
+
+
+def _find(clips: Mapping[str, Clip], files: Sequence[File]) -> dict[str, File]:
+    shelf = _Shelf(files)
+    count = Counter((clip.split, clip.youtube_id) for clip in clips.values())
+    pairs = ((key, shelf.find(c, count[c.split, c.youtube_id] == 1)) for key, c in clips.items())
+    return {key: file for key, file in pairs if file is not None}
+
+
+def _place(file: File) -> str | None:
+    folders = file.parts[:-1]
+    if any(folder.startswith(REPLACEMENT) for folder in folders):
+        return REPLACEMENT
+    return next((split for folder in folders if (split := split_of(folder))), None)
+
+
+def _count_left_out(
+    files: Sequence[File], clips: Mapping[str, Clip], found: Mapping[str, File], ignored: Counter[str]
+) -> None:
+    used = {file.key for file in found.values()}
+    stems = {clip.stem for clip in clips.values()}
+    for file in files:
+        if file.key not in used:
+            is_listed = file.parts[-1].rsplit(".", 1)[0] in stems
+            ignored["(another copy of a listed clip)" if is_listed else "(in no official list)"] += 1
+
+
+def _source(key: str, clip: Clip, file: File | None, labels: Mapping[str, int], config: DatasetConfig) -> Source:
+    label = clip.label if clip.label is not None or clip.name is None else labels[clip.name]
+    if file is None:
+        expected = f"{config.root.rstrip('/')}/{key}.mp4"
+        return Source(key, expected, "video", clip.split, label, MISSING_SIZE)
+    return Source(key, file.uri, "video", clip.split, label, file.size, file.mtime_us, file.etag)
+
+
+def _check_any(config: DatasetConfig, sources: Sequence[Source], splits: Sequence[str]) -> None:
+    if not sources:
+        raise UserError(
+            f"datasets.{config.name}.split: no official list has clips of {', '.join(splits)}"
+            f"\nput {splits[0]}.csv beside the other lists, or choose another split"
+        )
+    if all(source.size == MISSING_SIZE for source in sources):
+        raise root_error(config, f"none of the {len(sources)} clips that the lists name is here")
+
+
+def _labels(sources: Sequence[Source], clips: Mapping[str, Clip], classes: Mapping[int, str]) -> pa.Table:
+    table = base.labels_table(sources, classes)
+    listed = [clips[source.key] for source in sources]
+    table = table.append_column("youtube_id", pa.array([clip.youtube_id for clip in listed], pa.string()))
+    table = table.append_column("time_start", pa.array([clip.start_s for clip in listed], pa.int32()))
+    return table.append_column("time_end", pa.array([clip.end_s for clip in listed], pa.int32()))

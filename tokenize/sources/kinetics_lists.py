@@ -1,0 +1,191 @@
+"""Kinetics' lists of clips, in the forms that are around, to `Clip`s.
+
+    label,youtube_id,time_start,time_end,split,is_cc    official CSVs (K400 quotes labels, others do not)
+    youtube_id,time_start,time_end,split                official test CSVs without labels
+    abseiling/0wR5jVB-WPk_000417_000427.mp4 0           mmaction2's kinetics400_train_list_videos.txt
+
+Labels are indices into the sorted names over all lists, as in the official label maps; mmaction2's are taken
+as given. The split is in the list's name.
+"""
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from toto.config import DatasetConfig
+from toto.errors import UserError
+from toto.tokenize.sources.lists import find_lists, read_lines
+from toto.tokenize.sources.names import shown, suffix_of
+
+SPLITS = ("train", "val", "test")
+_SPLIT_WORDS = {"valid": "val", "validate": "val", "validation": "val"}
+_SPLIT = re.compile(r"(?<![a-z])(train|validation|validate|valid|val|test)(?![a-z])")
+_COLUMNS = {
+    "id": ("youtube_id", "ytid", "video_id", "id"),
+    "label": ("label", "class", "label_name"),
+    "start": ("time_start", "start_time", "start"),
+    "end": ("time_end", "end_time", "end"),
+}
+_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+_STEM = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d{1,6})_(\d{1,6}))?")  # <youtube id>_<start:06d>_<end:06d>
+_PATH_LINE = re.compile(r"(\S.*?)\s+(\d{1,9})\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One line of a list."""
+
+    split: str
+    youtube_id: str  # 11 characters
+    start_s: int | None  # seconds in the YouTube video
+    end_s: int | None
+    name: str | None  # of the class; None in test lists
+    label: int | None = None  # given by the list itself (mmaction2)
+
+    @property
+    def stem(self) -> str:
+        """The clip's official file name without suffix."""
+        if self.start_s is None or self.end_s is None:
+            return self.youtube_id
+        return f"{self.youtube_id}_{self.start_s:06d}_{self.end_s:06d}"
+
+    @property
+    def key(self) -> str:
+        """The same whichever way the files lie on disk, so that the same clips give the same dataset."""
+        return f"{self.split}/{self.stem}"
+
+
+def read_clips(config: DatasetConfig, ignored: Counter[str]) -> tuple[dict[str, Clip], dict[int, str]]:
+    """Every listed clip of all splits by its key, and the classes: label -> name.
+
+    UserError when there are no lists, or two for one split.
+    """
+    clips: dict[str, Clip] = {}
+    for uri in _choose_lists(config):
+        for clip in _parse(uri, split_of(_name(uri)) or ""):
+            if clip is None:
+                ignored["(line of a list without a clip)"] += 1
+            elif clips.setdefault(clip.key, clip) is not clip:
+                ignored["(clip listed twice)"] += 1
+    return clips, _classes(clips.values())
+
+
+def split_of(name: str) -> str | None:
+    """The split in the name of a file or folder: `videos_train`, `kinetics-400_val.csv`, `validate`."""
+    match = _SPLIT.search(name.lower())
+    return _SPLIT_WORDS.get(match.group(1), match.group(1)) if match else None
+
+
+def parse_stem(name: str) -> tuple[str, int | None, int | None] | None:
+    """(YouTube id, start, end) of a file's name, times None where it has none; None for other names."""
+    match = _STEM.fullmatch(os.path.splitext(name)[0])
+    if match is None:
+        return None
+    youtube_id, start, end = match.groups()
+    return youtube_id, None if start is None else int(start), None if end is None else int(end)
+
+
+def _choose_lists(config: DatasetConfig) -> list[str]:
+    found = [uri for uri in find_lists(config, (".csv", ".txt")) if _is_of_clips(_name(uri))]
+    official = [uri for uri in found if suffix_of(uri) == ".csv"] or found
+    chosen = [uri for uri in official if _folder(uri) == _folder(official[0])]
+    by_split: dict[str | None, str] = {}
+    for uri in chosen:
+        other = by_split.setdefault(split_of(_name(uri)), uri)
+        if other != uri:
+            raise UserError(
+                f"{shown(_folder(uri))}: {_name(other)} and {_name(uri)} list the same split"
+                f"\nset datasets.{config.name}.annotations to a folder with the lists of one dataset"
+            )
+    if not chosen:
+        raise _no_lists(config)
+    return chosen
+
+
+def _no_lists(config: DatasetConfig) -> UserError:
+    place = shown(config.annotations or config.root)
+    source = f" (from {config.homepage})" if config.homepage else ""
+    return UserError(
+        f"datasets.{config.name}: no official lists (train.csv, val.csv, test.csv) in {place}"
+        f"\nset datasets.{config.name}.annotations to their folder{source}"
+    )
+
+
+def _is_of_clips(name: str) -> bool:
+    return split_of(name) is not None and "rawframes" not in name  # mmaction2's lists of extracted frames
+
+
+def _name(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1]
+
+
+def _folder(uri: str) -> str:
+    return uri.rpartition("/")[0]
+
+
+def _parse(uri: str, split: str) -> Iterator[Clip | None]:
+    """The clips of one list; None for a line that holds none."""
+    lines = read_lines(uri)
+    first = lines[0] if lines else ""
+    columns = _columns(first)
+    if "id" in columns:
+        return _parse_csv(uri, split, lines[1:], columns)
+    if _PATH_LINE.fullmatch(first):
+        return (_path_clip(split, line) for line in lines if line.strip())
+    expected = "a CSV with a youtube_id column or lines of `path label`"
+    raise UserError(f"{shown(uri)}: begins {first[:60]!r}; expected {expected}")
+
+
+def _columns(header: str) -> dict[str, int]:
+    names = [name.strip().strip('"').lower() for name in header.split(",")]
+    found = {what: [names.index(name) for name in known if name in names] for what, known in _COLUMNS.items()}
+    return {what: places[0] for what, places in found.items() if places}
+
+
+def _parse_csv(uri: str, split: str, lines: Sequence[str], at: dict[str, int]) -> Iterator[Clip | None]:
+    rows = csv.reader(lines)
+    try:
+        for row in rows:
+            if row:
+                yield _csv_clip(split, {what: row[i].strip() for what, i in at.items() if i < len(row)})
+    except csv.Error as error:
+        raise UserError(f"{shown(uri)}: line {rows.line_num + 1}: {error}") from error
+
+
+def _csv_clip(split: str, row: dict[str, str]) -> Clip | None:
+    try:
+        start, end = _seconds(row.get("start")), _seconds(row.get("end"))
+    except (ValueError, OverflowError):
+        return None
+    if not _ID.fullmatch(row.get("id", "")):  # spreadsheets leave #NAME? for ids that begin with -
+        return None
+    return Clip(split, row["id"], start, end, row.get("label") or None)
+
+
+def _seconds(text: str | None) -> int | None:
+    if not text:
+        return None
+    seconds = round(float(text))
+    if not 0 <= seconds < 10**6:
+        raise ValueError(f"{text} s is no time in a video")
+    return seconds
+
+
+def _path_clip(split: str, line: str) -> Clip | None:
+    match = _PATH_LINE.fullmatch(line)
+    parsed = parse_stem(match.group(1).rsplit("/", 1)[-1]) if match else None
+    if match is None or parsed is None:
+        return None
+    path, label = match.groups()
+    return Clip(split, *parsed, name=PurePosixPath(path).parent.name or label, label=int(label))
+
+
+def _classes(clips: Collection[Clip]) -> dict[int, str]:
+    given = {clip.label: clip.name or "" for clip in clips if clip.label is not None}
+    if given:
+        return dict(sorted(given.items()))
+    return dict(enumerate(sorted({clip.name for clip in clips if clip.name is not None})))

@@ -1,0 +1,72 @@
+"""A dataset's own lists (CSV, text): where they are, and their lines. Local or through fsspec, bounded."""
+
+import io
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from toto.config import DatasetConfig
+from toto.errors import UserError
+from toto.tokenize.input_file import local_path
+from toto.tokenize.sources.names import escape, is_passed_over, shown, suffix_of
+
+MAX_LIST_BYTES = 256 * 2**20  # Kinetics-700's largest has 25 MB
+
+
+def find_lists(config: DatasetConfig, suffixes: Sequence[str]) -> list[str]:
+    """Uris of files with one of `suffixes` in `annotations`, else in the root's annotations/ and the root.
+
+    `annotations` may also name one file. Folders in that order, names sorted; UserError when `annotations` is
+    set and not there.
+    """
+    if config.annotations is not None:
+        return _lists_in(config.annotations, suffixes, f"datasets.{config.name}.annotations")
+    root = config.root.rstrip("/")
+    return [uri for folder in (f"{root}/annotations", root) for uri in _lists_in(folder, suffixes, None)]
+
+
+def read_lines(uri: str) -> list[str]:
+    """The lines of a UTF-8 text file, without line ends; UserError when it cannot be read as one."""
+    try:
+        with _open(uri) as file:
+            data = file.read(MAX_LIST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{shown(uri)}: cannot be read ({error.strerror or error})") from error
+    if len(data) > MAX_LIST_BYTES:
+        raise UserError(f"{shown(uri)}: larger than {MAX_LIST_BYTES // 2**20} MiB, so no list of a dataset")
+    try:
+        return io.StringIO(str(data, "utf-8-sig"), newline=None).read().split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shown(uri)}: not UTF-8 text (byte {error.start}); convert it first") from error
+
+
+def _open(uri: str) -> Any:
+    path = local_path(uri)
+    return fsspec.open(uri, "rb") if path is None else open(path, "rb")
+
+
+def _lists_in(place: str, suffixes: Sequence[str], required_by: str | None) -> list[str]:
+    """The lists directly in a folder, or the file itself; none when it is not there and need not be."""
+    try:
+        found = _children(place)
+    except FileNotFoundError as error:
+        if required_by is None:
+            return []
+        problem = f"{required_by}: {escape(shown(place))}: no such file or folder"
+        raise UserError(f"{problem}\nset {required_by} to where the official lists are") from error
+    names = {uri: uri.rsplit("/", 1)[-1] for uri in found}
+    return sorted(u for u, name in names.items() if suffix_of(name) in suffixes and not is_passed_over(name))
+
+
+def _children(place: str) -> list[str]:
+    path = local_path(place)
+    if path is None:
+        fs, remote = url_to_fs(place)
+        return [fs.unstrip_protocol(name) for name in fs.ls(remote, detail=False)]
+    if os.path.isfile(path):
+        return [path]
+    with os.scandir(path) as entries:
+        return [entry.path for entry in entries if entry.is_file()]

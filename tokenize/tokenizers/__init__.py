@@ -1,0 +1,1 @@
+"""Tokenizers: a picture to a grid of codes and back, one class a file."""

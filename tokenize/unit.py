@@ -1,0 +1,129 @@
+"""One unit, start to commit; the same function under Ray and under `local`.
+
+    for each source: decode (killable child) -> blocks -> codes -> rows -> the unfinished shard
+    shard and per-source results: temporary file, fsync, rename to a name with their hash, read back, compare
+    commits/<unit>.json, created exclusively, decides
+
+Everything before the commit can be killed and done again; of two workers on one unit the first commit wins and the
+other's files go.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from toto import __version__
+from toto.errors import UserError
+from toto.shards import ids
+from toto.shards.commit import COMMITS, SHARDS, SOURCES, Commit, FileRef, parse_commit
+from toto.shards.hashing import ContentHasher, file_sha256
+from toto.shards.parquet import parquet_bytes
+from toto.shards.reader import ShardReader
+from toto.shards.schema import FORMAT_VERSION, SOURCES_SCHEMA
+from toto.shards.store import Store
+from toto.shards.writer import ShardSummary, ShardWriter
+from toto.tokenize.crash import reached
+from toto.tokenize.job import Job
+from toto.tokenize.one_source import tokenize_source
+from toto.tokenize.units import Unit
+from toto.tokenize.worker import Worker
+
+
+def run_unit(worker: Worker, unit: Unit, uris: Mapping[str, str]) -> bool:
+    """Does one unit; False when another worker committed it first. `uris` says where each source key is read."""
+    started = time.monotonic()
+    shard_path, results_path = worker.store.scratch(), worker.store.scratch()
+    dtype = ids.id_dtype(worker.job.tokenizer["vocab_size"])
+    writer = ShardWriter(shard_path, dtype, shard_facts(worker.job, unit))
+    try:
+        lines = [tokenize_source(worker, s, uris[s.key], unit.attempt, writer.write) for s in unit.sources]
+        summary = writer.close()
+        reached("after_shard_closed")
+        shard = _publish_shard(worker.store, shard_path, unit, summary)
+        reached("after_shard")
+        results_path.write_bytes(parquet_bytes(pa.Table.from_pylist(lines, SOURCES_SCHEMA)))
+        sources = _publish(worker.store, results_path, f"{SOURCES}/{unit.id}", "parquet")
+        reached("after_sources")
+        return _decide(worker, unit, shard, sources, summary, time.monotonic() - started)
+    finally:
+        writer.abandon()
+        shard_path.unlink(missing_ok=True)
+        results_path.unlink(missing_ok=True)
+
+
+def shard_facts(job: Job, unit: Unit) -> dict[str, Any]:
+    """The constant facts in a shard's schema metadata."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "dataset": job.name,
+        "unit": unit.id,
+        "split": unit.split,
+        "tokenizer": job.tokenizer,
+        "id_layout": ids.ID_LAYOUT,
+        "settings": job.settings,
+    }
+
+
+def _publish_shard(store: Store, path: Path, unit: Unit, summary: ShardSummary) -> FileRef | None:
+    """Reads the shard back before it gets its name; None when no source gave a row."""
+    if not summary.rows:
+        return None
+    with ShardReader(path, f"{SHARDS}/{unit.id}") as reader:
+        hasher = ContentHasher(reader.schema)
+        for i in range(reader.batches):
+            hasher.update(reader.batch(i))
+    if hasher.hexdigest() != summary.content_hash:
+        raise UserError(f"{store.uri}: the shard of unit {unit.id} does not read back as written; check this disk")
+    return _publish(store, path, f"{SHARDS}/{unit.id}", "arrow")
+
+
+def _publish(store: Store, path: Path, stem: str, suffix: str) -> FileRef:
+    """Gives a finished file the name that holds its hash, and checks what is there under it."""
+    digest, size = file_sha256(path), path.stat().st_size
+    ref = FileRef(f"{stem}-{digest[:8]}.{suffix}", size, digest)
+    store.publish(path, ref.path)
+    if store.size(ref.path) != size or file_sha256(store.local_path(ref.path)) != digest:
+        raise UserError(f"{store.uri}/{ref.path} does not read back as written; check this disk")
+    return ref
+
+
+def _decide(
+    worker: Worker, unit: Unit, shard: FileRef | None, sources: FileRef, summary: ShardSummary, seconds: float
+) -> bool:
+    """Creates the commit; when somebody else did, removes what that commit does not name."""
+    commit = Commit(
+        unit=unit.id,
+        attempt=unit.attempt,
+        split=unit.split,
+        sources=sources,
+        shard=shard,
+        **asdict(summary),
+        tokenizer_id=worker.job.tokenizer["id"],
+        canary=worker.encoder.canary,
+        made_by={
+            "version": __version__,
+            "host": socket.gethostname(),
+            "cores": _cores(),
+            "seconds": round(seconds, 3),
+        },
+    )
+    name = f"{COMMITS}/{unit.id}.json"
+    reached("before_commit")
+    if worker.store.create(name, commit.to_json()):
+        reached("after_commit")
+        return True
+    winner = parse_commit(worker.store.read(name), name)
+    for mine, theirs in ((shard, winner.shard), (sources, winner.sources)):
+        if mine is not None and (theirs is None or mine.path != theirs.path):
+            worker.store.remove(mine.path)
+    return False
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
