@@ -3,7 +3,6 @@
 A row is one run of consecutive sampled frames under one crop, or one image; see docs/format.md.
 """
 
-import enum
 import json
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,17 +13,6 @@ import xxhash
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"toto"
-
-
-class Flag(enum.IntFlag):
-    """Bits of the `flags` column."""
-
-    SALVAGED = 1  # the source is damaged; the frames that could be decoded are here
-    HDR = 2  # PQ or HLG transfer; not tone-mapped
-    ROTATED = 4  # turned upright from the file's display matrix or EXIF orientation
-    VARIABLE_RATE = 8  # some kept frame is off the even time grid by more than 1 ms
-    REPEATED = 16  # some frame stands more than once (fps or uniform sampling of a shorter source)
-    NON_SQUARE = 32  # the file declares non-square pixels; they are not resampled to square ones
 
 
 def row_schema(token_dtype: np.dtype, metadata: dict[str, Any]) -> pa.Schema:

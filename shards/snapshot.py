@@ -1,4 +1,4 @@
-"""dataset.json: the sealed snapshot that readers see. It carries its own hash, and names every other file with its own."""
+"""dataset.json: the sealed snapshot that readers see. It carries its own hash and names all other files with theirs."""
 
 import json
 from dataclasses import dataclass

@@ -75,7 +75,8 @@ class ChildProcess:
         """
         deadline = time.monotonic() + timeout_s
         while (message := self._inbox.take()) is None:
-            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
+            left_s = deadline - time.monotonic()
+            ready = self._selector.select(left_s) if left_s > 0 else []  # chatter on stderr is no message
             if not ready:
                 raise Silence
             for key, _ in ready:

@@ -82,7 +82,7 @@ class SourceInfo:
     frames_decoded: int
     frames_kept: int
     duration_s: float | None
-    flags: int  # bits of toto.shards.schema.Flag
+    flags: int  # bits of toto.shards.flags.Flag
     errors: int  # packets or pictures that did not decode
     detail: str  # the first error, or ""
 

@@ -54,7 +54,7 @@ class Cost:
 
 def cost(job: Job, sources: list[Source], price_per_core_hour: float) -> Cost:
     """Estimates; decodes at most a few sources of middle size."""
-    estimator = Estimator(job.settings)
+    estimator = Estimator(job)
     decoded, kept = estimator.decoded_frames(sources), estimator.kept_frames(sources)
     views = int(job.settings["views"])
     units = list(cut_units([planned(s, k) for s, k in zip(sources, kept, strict=True)], job.cells * views, {}))
@@ -81,6 +81,7 @@ def cost(job: Job, sources: list[Source], price_per_core_hour: float) -> Cost:
 def calibrate(job: Job, sources: list[Source]) -> Rates:
     """Decodes and encodes a few sources on one core; 1,000 frames/s where nothing could be decoded."""
     tokenizer = load(job.tokenizer)
+    _encode_seconds(tokenizer, np.zeros((1, *[job.settings["resolution"]] * 2, 3), np.uint8))  # loads what it needs
     decoded = encoded = 0
     decode_s = encode_s = 0.0
     with Decoder(job.timeout_s, job.memory_mb) as decoder:

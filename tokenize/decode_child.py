@@ -2,8 +2,9 @@
 
     python -m toto.tokenize.decode_child MEMORY_MB TIMEOUT_S
 
-A request is one line of JSON, a DecodeRequest. The answers: "block"…, then "info", "error" or "oom"; between
-them "beat", at most one a second and only when further frames were decoded: silence means no progress.
+A request is one line of JSON. {"probe": [uri, kind]} is answered by one "probe". {"decode": DecodeRequest} is answered
+by "block"…, then "info", "error" or "oom"; between them "beat", at most one a second and only when further frames
+were decoded: silence means no progress.
 The process ends when its parent does: at the end of stdin, or, if some library then holds Python's lock, by
 the alarm that every sign of progress puts off.
 """
@@ -18,10 +19,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import BinaryIO
 
 from toto.tokenize.clip import DecodeRequest, SourceError, one_line
 from toto.tokenize.decode import decode
+from toto.tokenize.probe import probe
 from toto.tokenize.transient import TransientError, resumed
 from toto.tokenize.wire import send, send_part
 
@@ -37,9 +40,14 @@ def main(memory_mb: int, timeout_s: float) -> None:
     threading.Thread(target=_read_requests, args=(sys.stdin.buffer, requests.put), daemon=True).start()
     send(answers, {"type": "ready"})
     while True:
-        request = DecodeRequest(**json.loads(requests.get()))
+        asked = json.loads(requests.get())
         with Pulse(answers, 2 * timeout_s) as pulse:
-            _answer(answers, request, pulse)
+            if "probe" in asked:
+                found = probe(*asked["probe"])
+                pulse.pause()
+                send(answers, {"type": "probe", "probe": found and asdict(found)})
+            else:
+                _answer(answers, DecodeRequest(**asked["decode"]), pulse)
 
 
 class Pulse:

@@ -7,7 +7,7 @@ import av
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from toto.shards.schema import Flag
+from toto.shards.flags import Flag
 from toto.tokenize.clip import SourceError, one_line
 from toto.tokenize.picture import Picture
 from toto.tokenize.resize import check_size

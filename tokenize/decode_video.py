@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 from av.packet import Packet
 
-from toto.shards.schema import Flag
+from toto.shards.flags import Flag
 from toto.tokenize.clip import SourceError, one_line
 from toto.tokenize.container import video_stream
 from toto.tokenize.input_file import local_path, still_readable

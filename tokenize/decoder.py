@@ -11,10 +11,11 @@ import json
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Self
+from typing import Any, Self
 
 from toto.tokenize.child_process import ChildProcess, Ended, Silence
 from toto.tokenize.clip import REASONS, Block, DecoderDied, DecodeRequest, SourceError, SourceInfo
+from toto.tokenize.probe import Probe
 from toto.tokenize.wire import Message, to_block
 
 SOURCES_PER_CHILD = 256  # decoders leak: PyAV's containers, fragmented heaps
@@ -56,7 +57,7 @@ class Decoder:
         Raises SourceError (the source's fault) or DecoderDied (perhaps not), both also after blocks were
         given. An iterator that is not read to its end costs the child.
         """
-        child = self._ready_child(request)
+        child = self._ready_child({"decode": asdict(request)})
         whole = False
         try:
             while not whole:
@@ -69,9 +70,18 @@ class Decoder:
             if not whole:
                 self.close()
 
-    def _ready_child(self, request: DecodeRequest) -> ChildProcess:
+    def probe(self, uri: str, kind: str) -> Probe | None:
+        """What the header of a "video" or "image" source says; None for one that cannot be read, or that kills."""
+        try:
+            message, _ = self._receive(self._ready_child({"probe": (uri, kind)}))
+            return Probe(**message["probe"]) if message.get("probe") else None
+        except (SourceError, DecoderDied):
+            self.close()
+            return None
+
+    def _ready_child(self, request: dict[str, Any]) -> ChildProcess:
         """A child that has the request. One that died while it was idle is replaced without a word."""
-        line = json.dumps(asdict(request)).encode()
+        line = json.dumps(request).encode()
         if self._served >= SOURCES_PER_CHILD or (self._child is not None and not self._child.alive):
             self.close()
         for last_try in (False, True):

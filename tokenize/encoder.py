@@ -1,6 +1,7 @@
 """Frames -> codes, in this process or in a tokenizer actor; both behind `submit`, which gives a handle to wait on.
 
-Batches have one fixed shape, padded with zeros, so that a picture's codes never depend on its neighbours.
+A picture's codes never depend on its neighbours: a tokenizer whose arithmetic could differ with the shape of the
+batch gets batches of one fixed shape, padded with zeros.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import numpy as np
 
 from toto.tokenizers import Tokenizer
 
-BATCH = 16  # frames; on a CPU small batches stay in cache
+BATCH = 16  # frames of a block, the most that are encoded at once; on a CPU small batches stay in cache
 
 
 class Encoder(Protocol):
@@ -40,8 +41,8 @@ class LocalEncoder:
 
 
 def encode_padded(tokenizer: Tokenizer, frames: np.ndarray) -> np.ndarray:
-    """uint8 [n, H, W, 3], n ≤ BATCH -> int32 [n, h, w]; always runs a batch of BATCH pictures."""
+    """uint8 [n, H, W, 3], n ≤ BATCH -> int32 [n, h, w]; pads to BATCH pictures where the tokenizer needs it."""
     n = len(frames)
-    batch = np.zeros((BATCH, *frames.shape[1:]), np.uint8)
-    batch[:n] = frames
-    return tokenizer.encode(batch.transpose(0, 3, 1, 2))[:n]
+    if tokenizer.fixed_batch and n < BATCH:
+        frames = np.concatenate([frames, np.zeros((BATCH - n, *frames.shape[1:]), np.uint8)])
+    return tokenizer.encode(frames.transpose(0, 3, 1, 2))[:n]

@@ -6,22 +6,24 @@ files always give the same estimate, so they are cut into the same units.
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
-from toto.tokenize.probe import Probe, probe
+from toto.tokenize.decoder import Decoder
+from toto.tokenize.job import Job
+from toto.tokenize.probe import Probe
+from toto.tokenize.sampling import DEFAULT_RATE
 from toto.tokenize.sources.base import Source
 
 SAMPLE = 256
+PROBE_TIMEOUT_S = 10.0
 FALLBACK_BYTES_PER_FRAME = 4000  # about 1 Mb/s at 30 frames/s, where no header of the sample can be read
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """Kept and decoded frames of sources under one sampling rule."""
+    """Kept and decoded frames of sources under the sampling rule of a job."""
 
-    settings: dict[str, Any]
+    job: Job
 
     def kept_frames(self, sources: Sequence[Source]) -> list[int]:
         """Estimated kept frames of each source, at least 1."""
@@ -30,7 +32,7 @@ class Estimator:
     def decoded_frames(self, sources: Sequence[Source]) -> list[float]:
         """Estimated frames of each source, at least 1; images have 1."""
         videos = [source for source in sources if source.kind == "video" and source.size > 0]
-        probed = _probe_all(_sample(videos))
+        probed = self._probe(_sample(videos))
         known = {key: found.frames for key, found in probed.items()}
         bytes_known = sum(source.size for source in videos if source.key in known)
         per_byte = sum(known.values()) / bytes_known if bytes_known else 1 / FALLBACK_BYTES_PER_FRAME
@@ -39,12 +41,19 @@ class Estimator:
             for source in sources
         ]
 
+    def _probe(self, sources: list[Source]) -> dict[str, Probe]:
+        """Headers, read where strangers' files are read: in a decoder's child, which may hang or crash."""
+        with Decoder(min(self.job.timeout_s, PROBE_TIMEOUT_S), self.job.memory_mb) as decoder:
+            found = {source.key: decoder.probe(source.uri, source.kind) for source in sources}
+        return {key: probe for key, probe in found.items() if probe is not None}
+
     def _kept(self, frames: float) -> int:
         if frames <= 1:
             return 1
-        if self.settings["uniform"]:
-            return int(self.settings["uniform"])
-        step = self.settings["stride"] or max(1.0, 30.0 / self.settings["fps"])
+        settings = self.job.settings
+        if settings["uniform"]:
+            return int(settings["uniform"])
+        step = settings["stride"] or max(1.0, DEFAULT_RATE / settings["fps"])
         return max(1, -(-int(frames) // int(step)))
 
 
@@ -52,9 +61,3 @@ def _sample(sources: list[Source]) -> list[Source]:
     if len(sources) <= SAMPLE:
         return sources
     return sorted(sources, key=lambda source: hashlib.sha256(source.key.encode()).digest())[:SAMPLE]
-
-
-def _probe_all(sources: list[Source]) -> dict[str, Probe]:
-    with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda source: probe(source.uri, source.kind), sources)
-    return {source.key: result for source, result in zip(sources, found, strict=True) if result is not None}

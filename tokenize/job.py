@@ -5,6 +5,7 @@ from typing import Any
 
 from toto.config import DatasetConfig, TokenizerConfig
 from toto.errors import UsageError
+from toto.tokenize.resize import FILTER_NAME
 from toto.tokenizers import load
 
 
@@ -67,6 +68,7 @@ def content_settings(config: DatasetConfig) -> dict[str, Any]:
     sampling = {name: value for name, value in rules.items() if value is not None} or {"stride": 4}
     return {
         "layout": config.layout,
+        "filter": FILTER_NAME,
         "labels": config.labels,
         **{"stride": None, "fps": None, "uniform": None, **sampling},
         **{

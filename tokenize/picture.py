@@ -6,7 +6,7 @@ from typing import Protocol
 
 import av
 
-from toto.shards.schema import Flag
+from toto.shards.flags import Flag
 
 
 @dataclass(frozen=True, slots=True)

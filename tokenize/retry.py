@@ -50,5 +50,5 @@ def _planned_again(store: Store, job: Job, listing: Listing, bad: pa.Table, limi
     before = {source.key: source for unit in read_plans(store).units.values() for source in unit.sources}
     keys = bad["key"].to_pylist()[:limit]
     listed = [now[key] for key in keys if key in now]
-    frames = dict(zip((s.key for s in listed), Estimator(job.settings).kept_frames(listed), strict=True))
+    frames = dict(zip((s.key for s in listed), Estimator(job).kept_frames(listed), strict=True))
     return [planned(now[key], frames[key]) if key in now else before[key] for key in keys]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from toto.shards import ids
-from toto.shards.schema import Flag, RowRecord, row_id
+from toto.shards.flags import Flag
+from toto.shards.schema import RowRecord, row_id
 from toto.tokenize.clip import Block
 from toto.tokenize.encoder import Encoder
 

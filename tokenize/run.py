@@ -60,7 +60,7 @@ def tokenize(config: DatasetConfig, job: Job, options: Options) -> Result:
     """Plans, does and seals; raises UserError for what stops the work, after sealing what is committed."""
     store = prepare(job)
     listing = list_sources(config)
-    plans = extend_plans(store, job, listing, Estimator(job.settings).kept_frames, options.limit)
+    plans = extend_plans(store, job, listing, Estimator(job).kept_frames, options.limit)
     return work(store, config, job, plans, listing, options)
 
 

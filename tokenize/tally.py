@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from toto.shards.schema import Flag
+from toto.shards.flags import Flag
 from toto.tokenize.clip import Size, SourceError, SourceInfo
 from toto.tokenize.picture import Picture, Pictures
 from toto.tokenize.resize import Orientation, check_size, orientation

@@ -45,13 +45,13 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-def run(group: click.Group) -> NoReturn:
+def run(group: click.Command) -> NoReturn:
     """Runs a command line to its exit code; never lets a traceback of a user's mistake through."""
     signal.signal(signal.SIGTERM, _raise_terminated)
     sys.exit(_exit_code(group))
 
 
-def _exit_code(group: click.Group) -> int:
+def _exit_code(group: click.Command) -> int:
     try:
         result = group.main(standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -1,0 +1,152 @@
+"""Rows, windows, labels and annotations of a real dataset, against the videos that it was made from."""
+
+import pickle
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pytest
+from clips import tokenize, write_image, write_video
+from hypothesis import given
+from hypothesis import strategies as st
+
+import toto
+from toto import Dataset
+from toto.errors import UserError
+from toto.shards import ids
+from toto.shards.dataset import cut_window
+from toto.tokenizers import load
+
+FRAMES = {"a/long.mp4": 140, "a/short.mp4": 20, "b/tiny.mp4": 3}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for seed, (name, frames) in enumerate(FRAMES.items()):
+        write_video(folder / name, frames, (48, 32), seed)
+    write_image(folder / "b" / "still.png", (64, 48))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(videos: Path) -> Dataset:
+    out = videos.parent / "set"
+    sets = ("labels=folders", "keep_pixels=24", "crop=center", "run_frames=64")
+    done = tokenize(videos, out, *(word for s in sets for word in ("--set", f"datasets.folder.{s}")))
+    assert done.returncode == 0, done.stderr
+    return Dataset(out)
+
+
+def test_rows_cover_every_frame_once(dataset: Dataset) -> None:
+    assert toto.Dataset is Dataset and len(dataset) == 5
+    for name, frames in FRAMES.items():
+        rows = dataset.frames(name)
+        assert np.concatenate([row.frame_index for row in rows]).tolist() == list(range(frames))
+        assert [row.run for row in rows] == list(range(len(rows)))
+    assert [row.n_frames for row in dataset.frames("a/long.mp4")] == [64, 76]  # a rest of 12 joins the run before
+
+
+def test_row_by_number_is_row_in_order(dataset: Dataset) -> None:
+    for i, row in enumerate(dataset.rows()):
+        other = dataset.row(i)
+        assert other.record.row_id == row.record.row_id and (other.tokens == row.tokens).all()
+    assert dataset.row(-1).record.row_id == dataset.row(len(dataset) - 1).record.row_id
+    with pytest.raises(IndexError, match="row 5 of 5"):
+        dataset.row(5)
+
+
+def test_ids_are_framed_and_codes_are_what_the_tokenizer_says(dataset: Dataset, videos: Path) -> None:
+    tokenizer = load(dataset.tokenizer)
+    for row in dataset.rows():
+        assert row.tokens.dtype == np.uint16
+        assert row.tokens[0] == row.kind == (ids.KIND_IMAGE if row.source.endswith(".png") else ids.KIND_VIDEO)
+        assert row.tokens[-1] == ids.END and len(row.tokens) == 2 + row.n_frames * 16
+        assert row.codes.shape == (row.n_frames, 4, 4) and row.codes.min() >= 0
+        pictures = tokenizer.decode(row.codes)
+        assert (tokenizer.encode(pictures) == row.codes).mean() > 0.3  # clipping to 0…255 moves some
+
+
+def test_pixels_are_the_pictures_of_the_same_frames(dataset: Dataset, videos: Path) -> None:
+    (row,) = dataset.frames("a/short.mp4")
+    with av.open(str(videos / "a/short.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24")[:, 8:40] for frame in container.decode(video=0)]
+    assert row.crop == (8, 0, 32, 32) and row.pixels.shape == (20, 24, 24, 3)
+    shrunk = [frame.reshape(4, 8, 4, 8, 3).mean((1, 3)) for frame in frames]
+    kept = [pixels.reshape(4, 6, 4, 6, 3).mean((1, 3)) for pixels in row.pixels]
+    assert np.abs(np.array(shrunk) - np.array(kept)).mean() < 6
+    assert row.pts_us.tolist() == [i * 40_000 for i in range(20)]
+
+
+def test_windows_tile_each_run_and_say_where_they_are_from(dataset: Dataset) -> None:
+    for frames, stride in ((16, 1), (8, 2), (3, 1), (64, 1), (5, 7)):
+        span, hop = (frames - 1) * stride + 1, frames * stride
+        expected = [
+            (row.source, row.run, start)
+            for row in dataset.rows()
+            if row.kind == ids.KIND_VIDEO
+            for start in range(0, row.n_frames - span + 1, hop)
+        ]
+        assert dataset.windows(frames, stride) == len(expected)
+        found = [dataset.window(i, frames, stride) for i in range(len(expected))]
+        assert [(w.source, w.row.run, w.start) for w in found] == expected
+        for window in found:
+            rows = window.row.codes[window.start : window.start + span : stride]
+            assert (ids.to_codes(window.tokens, 4, 4) == rows).all()
+            assert window.tokens[0] == ids.VIDEO_START and window.tokens[-1] == ids.END
+            assert (np.diff(window.frame_index) == stride).all() if frames > 1 else True
+            assert window.pts_us[0] == window.frame_index[0] * 40_000
+    with pytest.raises(IndexError):
+        dataset.window(dataset.windows(16), 16)
+
+
+@given(st.integers(1, 70), st.integers(1, 9))
+def test_window_counts_need_no_shard(frames: int, stride: int) -> None:
+    lengths = [64, 76, 20, 3]
+    span = (frames - 1) * stride + 1
+    by_hand = sum(len(range(0, n - span + 1, frames * stride)) for n in lengths)
+    record = Dataset.__new__(Dataset)
+    table = pa.table({"runs_by_length": pa.array([[(n, 1) for n in lengths]], pa.map_(pa.uint32(), pa.uint64()))})
+    record._manifest = table
+    assert record.windows(frames, stride) == by_hand
+
+
+def test_a_window_outside_its_row_is_refused(dataset: Dataset) -> None:
+    (row,) = dataset.frames("b/tiny.mp4")
+    with pytest.raises(IndexError, match="of a row with 3"):
+        cut_window(row, 0, 4)
+
+
+def test_labels_come_from_the_annotations(dataset: Dataset) -> None:
+    assert dataset.labels() == {"a/long.mp4": 0, "a/short.mp4": 0, "b/still.png": 1, "b/tiny.mp4": 1}
+    assert dataset.annotations("classes").to_pylist() == [{"label": 0, "name": "a"}, {"label": 1, "name": "b"}]
+    assert {row.source: row.label for row in dataset.rows()} == dataset.labels()
+    with pytest.raises(KeyError, match="there are: classes, labels"):
+        dataset.annotations("masks")
+
+
+def test_splits_sources_and_quarantine(dataset: Dataset) -> None:
+    assert dataset.splits == ["all"] and len(Dataset(dataset.store.uri, split="all")) == 5
+    assert sorted(dataset.sources()["key"].to_pylist()) == sorted([*FRAMES, "b/still.png"])
+    assert dataset.quarantine().num_rows == 0
+    with pytest.raises(UserError, match="has no split 'val'; it has: all"):
+        Dataset(dataset.store.uri, split="val")
+    with pytest.raises(ValueError, match="no rows of source"):
+        dataset.frames("c.mp4")
+
+
+def test_a_dataset_travels_to_another_process(dataset: Dataset) -> None:
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy.dataset_id == dataset.dataset_id and (copy.row(1).tokens == dataset.row(1).tokens).all()
+
+
+def test_an_older_snapshot_is_opened_by_its_id(dataset: Dataset) -> None:
+    assert len(Dataset(dataset.store.uri, id=dataset.dataset_id[:12])) == 5
+    with pytest.raises(UserError, match="0 snapshots with id"):
+        Dataset(dataset.store.uri, id="ffff")
+
+
+def test_no_dataset_there_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="toto-tokenize run"):
+        Dataset(tmp_path)

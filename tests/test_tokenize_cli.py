@@ -1,0 +1,135 @@
+"""What a person meets at the command line: short errors, exit codes, help with examples, machine-readable ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+from clips import call, run_arguments, tokenize, write_clips, write_image
+
+from toto import Dataset
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_clips(tmp_path_factory.mktemp("videos"), 2, 12)
+    write_image(folder / "one.png")
+    (folder / "notes.txt").write_text("not media")
+    return folder
+
+
+def short_error(done, code: int) -> str:  # type: ignore[no-untyped-def]
+    """The error of a command that failed with this code: one or two lines, no traceback."""
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("Usage:", "Try "))]
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    assert 1 <= len(lines) <= 2 and "Traceback" not in done.stderr, done.stderr
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "k4000"], ["k4000", "k400"]),
+        (["run", "folder", "--set", "datasets.folder.strid=2"], ["strid", "stride"]),
+        (["run", "folder", "--set", "datasets.folder.crop=middle"], ["datasets.folder.crop", "middle", "center"]),
+        (["run", "folder", "--set", "datasets.folder.root=x", "--tokenizer", "dvea"], ["dvea", "dct"]),
+        (["run", "folder", "--set", "datasets.folder.root=x", "--set", "datasets.folder.resolution=100"], ["100", "8"]),
+        (["run", "folder", "--set", "datasets.folder.root=x", "--tokenizer", "none"], ["keep_pixels"]),
+        (["run", "folder", "--config", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["run", "demo", "--workers", "0"], ["--workers"]),
+        (["run"], ["DATASET"]),
+        (["rum", "demo"], ["rum"]),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_what_is_right(
+    arguments: list[str], words: list[str], tmp_path: Path
+) -> None:
+    error = short_error(call("tokenize", *arguments, cwd=tmp_path), 2)
+    assert all(word in error for word in words), error
+
+
+def test_an_unset_variable_names_itself(tmp_path: Path) -> None:
+    error = short_error(call("tokenize", "run", "k400", cwd=tmp_path, K400=""), 2)
+    assert "K400" in error
+
+
+def test_what_is_not_there_exits_with_1(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for root, word in (("nowhere", "nowhere"), ("empty", "no ")):
+        done = tokenize(tmp_path / root, tmp_path / "out")
+        assert word in short_error(done, done.returncode) and done.returncode in (1, 2)
+    for command in ("info", "verify", "view"):
+        done = call("shards", command, str(tmp_path / "nowhere"))
+        assert done.returncode == 1 and "nowhere" in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_status_of_nothing_says_how_to_begin(videos: Path, tmp_path: Path) -> None:
+    sets = ("--set", f"datasets.folder.root={videos}")
+    error = short_error(call("tokenize", "status", "folder", "--out", tmp_path / "out", *sets), 1)
+    assert "nothing is planned" in error and "toto-tokenize run" in error
+
+
+def test_debug_adds_the_traceback(tmp_path: Path) -> None:
+    done = call("tokenize", "run", "k4000", "--debug", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" in done.stderr and "k400" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "command"),
+    [("tokenize", c) for c in ("", "plan", "run", "retry", "status")]
+    + [("shards", c) for c in ("", "info", "verify", "view")],
+)
+def test_help_has_an_example(stage: str, command: str) -> None:
+    done = call(stage, *filter(None, [command]), "--help")
+    assert done.returncode == 0 and "Example" in done.stdout
+
+
+def test_json_is_the_last_line(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = run_arguments(videos, out)
+    planned = json.loads(
+        call("tokenize", "plan", *[a for a in arguments if a != "--quiet"], "--json").stdout.splitlines()[-1]
+    )
+    assert planned["sources"] == 3 and planned["frames_kept"] == 25 and planned["tokens"] == 25 * 16
+    assert planned["ignored"] == {".txt": 1} and not out.exists()
+    ran = json.loads(tokenize(videos, out, "--json").stdout.splitlines()[-1])
+    assert ran["frames"] == 25 and ran["units"] == {"committed": 1, "planned": 1} and ran["units_done"] == 1
+    info = json.loads(call("shards", "info", out, "--json").stdout.splitlines()[-1])
+    assert {info[key] for key in ("dataset_id",)} == {ran["dataset_id"]}
+    assert (info["rows"], info["frames"], info["tokens"]) == (3, 25, 25 * 16 + 6)
+    status = json.loads(
+        call("tokenize", "status", *[a for a in arguments if a != "--quiet"], "--json").stdout.splitlines()[-1]
+    )
+    assert status["committed_units"] == 1 and status["results"] == {"ok": 3} and status["running"] == []
+
+
+def test_a_finished_run_changes_nothing_when_run_again(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert tokenize(videos, out).returncode == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert tokenize(videos, out).returncode == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_usable_exits_with_1_and_is_sealed_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"")
+    error = short_error(tokenize(tmp_path / "videos", tmp_path / "out"), 1)
+    assert "no source was usable" in error and "empty 1" in error
+    dataset = Dataset(tmp_path / "out")
+    assert len(dataset) == 0 and dataset.quarantine()["reason"].to_pylist() == ["empty"]
+    assert dataset.windows(16) == 0 and list(dataset.rows()) == []
+    assert call("shards", "verify", "--deep", tmp_path / "out").returncode == 0
+
+
+def test_a_few_bad_sources_of_many_fail_the_run_only_above_max_bad_fraction(tmp_path: Path) -> None:
+    for i in range(100):
+        write_image(tmp_path / "videos" / f"{i:03d}.png", (8, 8), i)
+    for i in range(3):
+        (tmp_path / "videos" / f"bad-{i}.png").write_bytes(b"no picture")
+    error = short_error(tokenize(tmp_path / "videos", tmp_path / "out"), 1)
+    assert "3 of 103 sources gave no row" in error and "max_bad_fraction" in error
+    assert len(Dataset(tmp_path / "out")) == 100
+    assert (
+        tokenize(tmp_path / "videos", tmp_path / "out", "--set", "datasets.folder.max_bad_fraction=0.05").returncode
+        == 0
+    )

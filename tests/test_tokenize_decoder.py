@@ -1,0 +1,360 @@
+"""The decoder's child: what it gives, and what becomes of a source that hangs, crashes or eats memory.
+
+Faults are injected from outside: a `sitecustomize.py` on the child's import path replaces `av.open` for files of
+certain names. No product code knows of it.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from footage import numbered, read, request, write
+
+from toto.errors import UserError
+from toto.tokenize import decoder as decoder_module
+from toto.tokenize.clip import Block, DecoderDied, SourceError, SourceInfo
+from toto.tokenize.decoder import Decoder
+from toto.tokenize.transient import TransientError, resumed
+from toto.tokenize.wire import Inbox, send
+
+CGROUPS = Path("/sys/fs/cgroup/memory")  # version 1; elsewhere RLIMIT_AS stands in
+
+FAULTS = """
+import ctypes, errno, os, signal, sys, time
+import av
+
+open_really = av.open
+library = ctypes.CDLL(None)
+
+
+def sleep_in_c():
+    library.sleep(3600)
+
+def sleep_in_c_holding_the_lock():
+    ctypes.PyDLL(None).sleep(3600)
+
+def loop():
+    while True:
+        pass
+
+def chatter_for_ever():
+    while True:
+        os.write(2, b"x" * 1000)
+
+def read_past_null():
+    ctypes.string_at(0)
+
+def abort():
+    library.abort()
+
+def exit_early():
+    os._exit(3)
+
+def be_killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def eat_memory():
+    eaten = []
+    while True:
+        eaten.append(bytearray(b"x" * (8 << 20)))
+
+def chatter():
+    os.write(1, b"a library that prints to stdout\\n")
+    print("and one that prints through Python")
+    os.write(2, b"x" * 300_000)
+
+def stumble():
+    path = os.environ["TOTO_TEST_STUMBLES"]
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) == 1:
+        raise TransientError("a store that does not answer")
+
+
+def open_with_faults(file, *args, **kwargs):
+    name = os.path.basename(str(file)).split(".")[0]
+    if name in faults:
+        open(os.path.join(os.path.dirname(__file__), "begun"), "w").close()
+        faults[name]()
+    return open_really(file, *args, **kwargs)
+
+
+faults = {name: value for name, value in globals().items() if callable(value) and name != "open_with_faults"}
+av.open = open_with_faults
+from toto.tokenize.transient import TransientError
+"""
+
+
+@pytest.fixture
+def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of videos; one that is called as a fault has it when it is opened."""
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(FAULTS)
+    inherited = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    toto = str(Path(decoder_module.__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "path"), *inherited, toto]))
+    (tmp_path / "videos").mkdir()
+    return tmp_path / "videos"
+
+
+@pytest.fixture
+def decoder() -> Iterator[Decoder]:
+    with Decoder(timeout_s=2, memory_mb=1024) as started:
+        yield started
+
+
+def video(folder: Path, name: str, frames: int = 20) -> Path:
+    return write(folder / f"{name}.mov", numbered(frames))
+
+
+def kept(decoder: Decoder, path: Path) -> int:
+    *_, info = decoder.decode(request(path))
+    assert isinstance(info, SourceInfo)
+    return info.frames_kept
+
+
+def is_running(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
+
+
+def ends(pid: int) -> bool:
+    """Whether a process ends within a minute, waited for in small steps."""
+    for _ in range(600):
+        if not is_running(pid):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_the_child_gives_what_decoding_here_gives(tmp_path: Path, decoder: Decoder) -> None:
+    path = video(tmp_path, "clip", 100)
+    asked = {"crop": "random", "views": 2, "pixels": 24, "run_frames": 32}
+    blocks, info = read(path, **asked)
+    *received, facts = decoder.decode(request(path, **asked))
+    assert facts == info
+    for ours, theirs in zip(received, blocks, strict=True):
+        assert isinstance(ours, Block)
+        assert (ours.run, ours.view, ours.crop) == (theirs.run, theirs.view, theirs.crop)
+        for name in ("frames", "pixels", "index", "pts_us"):
+            assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+def test_a_bad_source_leaves_the_child_in_place(tmp_path: Path, decoder: Decoder) -> None:
+    good = video(tmp_path, "good")
+    assert kept(decoder, good) == 20
+    pid = decoder.pid
+    with pytest.raises(SourceError, match="missing"):
+        kept(decoder, tmp_path / "gone.mov")
+    assert kept(decoder, good) == 20
+    assert decoder.pid == pid
+
+
+@pytest.mark.parametrize("fault", ["sleep_in_c", "sleep_in_c_holding_the_lock", "loop", "chatter_for_ever"])
+def test_a_source_that_hangs_times_out_and_the_next_one_decodes(faults: Path, decoder: Decoder, fault: str) -> None:
+    with pytest.raises(SourceError) as failed:
+        kept(decoder, video(faults, fault))
+    assert failed.value.reason == "timeout"
+    assert kept(decoder, video(faults, "good")) == 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "said"),
+    [
+        ("read_past_null", "crash", "SIGSEGV"),
+        ("abort", "crash", "SIGABRT"),
+        ("exit_early", "crash", "exit code 3"),
+        ("be_killed", "oom", "SIGKILL"),
+    ],
+)
+def test_a_death_is_told_by_its_cause_and_the_next_source_decodes(
+    faults: Path, decoder: Decoder, fault: str, reason: str, said: str
+) -> None:
+    with pytest.raises(DecoderDied) as died:
+        kept(decoder, video(faults, fault))
+    assert died.value.reason == reason
+    assert said in died.value.detail
+    assert kept(decoder, video(faults, "good")) == 20
+
+
+def test_a_source_that_eats_memory_meets_the_limit_of_its_child(faults: Path) -> None:
+    with Decoder(timeout_s=60, memory_mb=512) as decoder:  # RLIMIT_AS: allocation fails inside the child
+        with pytest.raises(DecoderDied) as died:
+            kept(decoder, video(faults, "eat_memory"))
+        assert died.value.reason == "oom"
+        assert kept(decoder, video(faults, "good")) == 20
+
+
+def test_a_source_that_the_kernel_kills_for_memory_is_told_as_such(
+    faults: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with memory_group(256 << 20) as group, Decoder(timeout_s=60, memory_mb=1 << 20) as decoder:
+        with capsys.disabled():
+            print(f"memory limit: cgroup {group}")
+        assert kept(decoder, video(faults, "good")) == 20
+        (group / "cgroup.procs").write_text(str(decoder.pid))
+        with pytest.raises(DecoderDied) as died:
+            kept(decoder, video(faults, "eat_memory"))
+        assert died.value.reason == "oom"
+        assert "SIGKILL" in died.value.detail
+        assert kept(decoder, video(faults, "good")) == 20
+
+
+@contextlib.contextmanager
+def memory_group(limit: int) -> Iterator[Path]:
+    """A memory cgroup of this test's own; skips where none can be made."""
+    group = CGROUPS / f"toto-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(limit))
+    except OSError as error:
+        pytest.skip(f"no writable memory cgroup ({error}); the RLIMIT_AS and the SIGKILL test stand in for it")
+    try:
+        yield group
+    finally:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+                break
+            time.sleep(0.05)
+
+
+def test_what_libraries_print_does_not_disturb_the_messages(faults: Path, decoder: Decoder) -> None:
+    assert kept(decoder, video(faults, "chatter")) == 20
+
+
+def test_a_passing_failure_is_tried_again(faults: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOTO_TEST_STUMBLES", str(tmp_path / "stumbles"))
+    with Decoder(timeout_s=30, memory_mb=1024) as decoder:
+        assert kept(decoder, video(faults, "stumble")) == 20
+    assert (tmp_path / "stumbles").read_text() == "xx"
+
+
+def test_a_source_is_resumed_without_repeating_what_was_given() -> None:
+    failures = iter([3, 1, 5])
+
+    def start() -> Iterator[int]:
+        last = next(failures)
+        yield from range(last)
+        if last < 5:
+            raise TransientError("again")
+
+    assert list(resumed(start, (0.0, 0.0, 0.0))) == [0, 1, 2, 3, 4]
+
+
+def test_a_failure_that_does_not_pass_ends_the_tries() -> None:
+    tries = []
+
+    def start() -> Iterator[int]:
+        tries.append(1)
+        raise TransientError("always")
+        yield 0
+
+    with pytest.raises(TransientError):
+        list(resumed(start, (0.0, 0.0)))
+    assert len(tries) == 3
+
+
+def test_an_abandoned_source_leaves_the_decoder_usable(tmp_path: Path, decoder: Decoder) -> None:
+    long = video(tmp_path, "long", 2000)
+    parts = decoder.decode(request(long))
+    assert isinstance(next(parts), Block)
+    parts.close()  # type: ignore[attr-defined]
+    assert kept(decoder, video(tmp_path, "good")) == 20
+
+
+def test_a_child_that_died_while_idle_is_replaced_without_a_word(tmp_path: Path, decoder: Decoder) -> None:
+    good = video(tmp_path, "good")
+    assert kept(decoder, good) == 20
+    assert decoder.pid is not None
+    os.kill(decoder.pid, signal.SIGKILL)
+    assert ends(decoder.pid)
+    assert kept(decoder, good) == 20
+
+
+def test_the_child_is_renewed_after_its_share_of_sources(
+    tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_module, "SOURCES_PER_CHILD", 3)
+    good = video(tmp_path, "good")
+    pids = [(kept(decoder, good), decoder.pid)[1] for _ in range(7)]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("fault", ["loop", "sleep_in_c", "sleep_in_c_holding_the_lock"])
+def test_the_child_dies_with_a_parent_that_is_killed(faults: Path, fault: str) -> None:
+    path = video(faults, fault)
+    code = f"""
+        from footage import request
+        from toto.tokenize.decoder import Decoder
+        decoder = Decoder(timeout_s=3, memory_mb=1024)
+        list(decoder.decode(request({str(video(faults, "first"))!r})))
+        print(decoder.pid, flush=True)
+        list(decoder.decode(request({str(path)!r})))
+    """
+    tests = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parent)])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": tests},
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    while not (faults.parent / "path" / "begun").exists():
+        time.sleep(0.01)
+    parent.kill()
+    parent.communicate()
+    assert ends(child)
+
+
+def test_a_child_that_cannot_start_is_the_users_error_in_two_lines() -> None:
+    with Decoder(timeout_s=5, memory_mb=40) as decoder, pytest.raises(UserError) as failed:
+        list(decoder.decode(request("anything.mov")))
+    assert len(str(failed.value).splitlines()) == 2
+    assert "decode_memory_mb" in str(failed.value)
+
+
+def test_a_disk_that_fails_is_told_from_a_file_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toto.tokenize import input_file
+
+    path = video(tmp_path, "good")
+    input_file.still_readable(str(path))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("builtins.open", fail)
+    with pytest.raises(TransientError):
+        input_file.still_readable(str(path))
+
+
+def test_messages_survive_any_cut_of_the_stream() -> None:
+    body = np.arange(5000, dtype=np.uint8)
+    reading, writing = os.pipe()
+    send(writing, {"type": "beat"})
+    send(writing, {"type": "block", "n": 1}, [body[:4000], body[4000:]])
+    os.close(writing)
+    inbox, messages = Inbox(), []
+    with open(reading, "rb") as stream:
+        while byte := stream.read(7):
+            inbox.feed(byte)
+            while (message := inbox.take()) is not None:
+                messages.append(message)
+    assert [message["type"] for message, _ in messages] == ["beat", "block"]
+    assert messages[1][1] == body.tobytes()
+
+
+def test_nonsense_from_the_child_is_not_believed() -> None:
+    inbox = Inbox()
+    inbox.feed(b"\xff\xff\xff\xff and so on")
+    with pytest.raises(ValueError, match="header"):
+        inbox.take()
