@@ -30,7 +30,7 @@ demo: setup  ## a made-up world of videos -> tokens -> a page to look at (VIDEOS
 	@$(BIN)/python -m toto.demo $(if $(VIDEOS),--videos "$(VIDEOS)") $(ARGS)
 
 test: setup  ## the whole suite, one process per core (at most four)
-	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff, mypy, and who may import whom
 	@$(BIN)/ruff check

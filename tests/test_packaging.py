@@ -16,8 +16,6 @@ from shutil import copytree, ignore_patterns
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("packaging")  # one process: the wheel is built once
-
 SOURCES = (
     "pyproject.toml",
     "README.md",

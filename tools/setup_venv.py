@@ -210,7 +210,8 @@ def pip(step: str, arguments: list[str]) -> None:
     """One `pip install`; raises SetupError when it fails, having let pip say why."""
     print(step, flush=True)
     # Most of torch's and ray's files are never imported: compiling all took a minute (see import_once).
-    flags = ["--disable-pip-version-check", "--no-compile"] + ([] if sys.stdout.isatty() else ["--quiet"])
+    flags = ["--disable-pip-version-check", "--no-compile", "--no-warn-conflicts"]
+    flags += [] if sys.stdout.isatty() else ["--quiet"]
     if subprocess.run([str(PYTHON), "-m", "pip", "install", *flags, *arguments]).returncode != 0:
         raise SetupError(f"step {step.split()[0]} failed, pip says why above; `make setup` goes on there")
 
