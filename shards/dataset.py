@@ -8,7 +8,6 @@ manifest alone.
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from toto.shards import ids
 from toto.shards.hashing import content_hash
 from toto.shards.parquet import read_parquet
 from toto.shards.reader import DamagedShard, ShardReader
+from toto.shards.row import Row, Window, cut_window, windows_in
 from toto.shards.schema import RowRecord, batch_to_rows
 from toto.shards.seal import file_ref
 from toto.shards.snapshot import read_snapshot
@@ -29,79 +29,6 @@ from toto.shards.store import open_store
 
 CACHED_BATCHES = 64  # about 512 KiB of tokens each
 OPEN_SHARDS = 32
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run of frames, or one image, with its tokens."""
-
-    record: RowRecord
-    split: str
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.record, name)
-
-    @property
-    def codes(self) -> np.ndarray:
-        """int32 [n_frames, grid_h, grid_w]; empty where the dataset has pixels only."""
-        return ids.to_codes(self.record.tokens, self.record.grid_h, self.record.grid_w)
-
-    @property
-    def pixels(self) -> np.ndarray | None:
-        """uint8 [n_frames, R', R', 3] where the dataset keeps pixels."""
-        data = self.record.pixels
-        if data is None:
-            return None
-        side = round((len(data) / 3 / self.record.n_frames) ** 0.5)
-        return np.frombuffer(data, np.uint8).reshape(self.record.n_frames, side, side, 3)
-
-    @property
-    def frame_index(self) -> np.ndarray:
-        """int64 [n_frames]: which decoded frame of the source each frame is."""
-        if self.record.frame_index is not None:
-            return self.record.frame_index.astype(np.int64)
-        return self.record.frame0 + self.record.frame_step * np.arange(self.record.n_frames, dtype=np.int64)
-
-    @property
-    def pts_us(self) -> np.ndarray | None:
-        """int64 [n_frames], microseconds in the source's time; None where the file has no times."""
-        record = self.record
-        if record.pts_list_us is not None:
-            return record.pts_list_us
-        if record.pts_us is None:
-            return None
-        return record.pts_us + (record.dt_us or 0) * np.arange(record.n_frames, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Window:
-    """T frames of one run: ids [start] + T*h*w + [end], and where they came from."""
-
-    tokens: np.ndarray
-    row: Row
-    start: int  # first frame, counted in the row
-    frames: int
-    stride: int
-
-    @property
-    def source(self) -> str:
-        """The source's key."""
-        return self.row.record.source
-
-    @property
-    def frame_index(self) -> np.ndarray:
-        """int64 [T]: decoded frames of the source."""
-        return self.row.frame_index[self._positions]
-
-    @property
-    def pts_us(self) -> np.ndarray | None:
-        """int64 [T] microseconds, or None."""
-        times = self.row.pts_us
-        return None if times is None else times[self._positions]
-
-    @property
-    def _positions(self) -> np.ndarray:
-        return self.start + self.stride * np.arange(self.frames)
 
 
 class Dataset:
@@ -147,7 +74,7 @@ class Dataset:
         shard, offset = self._locate(self._row_ends, i % len(self))
         for batch, rows in enumerate(self._batch_rows[shard]):
             if offset < rows:
-                return Row(self._batch(shard, batch)[offset], self._splits[shard])
+                return self._row(self._batch(shard, batch)[offset], shard)
             offset -= rows
         raise AssertionError("row offsets follow from the manifest")
 
@@ -157,7 +84,7 @@ class Dataset:
             with self._open(shard) as reader:
                 for batch in range(reader.batches):
                     for record in batch_to_rows(reader.batch(batch)):
-                        yield Row(record, self._splits[shard])
+                        yield self._row(record, shard)
 
     def windows(self, frames: int, stride: int = 1) -> int:
         """How many windows of `frames` frames, `stride` stored frames apart, follow one another without overlap."""
@@ -170,7 +97,7 @@ class Dataset:
         if not 0 <= i < (ends[-1] if len(ends) else 0):
             raise IndexError(f"window {i} of {self.windows(frames, stride)} ({frames} frames, stride {stride})")
         shard, offset = self._locate(ends, i)
-        per_row = np.cumsum(_windows_in(self._row_lengths(shard), frames, stride))
+        per_row = np.cumsum(windows_in(self._row_lengths(shard), frames, stride))
         row_in_shard, k = self._locate(per_row, offset)
         first = int(self._row_ends[shard - 1]) if shard else 0
         return cut_window(self.row(first + row_in_shard), k * frames * stride, frames, stride)
@@ -209,6 +136,9 @@ class Dataset:
     @cached_property
     def _batch_rows(self) -> list[list[int]]:
         return self._manifest["batch_rows"].to_pylist()
+
+    def _row(self, record: RowRecord, shard: int) -> Row:
+        return Row(record, self._splits[shard], self.info["settings"].get("keep_pixels"))
 
     def _read_manifest(self, split: str | None) -> pa.Table:
         table = read_parquet(self._checked(self.info["files"]["manifest"]))
@@ -259,7 +189,7 @@ class Dataset:
     def _rows_of(self, shard: int, source: str) -> list[Row]:
         with self._open(shard) as reader:
             records = (r for b in range(reader.batches) for r in batch_to_rows(reader.batch(b)))
-            return [Row(record, self._splits[shard]) for record in records if record.source == source]
+            return [self._row(record, shard) for record in records if record.source == source]
 
     def _shards_of(self, source: str) -> list[int]:
         """Shards whose unit tried this source; the per-source results are small beside the shards."""
@@ -274,7 +204,7 @@ class Dataset:
         if frames < 1 or stride < 1:
             raise ValueError(f"windows of {frames} frames with stride {stride}: both must be at least 1")
         counts = [
-            sum(n * int(_windows_in(np.array([length]), frames, stride)[0]) for length, n in lengths)
+            sum(n * int(windows_in(np.array([length]), frames, stride)[0]) for length, n in lengths)
             for lengths in self._manifest["runs_by_length"].to_pylist()
         ]
         return np.cumsum(counts, dtype=np.int64)
@@ -294,23 +224,3 @@ class Dataset:
         """Which part holds item i, and its number inside it; `ends` are cumulative counts."""
         part = int(np.searchsorted(ends, i, side="right"))
         return part, i - (int(ends[part - 1]) if part else 0)
-
-
-def cut_window(row: Row, start: int, frames: int, stride: int = 1) -> Window:
-    """Frames start, start + stride, … of a row as one sequence of ids; the row must hold them."""
-    cells = row.record.grid_h * row.record.grid_w
-    last = start + (frames - 1) * stride
-    if start < 0 or last >= row.record.n_frames:
-        raise IndexError(f"frames {start}…{last} of a row with {row.record.n_frames}")
-    grid = row.record.tokens[1:-1].reshape(row.record.n_frames, cells)[start : last + 1 : stride]
-    tokens = np.empty(frames * cells + 2, row.record.tokens.dtype)
-    tokens[0], tokens[-1] = row.record.tokens[0], row.record.tokens[-1]
-    tokens[1:-1] = grid.reshape(-1)
-    return Window(tokens, row, start, frames, stride)
-
-
-def _windows_in(lengths: np.ndarray, frames: int, stride: int) -> np.ndarray:
-    """Non-overlapping windows in runs of these lengths: each takes (frames - 1) * stride + 1, the next starts
-    frames * stride later."""
-    span, hop = (frames - 1) * stride + 1, frames * stride
-    return np.where(lengths >= span, (lengths - span) // hop + 1, 0)

@@ -15,7 +15,7 @@ import toto
 from toto import Dataset
 from toto.errors import UserError
 from toto.shards import ids
-from toto.shards.dataset import cut_window
+from toto.shards.row import cut_window
 from toto.tokenizers import load
 
 FRAMES = {"a/long.mp4": 140, "a/short.mp4": 20, "b/tiny.mp4": 3}
@@ -79,6 +79,20 @@ def test_pixels_are_the_pictures_of_the_same_frames(dataset: Dataset, videos: Pa
     assert row.pts_us.tolist() == [i * 40_000 for i in range(20)]
 
 
+@pytest.mark.parametrize("crop", ["full", "squash"])
+def test_pixels_keep_the_shape_of_the_crop(crop: str, videos: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "wide.mp4", 2, (96, 32))
+    write_video(tmp_path / "videos" / "tall.mp4", 2, (32, 80))
+    sets = (f"crop={crop}", "keep_pixels=16")
+    done = tokenize(
+        tmp_path / "videos", tmp_path / "out", *(w for s in sets for w in ("--set", f"datasets.folder.{s}"))
+    )
+    assert done.returncode == 0, done.stderr
+    shapes = {row.source: row.pixels.shape[1:3] for row in Dataset(tmp_path / "out").rows()}
+    full = {"tall.mp4": (40, 16), "wide.mp4": (16, 48)}
+    assert shapes == (full if crop == "full" else dict.fromkeys(full, (16, 16)))
+
+
 def test_windows_tile_each_run_and_say_where_they_are_from(dataset: Dataset) -> None:
     for frames, stride in ((16, 1), (8, 2), (3, 1), (64, 1), (5, 7)):
         span, hop = (frames - 1) * stride + 1, frames * stride
@@ -139,6 +153,8 @@ def test_splits_sources_and_quarantine(dataset: Dataset) -> None:
 def test_a_dataset_travels_to_another_process(dataset: Dataset) -> None:
     copy = pickle.loads(pickle.dumps(dataset))
     assert copy.dataset_id == dataset.dataset_id and (copy.row(1).tokens == dataset.row(1).tokens).all()
+    row = pickle.loads(pickle.dumps(dataset.row(1)))
+    assert row.source == dataset.row(1).source and (row.codes == dataset.row(1).codes).all()
 
 
 def test_an_older_snapshot_is_opened_by_its_id(dataset: Dataset) -> None:

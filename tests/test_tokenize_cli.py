@@ -1,6 +1,8 @@
 """What a person meets at the command line: short errors, exit codes, help with examples, machine-readable ends."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,17 @@ def test_a_few_bad_sources_of_many_fail_the_run_only_above_max_bad_fraction(tmp_
         tokenize(tmp_path / "videos", tmp_path / "out", "--set", "datasets.folder.max_bad_fraction=0.05").returncode
         == 0
     )
+
+
+def test_a_hostile_archive_is_not_unpacked(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    write_image(videos / "good.png")
+    evil = tarfile.TarInfo("../../evil.png")
+    evil.size = 4
+    for name in ("evil.tar", "evil.mp4"):  # left out by its suffix; taken for a video, which it is not
+        with tarfile.open(videos / name, "w") as archive:
+            archive.addfile(evil, io.BytesIO(b"evil"))
+    assert tokenize(videos, tmp_path / "out").returncode == 0
+    dataset = Dataset(tmp_path / "out")
+    assert len(dataset) == 1 and dataset.quarantine()["reason"].to_pylist() == ["open_error"]
+    assert not list(tmp_path.parent.rglob("evil.png"))
