@@ -5,8 +5,8 @@ Everything that decides something is created exclusively (`create`): of two writ
 """
 
 import fcntl
+import hashlib
 import os
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -47,6 +47,11 @@ class LocalStore:
     def size(self, name: str) -> int:
         """Bytes; FileNotFoundError when it is not there."""
         return (self.root / name).stat().st_size
+
+    def sha256(self, name: str) -> str:
+        """Hex sha256 of the bytes that are there now."""
+        with open(self.root / name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def age_s(self, name: str) -> float:
         """Seconds since it was last written."""
@@ -123,7 +128,7 @@ class RemoteStore:
     def local_path(self, name: str) -> Path:
         """A local copy in the user's cache, fetched once; names hold their content's hash, so it never goes stale."""
         key = fsspec.utils.tokenize(self.uri, name)
-        target = Path(tempfile.gettempdir()) / f"toto-cache-{os.getuid()}" / key / Path(name).name
+        target = _cache() / key / Path(name).name
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
@@ -138,6 +143,11 @@ class RemoteStore:
     def size(self, name: str) -> int:
         """Bytes; FileNotFoundError when it is not there."""
         return int(self.fs.size(self._path(name)))
+
+    def sha256(self, name: str) -> str:
+        """Hex sha256 of the bytes that are there now; read from the store, never from the local copy."""
+        with self.fs.open(self._path(name), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def age_s(self, name: str) -> float:
         """Seconds since it was last written."""
@@ -154,7 +164,7 @@ class RemoteStore:
 
     def scratch(self) -> Path:
         """A fresh local name for an unfinished file."""
-        folder = Path(tempfile.gettempdir()) / f"toto-scratch-{os.getuid()}"
+        folder = _cache() / SCRATCH
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
 
@@ -227,6 +237,10 @@ def _finished_file(store: LocalStore, data: bytes) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "toto"
 
 
 def _fsync(path: Path) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from toto.errors import UserError
 from toto.shards import ids
 from toto.shards.commit import COMMITS, SHARDS, SOURCES, Commit, FileRef, committed_units, read_commits
-from toto.shards.hashing import ContentHasher, content_hash, file_sha256
+from toto.shards.hashing import ContentHasher, content_hash
 from toto.shards.parquet import read_parquet
 from toto.shards.reader import ShardReader
 from toto.shards.schema import RowRecord, batch_to_rows, row_id
@@ -95,7 +95,7 @@ def _check_file(store: Store, ref: FileRef, deep: bool, report: Report) -> bool:
     if size != ref.bytes:
         report.problems.append(f"{ref.path}: {size:,} bytes instead of {ref.bytes:,}")
         return False
-    if deep and file_sha256(store.local_path(ref.path)) != ref.sha256:
+    if deep and store.sha256(ref.path) != ref.sha256:
         report.problems.append(f"{ref.path}: sha256 differs; some of its bytes were changed")
         return False
     return True

@@ -1,6 +1,7 @@
 """Files of a dataset appear whole or not at all, and of two creators one wins."""
 
 import errno
+import hashlib
 import multiprocessing
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def test_what_was_written_reads_back(store: stores.Store) -> None:
     assert store.read("commits/a.json") == b"two"
     assert store.list("commits") == ["commits/a.json"] and store.size("commits/a.json") == 3
     assert store.local_path("commits/a.json").read_bytes() == b"two"
+    store.write("commits/a.json", b"three")
+    assert store.sha256("commits/a.json") == hashlib.sha256(b"three").hexdigest()
 
 
 def test_a_name_is_created_once(store: stores.Store) -> None:

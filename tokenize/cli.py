@@ -210,13 +210,18 @@ def plan_text(target: Target, planned: Cost, ignored: dict[str, int]) -> str:
         f"  frames         {planned.frames_decoded:,} to decode, {planned.frames_kept:,} kept",
         f"  tokens         {planned.tokens:,} ({planned.tokens_every_frame:,} if every frame were kept)",
         f"  on disk        about {planned.bytes / 1e6:,.1f} MB",
-        f"  decode         {planned.decode_core_hours:,.4f} core-hours",
-        f"  encode         {planned.encode_core_hours:,.4f} core-hours, no GPU",
-        f"  price          {planned.price:,.4f}",
+        f"  decode         {core_time(planned.decode_core_hours)}",
+        f"  encode         {core_time(planned.encode_core_hours)}, no GPU",
+        f"  price          {planned.price:,.4f} (--cost-per-core-hour)",
         f"  bottleneck     {planned.bottleneck}",
         "estimated from container headers and a short calibration on this machine",
     ]
     return "\n".join(lines)
+
+
+def core_time(hours: float) -> str:
+    """Core-hours, or core-seconds where there are few."""
+    return f"{hours:,.1f} core-hours" if hours >= 1 else f"{hours * 3600:,.1f} core-seconds"
 
 
 def status_text(out: str, found: Status) -> str:
@@ -240,6 +245,8 @@ def finish(result: Result, target: Target, as_json: bool) -> int:
     """Says what a run left; the exit code."""
     value = result.snapshot.value
     totals, units = value["totals"], value["units"]
+    if not result.units_done:
+        click.echo("nothing to do: every planned unit was done before")
     click.echo(
         f"{target.job.out}: {totals['rows']:,} rows, {totals['frames']:,} frames, {totals['tokens']:,} ids, "
         f"{totals['bytes'] / 1e6:,.2f} MB; {units['committed']} of {units['planned']} units\n"

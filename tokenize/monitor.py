@@ -98,8 +98,7 @@ class Monitor:
         with suppress(OSError):
             self._store.remove(self._file)
         if not self._quiet:
-            end = "\n"
-            sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + self.snapshot().line() + end)
+            sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + self.snapshot().line() + "\n")
 
     def _report(self) -> None:
         live = sys.stderr.isatty() and not self._quiet

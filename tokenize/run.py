@@ -81,8 +81,9 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
     spec = plans.spec(job)
     uris = source_uris(config, listing, todo)
     try:
-        with Monitor(store, todo, len(plans.units) - len(todo), lambda: seal(store, spec), options.quiet) as monitor:
-            if todo:
+        if todo:
+            done = len(plans.units) - len(todo)
+            with Monitor(store, todo, done, lambda: seal(store, spec), options.quiet) as monitor:
                 _execute(job, todo, uris, monitor, options)
     finally:
         snapshot = seal(store, spec, reached)
@@ -115,7 +116,8 @@ def _execute(job: Job, todo: list[Unit], uris: dict[str, str], monitor: Monitor,
     if options.engine == "local":
         engine_local.execute(job, todo, uris, monitor)
         return
-    from toto.tokenize.engine_ray import Cluster, execute
+    from toto.tokenize.engine_ray import execute
+    from toto.tokenize.ray_session import Cluster
 
     address = None if options.engine == "ray" else options.engine
     execute(job, todo, uris, monitor, Cluster(address, options.workers, options.tokenizer_actors))

@@ -88,7 +88,7 @@ def _publish(store: Store, path: Path, stem: str, suffix: str) -> FileRef:
     digest, size = file_sha256(path), path.stat().st_size
     ref = FileRef(f"{stem}-{digest[:8]}.{suffix}", size, digest)
     store.publish(path, ref.path)
-    if store.size(ref.path) != size or file_sha256(store.local_path(ref.path)) != digest:
+    if store.size(ref.path) != size or store.sha256(ref.path) != digest:
         raise UserError(f"{store.uri}/{ref.path} does not read back as written; check this disk")
     return ref
 

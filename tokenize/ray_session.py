@@ -1,0 +1,124 @@
+"""The Ray that a run uses: one of its own on this machine, or a cluster that is there. Only our own is stopped.
+
+address None: a Ray of our own in a folder of our own, never Ray's shared default, which would join any other.
+"auto" or host:port: a cluster that somebody else started, and that goes on after us.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from toto.command import Terminated
+from toto.errors import UserError
+
+OBJECT_STORE_BYTES = 512 * 1024 * 1024  # of a Ray that we start; blocks are small and short-lived
+FOLDER = "toto-ray-"
+LOCK = "lock"
+KNOCK_S = 10.0
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where to run: `address` None starts a Ray of our own, "auto" or an address joins one."""
+
+    address: str | None
+    workers: int | None  # None: one for each CPU
+    tokenizer_actors: int = 0  # 0: each worker encodes by itself, the fastest layout on CPUs
+
+
+@contextmanager
+def connected(cluster: Cluster) -> Iterator[int]:
+    """Joins or starts Ray; yields the number of CPUs for workers. Raises UserError when a cluster cannot be joined."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keeps Ray from warning about GPUs
+    with _joined(cluster.address) if cluster.address is not None else _started(cluster):
+        yield max(1, int(ray.cluster_resources().get("CPU", 1)) - cluster.tokenizer_actors)
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    try:
+        _knock(address)
+        _init(address=address)
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"cannot join Ray at {address} ({reason}); leave --ray-address out to start one here") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for many minutes to reach a host:port where nobody answers."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+
+
+@contextmanager
+def _started(cluster: Cluster) -> Iterator[None]:
+    with _folder() as folder:
+        try:
+            _init(
+                address="local",
+                num_cpus=(cluster.workers or _cores()) + cluster.tokenizer_actors,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                _temp_dir=folder,
+            )
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _init(**options: Any) -> None:
+    """ray.init; it takes SIGTERM for itself, which is given back, and what it made of one meanwhile put right."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options, **QUIET)
+    except SystemExit:
+        raise Terminated from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A folder for one Ray, locked while its run lives; removes those that killed runs have left."""
+    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}*/{LOCK}"):
+        _remove_if_dead(left)
+    folder = tempfile.mkdtemp(prefix=FOLDER)
+    try:
+        with open(Path(folder, f"{LOCK}.new"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.rename(lock.name, Path(folder, LOCK))  # found only now that it is held
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_dead(lock: Path) -> None:
+    try:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    except OSError:  # its run lives, it is another user's, or just gone
+        return
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
