@@ -20,6 +20,7 @@ from typing import Any
 
 import ray
 
+from toto.affinity import cores
 from toto.command import Terminated
 from toto.errors import UserError
 
@@ -74,7 +75,7 @@ def _started(cluster: Cluster) -> Iterator[None]:
         try:
             _init(
                 address="local",
-                num_cpus=(cluster.workers or _cores()) + cluster.tokenizer_actors,
+                num_cpus=(cluster.workers or cores()) + cluster.tokenizer_actors,
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 _temp_dir=folder,
@@ -118,7 +119,3 @@ def _remove_if_dead(lock: Path) -> None:
             shutil.rmtree(lock.parent, ignore_errors=True)
     except OSError:  # its run lives, it is another user's, or just gone
         return
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,6 @@ Everything before the commit can be killed and done again; of two workers on one
 other's files go.
 """
 
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from toto import __version__
+from toto.affinity import cores
 from toto.errors import UserError
 from toto.shards import ids
 from toto.shards.commit import COMMITS, SHARDS, SOURCES, Commit, FileRef, parse_commit
@@ -109,7 +109,7 @@ def _decide(
         made_by={
             "version": __version__,
             "host": socket.gethostname(),
-            "cores": _cores(),
+            "cores": cores(),
             "seconds": round(seconds, 3),
         },
     )
@@ -123,7 +123,3 @@ def _decide(
         if mine is not None and (theirs is None or mine.path != theirs.path):
             worker.store.remove(mine.path)
     return False
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

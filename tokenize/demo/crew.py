@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from toto.affinity import cores
 from toto.errors import UserError
 from toto.tokenize.demo import cater, davis, ego4d_sta, imagenet, kinetics
 from toto.tokenize.demo.spec import Job, WorldSpec
@@ -38,7 +39,7 @@ Progress = Callable[[int, int], None]
 def draw(world: Path, spec: WorldSpec, progress: Progress | None = None) -> None:
     """Draws every file of a world whose annotations are written; calls `progress(done, total)` after each."""
     work = _plan(world, spec)
-    processes = max(1, min(_cores(), MAX_PROCESSES, len(work) // FILES_PER_PROCESS))
+    processes = max(1, min(cores(), MAX_PROCESSES, len(work) // FILES_PER_PROCESS))
     if processes == 1:
         for done, job in enumerate(work, start=1):
             job()
@@ -104,8 +105,3 @@ def _last_line(errors: IO[bytes]) -> str:
 def _tell(progress: Progress | None, done: int, files: int) -> None:
     if progress is not None:
         progress(done, files)
-
-
-def _cores() -> int:
-    """Cores this process may run on (macOS has no affinity)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

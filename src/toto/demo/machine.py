@@ -6,14 +6,9 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from toto.affinity import cores
+
 PACKAGES = ("numpy", "pyarrow", "av", "pillow", "ray", "torch")
-
-
-def cores() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cpu() -> str:

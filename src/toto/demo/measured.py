@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from toto.affinity import cores
 from toto.demo import machine
 from toto.shards.dataset import Dataset
 from toto.shards.view import write_whole
@@ -31,7 +32,7 @@ def remember(folder: Path, dataset: Dataset, seconds: float) -> None:
     """Writes what a run took that made all of `dataset`."""
     totals = dataset.info["totals"]
     decoded = pc.sum(dataset.sources()["frames_decoded"]).as_py() or 0
-    on = f"{machine.cpu()}, {machine.cores()} cores"
+    on = f"{machine.cpu()}, {cores()} cores"
     measured = Measured(
         dataset.dataset_id, seconds, decoded, totals["frames"], totals["tokens"], date.today().isoformat(), on
     )
