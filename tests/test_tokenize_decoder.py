@@ -1,7 +1,6 @@
 """The decoder's child: what it gives, and what becomes of a source that hangs, crashes or eats memory.
 
-Faults are injected from outside: a `sitecustomize.py` on the child's import path replaces `av.open` for files of
-certain names. No product code knows of it.
+Faults are injected from outside: see faults.py.
 """
 
 import contextlib
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import import_path, memory_group
 from footage import numbered, read, request, write
 
 from toto.errors import UserError
@@ -26,82 +26,11 @@ from toto.tokenize.decoder import Decoder
 from toto.tokenize.transient import TransientError, resumed
 from toto.tokenize.wire import Inbox, send
 
-CGROUPS = Path("/sys/fs/cgroup/memory")  # version 1; elsewhere RLIMIT_AS stands in
-
-FAULTS = """
-import ctypes, errno, os, signal, sys, time
-import av
-
-open_really = av.open
-library = ctypes.CDLL(None)
-
-
-def sleep_in_c():
-    library.sleep(3600)
-
-def sleep_in_c_holding_the_lock():
-    ctypes.PyDLL(None).sleep(3600)
-
-def loop():
-    while True:
-        pass
-
-def chatter_for_ever():
-    while True:
-        os.write(2, b"x" * 1000)
-
-def read_past_null():
-    ctypes.string_at(0)
-
-def abort():
-    library.abort()
-
-def exit_early():
-    os._exit(3)
-
-def be_killed():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def eat_memory():
-    eaten = []
-    while True:
-        eaten.append(bytearray(b"x" * (8 << 20)))
-
-def chatter():
-    os.write(1, b"a library that prints to stdout\\n")
-    print("and one that prints through Python")
-    os.write(2, b"x" * 300_000)
-
-def stumble():
-    path = os.environ["TOTO_TEST_STUMBLES"]
-    with open(path, "a") as file:
-        file.write("x")
-    if os.path.getsize(path) == 1:
-        raise TransientError("a store that does not answer")
-
-
-def open_with_faults(file, *args, **kwargs):
-    name = os.path.basename(str(file)).split(".")[0]
-    if name in faults:
-        open(os.path.join(os.path.dirname(__file__), "begun"), "w").close()
-        faults[name]()
-    return open_really(file, *args, **kwargs)
-
-
-faults = {name: value for name, value in globals().items() if callable(value) and name != "open_with_faults"}
-av.open = open_with_faults
-from toto.tokenize.transient import TransientError
-"""
-
 
 @pytest.fixture
 def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of videos; one that is called as a fault has it when it is opened."""
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "sitecustomize.py").write_text(FAULTS)
-    inherited = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
-    toto = str(Path(decoder_module.__file__).parents[2])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "path"), *inherited, toto]))
+    monkeypatch.setenv("PYTHONPATH", import_path(tmp_path / "path"))
     (tmp_path / "videos").mkdir()
     return tmp_path / "videos"
 
@@ -207,25 +136,6 @@ def test_a_source_that_the_kernel_kills_for_memory_is_told_as_such(
         assert died.value.reason == "oom"
         assert "SIGKILL" in died.value.detail
         assert kept(decoder, video(faults, "good")) == 20
-
-
-@contextlib.contextmanager
-def memory_group(limit: int) -> Iterator[Path]:
-    """A memory cgroup of this test's own; skips where none can be made."""
-    group = CGROUPS / f"toto-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(limit))
-    except OSError as error:
-        pytest.skip(f"no writable memory cgroup ({error}); the RLIMIT_AS and the SIGKILL test stand in for it")
-    try:
-        yield group
-    finally:
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                group.rmdir()
-                break
-            time.sleep(0.05)
 
 
 def test_what_libraries_print_does_not_disturb_the_messages(faults: Path, decoder: Decoder) -> None:

@@ -36,6 +36,7 @@ def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monit
     with connected(cluster) as cpus:
         workers = min(cluster.workers or cpus, len(units))
         tokenizers = [TokenizerActor.remote(job) for _ in range(cluster.tokenizer_actors)]  # type: ignore[attr-defined]
+        _get([actor.canary.remote() for actor in tokenizers])  # they have their CPUs before workers take them all
         _Pool(job, uris, monitor, tokenizers, workers).run(units)
 
 
