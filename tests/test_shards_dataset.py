@@ -31,8 +31,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(videos: Path) -> Dataset:
-    out = videos.parent / "set"
+def dataset(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    out = tmp_path_factory.mktemp("dataset") / "set"
     sets = ("labels=folders", "keep_pixels=24", "crop=center", "run_frames=64")
     done = tokenize(videos, out, *(word for s in sets for word in ("--set", f"datasets.folder.{s}")))
     assert done.returncode == 0, done.stderr

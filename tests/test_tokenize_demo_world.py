@@ -67,7 +67,7 @@ def test_same_spec_draws_the_same_files_in_any_number_of_processes(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew, "FILES_PER_PROCESS", 1)
-    monkeypatch.setattr(crew, "_cores", lambda: 3)
+    monkeypatch.setattr(crew, "cores", lambda: 3)
     told: list[tuple[int, int]] = []
     build(tmp_path / "again", TINY, lambda done, total: told.append((done, total)))
     assert _files(tmp_path / "again") == _files(world)
@@ -120,7 +120,7 @@ def test_a_failed_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_failing_process_is_reported_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "FILES_PER_PROCESS", 1)
-    monkeypatch.setattr(crew, "_cores", lambda: 2)
+    monkeypatch.setattr(crew, "cores", lambda: 2)
     with pytest.raises(UserError, match="could not draw the demo world.*No such file"):
         crew.draw(tmp_path / "nowhere", TINY)
 
