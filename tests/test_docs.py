@@ -1,0 +1,239 @@
+"""What README and docs say is true: commands run, snippets run, links lead somewhere, tables are those of the code."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import chdir
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from clips import ROOT
+
+from toto.config import DatasetConfig
+from toto.config import load as config_of
+from toto.shards.commit import Commit
+from toto.shards.flags import Flag
+from toto.shards.hashing import json_sha256
+from toto.shards.manifest import MANIFEST_SCHEMA
+from toto.shards.parquet import read_parquet
+from toto.shards.schema import SOURCES_SCHEMA, row_id, row_schema
+from toto.tokenize.clip import CROPS, REASONS
+from toto.tokenize.demo import WorldSpec, build
+from toto.tokenize.job import content_settings
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+STAGES = {"toto-tokenize": "tokenize", "toto-shards": "shards", "toto-train": "train", "toto-eval": "evaluate"}
+COMMAND = re.compile(rf"(?:{'|'.join(STAGES)})\b(?!\[)[^\n`\"]*")
+TINY = WorldSpec(
+    classes=2,
+    videos_per_class=5,
+    frames=90,
+    image_classes=2,
+    images_per_class=2,
+    davis_sequences=2,
+    davis_frames=2,
+    cater_videos=2,
+    cater_frames=13,
+    sta_videos=2,
+    sta_frames=40,
+)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def group(script: str) -> click.Group:
+    """The click group behind a console script."""
+    return import_module(f"toto.{STAGES[script]}.cli").cli
+
+
+def command_lines() -> list[str]:
+    """Every line of words that begins with one of our scripts, in any page."""
+    found = (match.group().strip() for page in PAGES for match in COMMAND.finditer(page.read_text()))
+    return sorted(set(found))
+
+
+def runnable(line: str) -> bool:
+    """Whether a line speaks of the demo alone, on this machine."""
+    words = line.split()
+    return len(words) > 2 and ("demo" in words or "data/demo/dct-512-64" in words) and "auto" not in words
+
+
+def snippets() -> Iterator[tuple[str, str]]:
+    """(page, Python code) of every Python block, and of every `python -c` line."""
+    for page in PAGES:
+        text = page.read_text()
+        yield from ((name(page), code) for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+        yield from ((name(page), code) for code in re.findall(r'python -c "(.*?)"\n', text))
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its head; code marks are dropped."""
+    below = (ROOT / page).read_text().split(f"\n{heading}\n", 1)[1]
+    lines = re.search(r"^\|.*?(?=\n\n|\Z)", below, re.DOTALL | re.MULTILINE)
+    assert lines is not None, (page, heading)
+    rows = [line.strip("| ").replace("`", "") for line in lines.group().splitlines()[2:]]
+    return [[cell.strip() for cell in row.split("|")] for row in rows]
+
+
+def first_column(page: str, heading: str) -> list[str]:
+    return [word.strip() for row in table(page, heading) for word in row[0].split(",")]
+
+
+def slugs(page: Path) -> set[str]:
+    """The anchors that a page's headings get."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which `toto-tokenize run demo` was run, on a tiny world; the working directory."""
+    folder = tmp_path_factory.mktemp("docs")
+    build(folder / "data" / "demo-world", TINY)
+    with pytest.MonkeyPatch.context() as patch, chdir(folder):
+        patch.delenv("TOTO_DATA", raising=False)
+        run("toto-tokenize run demo")
+        yield folder
+
+
+def run(line: str) -> None:
+    """Runs a command line here, without Ray."""
+    script, *words = shlex.split(line)
+    if words[0] == "run" and "--ray-address" not in words:
+        words += ["--ray-address", "local"]
+    done = CliRunner().invoke(group(script), words, standalone_mode=False)
+    assert done.exception is None and not done.return_value, (line, done.output, done.exception)
+
+
+@pytest.mark.parametrize("line", [*filter(runnable, command_lines())])
+def test_a_command_about_the_demo_runs(line: str, demo: Path) -> None:
+    run(line)
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_a_command_line_parses(line: str) -> None:
+    script, *words = shlex.split(line)
+    if not words or words[0].startswith("-"):
+        return
+    for command in words[0].split("|"):
+        known = group(script).commands
+        assert command in known, line
+        known[command].make_context(command, words[1:] or ["X"])
+
+
+@pytest.mark.parametrize(("page", "code"), [*snippets()])
+def test_python_in_the_docs_runs(page: str, code: str, demo: Path) -> None:
+    exec(compile(code, page, "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists() and ROOT in (file, *file.parents), target
+        assert not anchor or anchor in slugs(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_page_names_a_place_of_the_machine_it_was_written_on(page: Path) -> None:
+    places = (f"{ROOT}/", f"{Path.home()}/", "/home/", "/Users/", "/tmp/")
+    assert not [place for place in places if place in page.read_text()]
+
+
+def test_make_targets_in_the_docs_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for page in PAGES for target in re.findall(r"(?:`|^)make ([a-z]+)", page.read_text(), re.MULTILINE)}
+    assert named <= targets and {"demo", "test", "lint"} <= named
+
+
+def test_every_module_has_its_paragraph_in_the_architecture() -> None:
+    folders = ("tokenize", "shards", "train", "evaluate", "src/toto")
+    modules = {name(path) for folder in folders for path in (ROOT / folder).rglob("*.py") if real(path)}
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    described = re.findall(r"^\*\*`([^`]+)`\*\*: \S", text, re.MULTILINE)
+    assert set(described) == modules
+    assert len(described) == len(set(described))
+
+
+def real(path: Path) -> bool:
+    """Whether a file is not seen through a link of src/toto."""
+    return path.resolve() == path and "__pycache__" not in path.parts
+
+
+def test_every_dataset_and_tokenizer_is_in_its_table() -> None:
+    config = config_of([str(ROOT / "pipelines.yaml")])
+    assert set(first_column("README.md", "## Datasets")) == set(config.datasets)
+    assert set(first_column("docs/tokenize.md", "### Tokenizers")) == set(config.tokenizers)
+
+
+def test_every_setting_is_in_its_table_and_marked_when_fixed() -> None:
+    rows = table("docs/tokenize.md", "## Settings")
+    assert [row[0] for row in rows] == [field.name for field in fields(DatasetConfig) if field.name != "name"]
+    fixed = set(content_settings(DatasetConfig("x", "folder", "x"))) - {"filter"} | {"tokenizer"}
+    assert {row[0] for row in rows if row[2] == "yes"} == fixed
+
+
+def test_reasons_crops_and_flags_are_those_of_the_code() -> None:
+    assert set(first_column("docs/tokenize.md", "## Quarantine")) == {*REASONS, "too_short"}
+    assert first_column("docs/tokenize.md", "### Crops") == list(CROPS)
+    text = (ROOT / "docs" / "format.md").read_text()
+    for flag in Flag:
+        assert f"| {flag.value} | `{str(flag.name).lower()}` |" in text
+
+
+@pytest.mark.parametrize(
+    ("heading", "schema"),
+    [
+        ("## Manifest", MANIFEST_SCHEMA),
+        ("## Per-source results", SOURCES_SCHEMA),
+        ("## Rows", row_schema(pa.uint16().to_pandas_dtype(), {})),
+    ],
+    ids=["manifest", "sources", "rows"],
+)
+def test_columns_in_the_format_are_those_of_the_schema(heading: str, schema: pa.Schema) -> None:
+    for row, field in zip(table("docs/format.md", heading), schema, strict=True):
+        nullable = row[3] != "no" if heading == "## Rows" else row[1].endswith(", null")
+        assert (row[0], row[1].removesuffix(", null"), nullable) == (field.name, spelled(field.type), field.nullable)
+
+
+def spelled(kind: pa.DataType) -> str:
+    """A type as the page writes it."""
+    text = re.sub(r"(item|element): | \('.*'\)", "", str(kind))
+    return {"double": "float64"}.get(text, text)
+
+
+def test_keys_of_json_files_are_those_of_the_format(demo: Path) -> None:
+    value = json.loads((demo / "data/demo/dct-512-64/dataset.json").read_text())
+    assert set(first_column("docs/format.md", "## dataset.json")) == set(value)
+    assert set(first_column("docs/format.md", "## Commits")) == {field.name for field in fields(Commit)} | {"sha256"}
+    meaning = {row[0]: row[1] for row in table("docs/format.md", "## dataset.json")}
+    for key in ("settings", "totals", "id_layout", "units", "made_by"):
+        assert set(value[key]) <= set(re.findall(r"\w+", meaning[key])), key
+
+
+def test_ids_of_rows_units_and_tokenizers_are_made_as_the_format_says(demo: Path) -> None:
+    assert row_id("a/b.mp4", 1, 2).hex() in (ROOT / "docs" / "format.md").read_text()
+    root = demo / "data/demo/dct-512-64"
+    info = json.loads((root / "dataset.json").read_text())
+    spec, layout = dict(info["tokenizer"]), dict(info["id_layout"])
+    del layout["model_vocab"]
+    claimed = spec.pop("id")
+    assert claimed == json_sha256({**spec, "id_layout": layout, "preprocessing": 1})[:16]
+    settings = {**info["settings"], "tokenizer": claimed}
+    for path in (root / "commits").iterdir():
+        unit = json.loads(path.read_text())
+        results = read_parquet((root / unit["sources"]["path"]).read_bytes()).to_pylist()
+        sources = [[source["key"], source["size"]] for source in results]
+        identity = {"sources": sources, "settings": settings, "attempt": unit["attempt"]}
+        assert unit["unit"] == json_sha256(identity)[:16]
