@@ -54,7 +54,8 @@ def _tokenizer(value: dict[str, Any]) -> str:
 
 def _settings(settings: dict[str, Any]) -> str:
     lines = ["## How frames were chosen\n", "| setting | value |", "|---|---|"]
-    lines += [f"| {key} | `{json.dumps(item)}` |" for key, item in sorted(settings.items())]
+    cells = {key: json.dumps(item).replace("|", "\\|") for key, item in sorted(settings.items())}
+    lines += [f"| {key} | `{cell}` |" for key, cell in cells.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -79,7 +80,7 @@ def _reading(value: dict[str, Any]) -> str:
     return f"""## Reading
 
 ```python
-import toto  # pip install toto-video
+import toto  # of the package toto-video
 
 dataset = toto.Dataset("path/of/this/folder", split={split!r})
 window = dataset.window(0, frames=16)  # [start] + 16 frames of tokens + [end], and where it came from

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UserError
-from toto.shards import ids
 from toto.shards.hashing import content_hash
+from toto.shards.manifest import final_results
 from toto.shards.parquet import read_parquet
 from toto.shards.reader import DamagedShard, ShardReader
 from toto.shards.row import Row, Window, cut_window, windows_in
-from toto.shards.schema import RowRecord, batch_to_rows
+from toto.shards.schema import SOURCES_SCHEMA, RowRecord, batch_to_rows
 from toto.shards.seal import file_ref
 from toto.shards.snapshot import read_snapshot
 from toto.shards.store import open_store
@@ -38,7 +38,8 @@ class Dataset:
         self._arguments = (uri, id, split)
         self.store = open_store(uri)
         self.info = read_snapshot(self.store, id).value
-        self._manifest = self._read_manifest(split)
+        self._units = self._read_manifest(split)
+        self._manifest = self._units.filter(pc.is_valid(self._units["path"]))  # the units with a shard
         self._row_ends = np.cumsum([sum(rows) for rows in self._manifest["batch_rows"].to_pylist()], dtype=np.int64)
         self._paths: list[str] = self._manifest["path"].to_pylist()
         self._splits: list[str] = self._manifest["split"].to_pylist()
@@ -106,7 +107,7 @@ class Dataset:
         """Every row of one source (its runs and views); ValueError when the source has none."""
         found = [row for shard in self._shards_of(source) for row in self._rows_of(shard, source)]
         if not found:
-            raise ValueError(f"{self.store.uri} has no rows of source {source!r}")
+            raise ValueError(f"no rows of source {source!r}")
         return sorted(found, key=lambda row: (row.record.run, row.record.view))
 
     def labels(self, table: str = "labels") -> dict[str, int]:
@@ -124,14 +125,15 @@ class Dataset:
             raise DamagedShard(files[name]["path"], "its content is not what was sealed")
         return table
 
+    def sources(self) -> pa.Table:
+        """What is known of every source, one row for each time it was tried (columns: SOURCES_SCHEMA)."""
+        tables = [self._results(unit) for unit in self._units.to_pylist()]
+        return pa.concat_tables(tables) if tables else SOURCES_SCHEMA.empty_table()
+
     def quarantine(self) -> pa.Table:
         """The sources that gave no row, each with its reason."""
-        return read_parquet(self._checked(self.info["files"]["quarantine"]))
-
-    def sources(self) -> pa.Table:
-        """What is known of every source, one row for each time it was tried."""
-        tables = [read_parquet(self.store.read(path)) for path in self._manifest["sources_path"].to_pylist()]
-        return pa.concat_tables(tables)
+        results = final_results([self.sources()])
+        return results.filter(pc.not_equal(results["status"], "ok"))
 
     @cached_property
     def _batch_rows(self) -> list[list[int]]:
@@ -147,7 +149,12 @@ class Dataset:
                 known = ", ".join(self.info["splits"]) or "none"
                 raise UserError(f"{self.store.uri} has no split {split!r}; it has: {known}")
             table = table.filter(pc.equal(table["split"], split))
-        return table.filter(pc.is_valid(table["path"]))
+        return table
+
+    def _results(self, unit: dict[str, Any]) -> pa.Table:
+        """The per-source results of one unit (a row of the manifest)."""
+        ref = {"path": unit["sources_path"], "sha256": unit["sources_sha256"]}
+        return read_parquet(self._checked(ref))
 
     def _checked(self, ref: dict[str, Any]) -> bytes:
         try:
@@ -193,12 +200,8 @@ class Dataset:
 
     def _shards_of(self, source: str) -> list[int]:
         """Shards whose unit tried this source; the per-source results are small beside the shards."""
-        paths = self._manifest["sources_path"].to_pylist()
-        return [
-            shard
-            for shard, path in enumerate(paths)
-            if source in read_parquet(self.store.read(path), ["key"])["key"].to_pylist()
-        ]
+        units = self._manifest.to_pylist()
+        return [shard for shard, unit in enumerate(units) if source in self._results(unit)["key"].to_pylist()]
 
     def _window_ends(self, frames: int, stride: int) -> np.ndarray:
         if frames < 1 or stride < 1:
@@ -210,13 +213,11 @@ class Dataset:
         return np.cumsum(counts, dtype=np.int64)
 
     def _row_lengths(self, shard: int) -> np.ndarray:
-        """Frames of each row of a shard, 0 for images."""
+        """Frames of each row of a shard, 0 for images: from the per-source results, no shard is opened."""
         if shard not in self._lengths:
-            with self._open(shard) as reader:
-                batches = [reader.batch(b) for b in range(reader.batches)]
-            frames = np.concatenate([b["n_frames"].to_numpy().astype(np.int64) for b in batches])
-            kinds = np.concatenate([b["kind"].to_numpy() for b in batches])
-            self._lengths[shard] = np.where(kinds == ids.KIND_VIDEO, frames, 0)
+            results = self._results(self._manifest.slice(shard, 1).to_pylist()[0])
+            columns = (results[name].to_pylist() for name in ("kind", "run_lengths", "rows"))
+            self._lengths[shard] = np.concatenate([row_lengths(*line) for line in zip(*columns, strict=True)])
         return self._lengths[shard]
 
     @staticmethod
@@ -224,3 +225,10 @@ class Dataset:
         """Which part holds item i, and its number inside it; `ends` are cumulative counts."""
         part = int(np.searchsorted(ends, i, side="right"))
         return part, i - (int(ends[part - 1]) if part else 0)
+
+
+def row_lengths(kind: str, run_lengths: list[int], rows: int) -> np.ndarray:
+    """Frames of the rows of one source in their order: the views of a run are adjacent; 0 for images."""
+    if kind == "image" or not rows:
+        return np.zeros(rows, np.int64)
+    return np.repeat(np.array(run_lengths, np.int64), rows // len(run_lengths))

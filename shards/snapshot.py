@@ -77,3 +77,8 @@ def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
         raise UserError(
             f"no dataset at {store.uri} (no dataset.json); `toto-tokenize run DATASET --out {store.uri}` makes one"
         ) from None
+    except (OSError, UserError):
+        raise
+    except Exception as error:  # an object store's own: no credentials, no such bucket
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot read {store.uri} ({type(error).__name__}: {reason})") from None

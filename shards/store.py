@@ -220,10 +220,14 @@ def prove_exclusive(store: Store) -> None:
     name = f"{SCRATCH}/probe-{uuid.uuid4().hex[:12]}"
     try:
         first, second = store.create(name, b"probe"), store.create(name, b"probe")
-    except (NotImplementedError, TypeError) as error:
-        raise UserError(f"{store.uri} cannot create a file exclusively ({error}); choose another --out") from None
-    finally:
         store.remove(name)
+    except OSError:
+        raise
+    except Exception as error:  # an object store's own: no credentials, no such bucket, no conditional puts
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"cannot write to {store.uri} ({type(error).__name__}: {reason}); choose another --out"
+        ) from None
     if not first or second:
         raise UserError(f"{store.uri} lets two writers create the same file; choose a store with conditional writes")
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -149,3 +150,48 @@ def test_a_hostile_archive_is_not_unpacked(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "out")
     assert len(dataset) == 1 and dataset.quarantine()["reason"].to_pylist() == ["open_error"]
     assert not list(tmp_path.parent.rglob("evil.png"))
+
+
+def test_another_folder_does_not_end_up_in_the_same_dataset(videos: Path, tmp_path: Path) -> None:
+    write_clips(tmp_path / "other", 1, 5, first=7)
+    assert tokenize(videos, tmp_path / "out").returncode == 0
+    error = short_error(tokenize(tmp_path / "other", tmp_path / "out"), 2)
+    assert str(videos) in error and "another --out" in error
+    moved = Path(shutil.copytree(videos, tmp_path / "moved"))
+    assert tokenize(moved, tmp_path / "out").returncode == 0  # the same sources at another place
+
+
+def test_a_changed_source_is_reported_and_stays_as_it_was(tmp_path: Path) -> None:
+    videos = write_clips(tmp_path / "videos", 2, 10)
+    first = json.loads(tokenize(videos, tmp_path / "out", "--json").stdout.splitlines()[-1])
+    write_clips(videos, 1, 14)
+    done = tokenize(videos, tmp_path / "out", "--json")
+    assert done.returncode == 0 and "1 sources were changed after" in done.stdout
+    again = json.loads(done.stdout.splitlines()[-1])
+    assert again["changed"] == ["clip-000.mp4"] and again["dataset_id"] == first["dataset_id"]
+
+
+def test_labels_of_a_split_stay_when_another_split_is_added(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for i in range(2):
+            write_image(tmp_path / "imagenet" / split / f"n0000000{i}" / f"{split}_{i}.JPEG", seed=i)
+    for split in ("val", "train"):
+        sets = [f"root={tmp_path / 'imagenet'}", f"split=[{split}]", "resolution=32", "views=1"]
+        options = [word for s in sets for word in ("--set", f"datasets.imagenet1k.{s}")]
+        done = call("tokenize", "run", "imagenet1k", "--out", tmp_path / "out", "--ray-address", "local", *options)
+        assert done.returncode == 0, done.stderr
+    dataset = Dataset(tmp_path / "out")
+    assert dataset.splits == ["train", "val"]
+    assert dataset.labels() == {row.source: row.label for row in dataset.rows()} and len(dataset.labels()) == 4
+
+
+def test_a_store_that_cannot_be_reached_is_one_line(videos: Path, tmp_path: Path) -> None:
+    nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "HOME": str(tmp_path)}
+    environment = {**nowhere, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    for command in (
+        ["tokenize", "run", *run_arguments(videos, Path("x")), "--ray-address", "local"],
+        ["shards", "info"],
+    ):
+        stage, *words = [word if word != "x" else "s3://toto-nowhere/set" for word in map(str, command)]
+        done = call(stage, *words, *(["s3://toto-nowhere/set"] if stage == "shards" else []), **environment)
+        assert "s3://toto-nowhere/set" in short_error(done, 1)

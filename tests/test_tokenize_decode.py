@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from toto.shards.flags import Flag
-from toto.tokenize.clip import SourceError
+from toto.tokenize.clip import Block, SourceError
 from toto.tokenize.decode import decode
 from toto.tokenize.decode_image import to_rgb
 from toto.tokenize.probe import probe
@@ -55,6 +55,19 @@ def test_frames_carry_their_index_time_and_picture(clip: Path, rule: dict[str, f
     assert [i for block in blocks for i in block.index] == expected
     assert [t for block in blocks if block.pts_us is not None for t in block.pts_us] == [40_000 * i for i in expected]
     assert (info.frames_decoded, info.frames_kept, info.fps) == (150, len(expected), pytest.approx(25))
+
+
+def test_the_last_frames_of_a_video_with_b_frames_have_times_too(tmp_path: Path) -> None:
+    path = tmp_path / "b.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "3", "preset": "medium"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for picture in numbered(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    blocks = [part for part in decode(request(path)) if isinstance(part, Block)]
+    times = np.concatenate([block.pts_us for block in blocks if block.pts_us is not None])
+    assert times.tolist() == [i * 40_000 for i in range(30)]
 
 
 def test_more_uniform_frames_than_the_source_has_are_repeated_and_flagged(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Target:
     """What DATASET and the options of a command name together."""
 
     config: DatasetConfig
+    tokenizer: str  # its name in pipelines.yaml
     job: Job
 
 
@@ -122,7 +123,7 @@ def cli() -> None:
     help="In your currency.",
 )
 def plan(limit: int | None, price: float, as_json: bool, **names: Any) -> None:
-    """List sources, cut units, and say what a run will take. Writes nothing.
+    """List sources, cut units, and say what a run will take. Writes nothing (but draws the demo world, once).
 
     \b
     Example: toto-tokenize plan k400 --cost-per-core-hour 0.05
@@ -189,8 +190,9 @@ def resolve(
     pipelines = load(configs, sets)
     config = pipelines.dataset(dataset)
     chosen = pipelines.tokenizer(tokenizer or config.tokenizer)
-    folder = os.environ.get("TOTO_DATA", "data")
-    return Target(config, make_job(config, chosen, out or f"{folder}/{dataset}/{chosen.name}-{config.resolution}"))
+    folder = os.environ.get("TOTO_DATA") or "data"
+    job = make_job(config, chosen, out or f"{folder}/{dataset}/{chosen.name}-{config.resolution}")
+    return Target(config, chosen.name, job)
 
 
 def split_options(names: dict[str, Any]) -> tuple[Options, Target]:
@@ -204,7 +206,7 @@ def plan_text(target: Target, planned: Cost, ignored: dict[str, int]) -> str:
     """The plan for a person."""
     job, left_out = target.job, ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
     lines = [
-        f"{job.name} with {job.tokenizer['name']} -> {job.out}",
+        f"{job.name} with {target.tokenizer} -> {job.out}",
         f"  sources        {planned.sources:,} in {planned.units:,} units"
         + (f" (left out: {left_out})" if left_out else ""),
         f"  frames         {planned.frames_decoded:,} to decode, {planned.frames_kept:,} kept",
@@ -252,6 +254,11 @@ def finish(result: Result, target: Target, as_json: bool) -> int:
         f"{totals['bytes'] / 1e6:,.2f} MB; {units['committed']} of {units['planned']} units\n"
         f"dataset id {value['dataset_id']}"
     )
+    if result.changed:
+        click.echo(
+            f"{len(result.changed)} sources were changed after they had been planned (first: {result.changed[0]}); "
+            "what is done of them stays as it is"
+        )
     if totals["quarantined"]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in value["quarantine"].items())
         click.echo(f"{totals['quarantined']} sources in quarantine: {reasons}")

@@ -47,7 +47,8 @@ class VideoPictures:
         index = 0
         for packet in self._packets():
             for frame in self._frames(packet):
-                yield Picture(index, _microseconds(frame.pts, frame.time_base), frame)
+                unit = frame.time_base or self._stream.time_base  # the last frames of B-frame videos name none
+                yield Picture(index, _microseconds(frame.pts, unit), frame)
                 index += 1
 
     def _packets(self) -> Iterator[Packet | None]:

@@ -14,6 +14,7 @@ class Job:
     """One dataset, one tokenizer, one target. Workers get it whole; it is small and can be pickled."""
 
     name: str
+    root: str  # where the sources lie; may move between runs
     out: str
     settings: dict[str, Any]  # fixed by the first plan: another value would give other rows
     tokenizer: dict[str, Any]
@@ -45,6 +46,7 @@ def make_job(config: DatasetConfig, tokenizer: TokenizerConfig, out: str) -> Job
         raise UsageError(f"tokenizer {tokenizer.name!r} keeps no codes: set datasets.{config.name}.keep_pixels too")
     return Job(
         config.name,
+        config.root,
         out,
         content_settings(config),
         spec,

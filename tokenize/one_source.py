@@ -68,7 +68,7 @@ def decode_request(job: Job, source: PlannedSource, uri: str) -> DecodeRequest:
 
 def _read_with_tries(worker: Worker, source: PlannedSource, uri: str) -> tuple[Spool, SourceInfo]:
     if source.size < 0:
-        raise SourceError("missing", "the official list names it, but it is not there")
+        raise SourceError("missing", "it is listed, but it is not there")
     tried = 0
     while True:
         spool = Spool()

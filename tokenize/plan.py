@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from toto.errors import UsageError, UserError
 from toto.shards.commit import FileRef
-from toto.shards.hashing import content_hash, json_sha256
+from toto.shards.hashing import json_sha256
 from toto.shards.parquet import parquet_bytes, read_parquet
 from toto.shards.schema import FORMAT_VERSION
 from toto.shards.seal import Annotation, DatasetSpec, file_ref
 from toto.shards.store import Store
+from toto.tokenize.annotations import planned_tables, read_annotation, unchanged, write_annotation
 from toto.tokenize.crash import reached
 from toto.tokenize.job import Job
 from toto.tokenize.sources.base import Listing, Source
@@ -51,6 +52,7 @@ class Plans:
     units: dict[str, Unit]  # in the order in which they were planned
     files: list[FileRef]
     annotations: dict[str, Annotation]  # of the newest plan
+    root: str | None  # where the newest plan's sources lay
     settings: dict[str, Any] | None  # of the first plan; None when there is none
     tokenizer: dict[str, Any] | None
 
@@ -77,18 +79,19 @@ def read_plans(store: Store) -> Plans:
     units: dict[str, Unit] = {}
     files, annotations = [], {}
     first: dict[str, Any] | None = None
+    root = None
     for name in (name for name in store.list(FOLDER) if name.endswith(".parquet")):
         data = store.read(name)
         table = _read_table(data, f"{store.uri}/{name}")
         facts = json.loads(table.schema.metadata[b"toto"])
-        first = first or facts
+        first, root = first or facts, facts["root"]
         annotations = {
             key: Annotation(FileRef(**a["file"]), a["content_hash"]) for key, a in facts["annotations"].items()
         }
         units.update((unit.id, unit) for unit in _units_of(table))
         files.append(file_ref(name, data))
     settings, tokenizer = (first["settings"], first["tokenizer"]) if first else (None, None)
-    return Plans(units, files, annotations, settings, tokenizer)
+    return Plans(units, files, annotations, root, settings, tokenizer)
 
 
 def refuse_other_settings(plans: Plans, job: Job, where: str) -> None:
@@ -115,13 +118,14 @@ def extend_plans(store: Store, job: Job, listing: Listing, estimate: Estimate, l
         plans = read_plans(store)
         refuse_other_settings(plans, job, store.uri)
         known = plans.keys
+        _refuse_other_folder(plans, job, listing, store.uri)
         fresh = [source for source in listing.sources[:limit] if source.key not in known]
         sources = [planned(source, frames) for source, frames in zip(fresh, estimate(fresh), strict=True)]
-        annotations = _annotations_of(listing, known | {source.key for source in fresh})
-        if not sources and plans.files and _hashes(annotations) == _hashes(plans.annotations):
+        tables = planned_tables(store, plans.annotations, listing, known | {source.key for source in fresh})
+        if not sources and plans.files and unchanged(tables, plans.annotations):
             return plans
         units = list(cut_units(sources, job.cells * _views(job), _identity(job)))
-        if _create(store, job, plans, units, annotations):
+        if _create(store, job, plans, units, tables):
             return read_plans(store)
 
 
@@ -130,7 +134,7 @@ def plan_retry(store: Store, job: Job, sources: list[PlannedSource], attempt: in
     plans = read_plans(store)
     refuse_other_settings(plans, job, store.uri)
     units = list(cut_units(sources, job.cells * _views(job), _identity(job), attempt))
-    tables = {name: _read_table(store.read(a.file.path), a.file.path) for name, a in plans.annotations.items()}
+    tables = {name: read_annotation(store, annotation) for name, annotation in plans.annotations.items()}
     if not _create(store, job, plans, units, tables):
         raise UserError(f"{store.uri}: another process planned at the same time; run the same command again")
     return read_plans(store)
@@ -144,12 +148,13 @@ def _views(job: Job) -> int:
     return int(job.settings["views"])
 
 
-def _create(store: Store, job: Job, plans: Plans, units: list[Unit], annotations: dict[str, pa.Table]) -> bool:
-    written = {name: _write_annotation(store, name, table) for name, table in sorted(annotations.items())}
+def _create(store: Store, job: Job, plans: Plans, units: list[Unit], tables: dict[str, pa.Table]) -> bool:
+    written = {name: write_annotation(store, name, table) for name, table in sorted(tables.items())}
     reached("after_annotations")
     facts = {
         "format_version": FORMAT_VERSION,
         "name": job.name,
+        "root": job.root,
         "settings": job.settings,
         "tokenizer": job.tokenizer,
         "annotations": {name: asdict(annotation) for name, annotation in written.items()},
@@ -162,30 +167,15 @@ def _create(store: Store, job: Job, plans: Plans, units: list[Unit], annotations
     return created
 
 
-def _write_annotation(store: Store, name: str, table: pa.Table) -> Annotation:
-    data = parquet_bytes(table)
-    ref = file_ref("", data)
-    path = f"annotations/{name}-{ref.sha256[:8]}.parquet"
-    if not store.exists(path):
-        store.write(path, data)
-    return Annotation(FileRef(path, ref.bytes, ref.sha256), content_hash(table))
-
-
-def _annotations_of(listing: Listing, keys: set[str]) -> dict[str, pa.Table]:
-    """The listing's tables; those that name sources only for the planned ones."""
-    return {
-        name: table.filter(pa.array([key in keys for key in table["source"].to_pylist()], pa.bool_()))
-        if "source" in table.column_names
-        else table
-        for name, table in listing.annotations.items()
-    }
-
-
-def _hashes(annotations: dict[str, Any]) -> dict[str, str]:
-    return {
-        name: value.content_hash if isinstance(value, Annotation) else content_hash(value)
-        for name, value in annotations.items()
-    }
+def _refuse_other_folder(plans: Plans, job: Job, listing: Listing, where: str) -> None:
+    """Two folders must not end up in one dataset by mistake; one that was moved, or has grown, is welcome."""
+    if plans.root in (None, job.root) or not plans.keys or not listing.sources:
+        return
+    if plans.keys.isdisjoint(source.key for source in listing.sources):
+        raise UsageError(
+            f"{where} was made from {plans.root}, and none of its sources is in {job.root}; "
+            "use another --out for a new dataset"
+        )
 
 
 def _units_of(table: pa.Table) -> Iterator[Unit]:

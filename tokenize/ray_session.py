@@ -7,6 +7,7 @@ address None: a Ray of our own in a folder of our own, never Ray's shared defaul
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -71,6 +72,7 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def _started(cluster: Cluster) -> Iterator[None]:
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one into the user's home
     with _folder() as folder:
         try:
             _init(

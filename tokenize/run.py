@@ -42,6 +42,7 @@ class Result:
 
     snapshot: Snapshot
     units_done: int  # in this run
+    changed: list[str]  # keys of sources that are not the files any more that were planned
     failure: str | None  # why the exit code is 1, when it is
 
     def summary(self) -> dict[str, Any]:
@@ -53,6 +54,7 @@ class Result:
             "quarantine": value["quarantine"],
             "units": value["units"],
             "units_done": self.units_done,
+            "changed": self.changed,
         }
 
 
@@ -87,7 +89,7 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
                 _execute(job, todo, uris, monitor, options)
     finally:
         snapshot = seal(store, spec, reached)
-    return Result(snapshot, len(todo), judge(snapshot, config.max_bad_fraction))
+    return Result(snapshot, len(todo), changed_sources(plans, listing), judge(snapshot, config.max_bad_fraction))
 
 
 def source_uris(config: DatasetConfig, listing: Listing, units: list[Unit]) -> dict[str, str]:
@@ -95,6 +97,13 @@ def source_uris(config: DatasetConfig, listing: Listing, units: list[Unit]) -> d
     listed = {source.key: source.uri for source in listing.sources}
     root = config.root.rstrip("/")
     return {s.key: listed.get(s.key, f"{root}/{s.key}") for unit in units for s in unit.sources}
+
+
+def changed_sources(plans: Plans, listing: Listing) -> list[str]:
+    """Keys of planned sources whose size, time or etag differ now; they are reported, never done again."""
+    now = {source.key: (source.size, source.mtime_us, source.etag) for source in listing.sources}
+    planned = {s.key: (s.size, s.mtime_us, s.etag) for unit in plans.units.values() for s in unit.sources}
+    return sorted(key for key, facts in planned.items() if key in now and now[key] != facts)
 
 
 def judge(snapshot: Snapshot, max_bad_fraction: float) -> str | None:

@@ -1,0 +1,71 @@
+"""Annotations: tables made from a dataset's own files, kept beside the shards under names that hold their hash.
+
+They are the truth about labels: when an official list is corrected, the next plan writes new tables, and nothing is
+tokenized again. Tables with a `source` column hold the planned sources only.
+"""
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from toto.errors import UserError
+from toto.shards.commit import FileRef
+from toto.shards.hashing import content_hash
+from toto.shards.parquet import parquet_bytes, read_parquet
+from toto.shards.seal import Annotation, file_ref
+from toto.shards.store import Store
+from toto.tokenize.sources.base import Listing
+
+
+def planned_tables(
+    store: Store, before: dict[str, Annotation], listing: Listing, planned: set[str]
+) -> dict[str, pa.Table]:
+    """The listing's tables for the planned sources; what earlier plans knew of others stays (a run may list one
+    split only)."""
+    tables = dict(listing.annotations)
+    for name, table in tables.items():
+        if "source" not in table.column_names:
+            continue
+        parts = [_where(table, planned.__contains__)]
+        if name in before:
+            parts.insert(0, _others(read_annotation(store, before[name]), table))
+        tables[name] = pa.concat_tables(part.cast(table.schema) for part in parts)
+    return tables
+
+
+def unchanged(tables: dict[str, pa.Table], before: dict[str, Annotation]) -> bool:
+    """Whether these tables say what the earlier ones say."""
+    now = {name: content_hash(table) for name, table in tables.items()}
+    return now == {name: annotation.content_hash for name, annotation in before.items()}
+
+
+def write_annotation(store: Store, name: str, table: pa.Table) -> Annotation:
+    """Writes a table under annotations/<name>-<first 8 hex of its sha256>.parquet, once."""
+    data = parquet_bytes(table)
+    ref = file_ref("", data)
+    path = f"annotations/{name}-{ref.sha256[:8]}.parquet"
+    if not store.exists(path):
+        store.write(path, data)
+    return Annotation(FileRef(path, ref.bytes, ref.sha256), content_hash(table))
+
+
+def read_annotation(store: Store, annotation: Annotation) -> pa.Table:
+    """The table of an annotation; UserError when the file is missing or damaged."""
+    where = f"{store.uri}/{annotation.file.path}"
+    try:
+        data = store.read(annotation.file.path)
+    except FileNotFoundError:
+        data = b""
+    if file_ref(annotation.file.path, data) != annotation.file:
+        raise UserError(f"{where}: missing or damaged; put it back from a copy, the dataset id follows from it")
+    return read_parquet(data)
+
+
+def _others(old: pa.Table, new: pa.Table) -> pa.Table:
+    """Rows of the old table whose source the new one does not name."""
+    named = set(new["source"].to_pylist())
+    return _where(old, lambda key: key not in named)
+
+
+def _where(table: pa.Table, wanted: Callable[[str], bool]) -> pa.Table:
+    return table.filter(pa.array([wanted(key) for key in table["source"].to_pylist()], pa.bool_()))
