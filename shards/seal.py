@@ -59,7 +59,7 @@ def seal(store: Store, spec: DatasetSpec, reached: Callable[[str], None] = lambd
         final = final_results(results)
         value = _value(spec, commits, manifest, final)
         if previous is not None:
-            _refuse_loss(store, previous, {commit.unit for commit in commits})
+            _refuse_loss(store, previous, commits)
             if _same(previous.value, value):
                 return previous
         files = _publish(store, spec, value, manifest, final, reached)
@@ -85,13 +85,15 @@ def _previous(store: Store) -> Snapshot | None:
     return read_snapshot(store) if store.exists(DATASET) else None
 
 
-def _refuse_loss(store: Store, previous: Snapshot, units: set[str]) -> None:
-    before = read_parquet(store.read(previous.value["files"]["manifest"]["path"]), ["unit"])
-    lost = set(before["unit"].to_pylist()) - units
+def _refuse_loss(store: Store, previous: Snapshot, commits: list[Commit]) -> None:
+    """A sealed unit stays, with the rows it had: also one whose commit vanished and that was done again."""
+    before = read_parquet(store.read(previous.value["files"]["manifest"]["path"]), ["unit", "content_hash"])
+    now = {commit.unit: commit.content_hash for commit in commits}
+    lost = [unit for unit, rows in zip(*before.to_pydict().values(), strict=True) if now.get(unit) != rows]
     if lost:
         raise UserError(
-            f"{store.uri}: {len(lost)} sealed units have lost their commit (first: {min(lost)}); "
-            "put commits/ back from a copy, nothing was sealed"
+            f"{store.uri}: {len(lost)} sealed units have lost their commit, or hold other rows now "
+            f"(first: {min(lost)}); put commits/ back from a copy, nothing was sealed"
         )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from toto.errors import UserError
+from toto.errors import UserError, naming
 
 SCRATCH = "tmp"  # beside shards/: unfinished files, safe to remove when no run is going on
 
@@ -237,7 +237,8 @@ def _finished_file(store: LocalStore, data: bytes) -> Iterator[Path]:
     """A scratch file with these bytes; removed at the end unless it was moved away."""
     path = store.scratch()
     try:
-        path.write_bytes(data)
+        with naming(path.parent):
+            path.write_bytes(data)
         yield path
     finally:
         path.unlink(missing_ok=True)

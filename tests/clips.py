@@ -99,6 +99,17 @@ def rows_of(out: Path) -> Counter[str]:
     return Counter(_row_hash(row.record) for row in Dataset(out).rows())
 
 
+def reasons_of(out: Path) -> dict[str, str]:
+    """Source key -> reason, of the sources in quarantine."""
+    table = Dataset(out).quarantine()
+    return dict(zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True))
+
+
+def one_line(stderr: str, said: str) -> bool:
+    """Whether this is all that a command wrote to stderr: one line of an error that says so."""
+    return stderr.count("\n") == 1 and stderr.startswith("error: ") and said in stderr
+
+
 def killed(done: subprocess.CompletedProcess[str]) -> bool:
     """Whether the command died of SIGKILL."""
     return done.returncode == -signal.SIGKILL

@@ -3,7 +3,6 @@
 Faults are injected from outside: see faults.py.
 """
 
-import contextlib
 import errno
 import os
 import signal

@@ -29,6 +29,7 @@ OBJECT_STORE_BYTES = 512 * 1024 * 1024  # of a Ray that we start; blocks are sma
 FOLDER = "toto-ray-"
 LOCK = "lock"
 KNOCK_S = 10.0
+SHORT = 20  # bytes: Ray's sockets add about 80, and on macOS a socket's path has at most 103
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -64,10 +65,20 @@ def _joined(address: str) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Ray itself would try for many minutes to reach a host:port where nobody answers."""
+    """Ray itself would try for many minutes to reach a host:port where nobody answers, then abort the process."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or _current_cluster()
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+
+
+def _current_cluster() -> str:
+    """The address that `ray start` leaves on a machine; "" where there is none. It stays when that Ray dies."""
+    try:
+        return Path(tempfile.gettempdir(), "ray", "ray_current_cluster").read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextmanager
@@ -102,9 +113,11 @@ def _init(**options: Any) -> None:
 @contextmanager
 def _folder() -> Iterator[str]:
     """A folder for one Ray, locked while its run lives; removes those that killed runs have left."""
-    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}*/{LOCK}"):
+    temporary = tempfile.gettempdir()
+    parent = temporary if len(temporary) <= SHORT else "/tmp"
+    for left in Path(parent).glob(f"{FOLDER}*/{LOCK}"):
         _remove_if_dead(left)
-    folder = tempfile.mkdtemp(prefix=FOLDER)
+    folder = tempfile.mkdtemp(prefix=FOLDER, dir=parent)
     try:
         with open(Path(folder, f"{LOCK}.new"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from toto.errors import naming
 from toto.shards import ids
 from toto.shards.flags import Flag
 from toto.shards.schema import RowRecord, row_id
@@ -33,7 +34,8 @@ class Spool:
 
     def add(self, row: RowRecord) -> None:
         """Appends a row."""
-        pickle.dump(row, self._file, protocol=pickle.HIGHEST_PROTOCOL)
+        with naming(tempfile.gettempdir()):
+            pickle.dump(row, self._file, protocol=pickle.HIGHEST_PROTOCOL)
         self.rows += 1
         self.tokens += len(row.tokens)
         self.flags |= row.flags

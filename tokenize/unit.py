@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from toto import __version__
 from toto.affinity import cores
-from toto.errors import UserError
+from toto.errors import UserError, naming
 from toto.shards import ids
 from toto.shards.commit import COMMITS, SHARDS, SOURCES, Commit, FileRef, parse_commit
 from toto.shards.hashing import ContentHasher, file_sha256
@@ -39,22 +39,31 @@ def run_unit(worker: Worker, unit: Unit, uris: Mapping[str, str]) -> bool:
     """Does one unit; False when another worker committed it first. `uris` says where each source key is read."""
     started = time.monotonic()
     shard_path, results_path = worker.store.scratch(), worker.store.scratch()
-    dtype = ids.id_dtype(worker.job.tokenizer["vocab_size"])
-    writer = ShardWriter(shard_path, dtype, shard_facts(worker.job, unit))
     try:
-        lines = [tokenize_source(worker, s, uris[s.key], unit.attempt, writer.write) for s in unit.sources]
-        summary = writer.close()
+        with naming(shard_path.parent):
+            lines, summary = _write_shard(worker, unit, uris, shard_path)
+            results_path.write_bytes(parquet_bytes(pa.Table.from_pylist(lines, SOURCES_SCHEMA)))
         reached("after_shard_closed")
         shard = _publish_shard(worker.store, shard_path, unit, summary)
         reached("after_shard")
-        results_path.write_bytes(parquet_bytes(pa.Table.from_pylist(lines, SOURCES_SCHEMA)))
         sources = _publish(worker.store, results_path, f"{SOURCES}/{unit.id}", "parquet")
         reached("after_sources")
         return _decide(worker, unit, shard, sources, summary, time.monotonic() - started)
     finally:
-        writer.abandon()
         shard_path.unlink(missing_ok=True)
         results_path.unlink(missing_ok=True)
+
+
+def _write_shard(
+    worker: Worker, unit: Unit, uris: Mapping[str, str], path: Path
+) -> tuple[list[dict[str, Any]], ShardSummary]:
+    """Every source of the unit, in order: their rows go into the shard, their results are returned."""
+    writer = ShardWriter(path, ids.id_dtype(worker.job.tokenizer["vocab_size"]), shard_facts(worker.job, unit))
+    try:
+        lines = [tokenize_source(worker, s, uris[s.key], unit.attempt, writer.write) for s in unit.sources]
+        return lines, writer.close()
+    finally:
+        writer.abandon()
 
 
 def shard_facts(job: Job, unit: Unit) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""Decoding that goes wrong on purpose: what a `sitecustomize.py` on the import path does to files of certain names.
+
+It replaces `av.open`, in every process that Python starts. No product code knows of it.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import toto
+
+CGROUPS = Path("/sys/fs/cgroup/memory")  # version 1; elsewhere RLIMIT_AS stands in
+
+FAULTS = """
+import ctypes, errno, os, signal, sys, time
+import av
+
+open_really = av.open
+library = ctypes.CDLL(None)
+
+
+def sleep_in_c():
+    library.sleep(3600)
+
+def sleep_in_c_holding_the_lock():
+    ctypes.PyDLL(None).sleep(3600)
+
+def loop():
+    while True:
+        pass
+
+def chatter_for_ever():
+    while True:
+        os.write(2, b"x" * 1000)
+
+def read_past_null():
+    ctypes.string_at(0)
+
+def abort():
+    library.abort()
+
+def exit_early():
+    os._exit(3)
+
+def be_killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def eat_memory():
+    eaten = []
+    while True:
+        eaten.append(bytearray(b"x" * (8 << 20)))
+
+def chatter():
+    os.write(1, b"a library that prints to stdout\\n")
+    print("and one that prints through Python")
+    os.write(2, b"x" * 300_000)
+
+def stumble():
+    path = os.environ["TOTO_TEST_STUMBLES"]
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) == 1:
+        raise TransientError("a store that does not answer")
+
+
+def open_with_faults(file, *args, **kwargs):
+    name = os.path.basename(str(file)).split(".")[0]
+    if name in faults:
+        open(os.path.join(os.path.dirname(__file__), "begun"), "w").close()
+        faults[name]()
+    return open_really(file, *args, **kwargs)
+
+
+faults = {name: value for name, value in globals().items() if callable(value) and name != "open_with_faults"}
+av.open = open_with_faults
+from toto.tokenize.transient import TransientError
+"""
+
+
+def import_path(folder: Path) -> str:
+    """Puts the faults into a folder; the PYTHONPATH with which they strike whoever opens a file named as a fault."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(FAULTS)
+    inherited = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    return os.pathsep.join([str(folder), *inherited, str(Path(toto.__file__).parents[1])])
+
+
+@contextlib.contextmanager
+def memory_group(limit: int) -> Iterator[Path]:
+    """A memory cgroup of this test's own; skips where none can be made."""
+    group = CGROUPS / f"toto-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(limit))
+    except OSError as error:
+        pytest.skip(f"no writable memory cgroup ({error}); the RLIMIT_AS and the SIGKILL test stand in for it")
+    try:
+        yield group
+    finally:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+                break
+            time.sleep(0.05)

@@ -1,0 +1,125 @@
+"""A `toto-tokenize run` under a Ray of its own that tests can look into, signal and kill. Linux only: it reads /proc.
+
+Every process that stems from a run inherits its mark in the environment, so that none is overlooked and no stranger's
+is ever touched.
+"""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from clips import command, environment, run_arguments
+
+from toto.shards.commit import committed_units
+from toto.shards.store import open_store
+from toto.tokenize.plan import read_plans
+
+MARK = "TOTO_TEST_MARK"
+VICTIMS = ("worker", "driver", "everything")
+PATIENCE_S = 120
+# Ray's own agents try for a minute to report the end to a head that is dead, then leave.
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+
+def new_mark() -> str:
+    """A value of MARK that no other process has."""
+    return uuid.uuid4().hex
+
+
+def processes(mark: str) -> dict[int, str]:
+    """pid -> command line of all that live and bear a mark."""
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    return {pid: _read(pid, "cmdline") for pid in pids if mark in _read(pid, "environ")}
+
+
+def actors(mark: str, name: str) -> list[int]:
+    """pids of the actors of this class that bear a mark."""
+    return sorted(pid for pid, words in processes(mark).items() if words.startswith(f"ray::{name}"))
+
+
+class Run:
+    """A started run of `folder` on these videos."""
+
+    def __init__(self, videos: Path, out: Path, *arguments: str, **extra: str) -> None:
+        self._out = out
+        self.mark = new_mark()
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (goes with this object)
+        self.process = subprocess.Popen(
+            command("tokenize", "run", *run_arguments(videos, out), *arguments),
+            env=environment(**{MARK: self.mark}, **extra),
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            process_group=0,
+        )
+
+    def committed(self) -> int:
+        """How many units are committed now."""
+        return len(committed_units(open_store(self._out)))
+
+    def left(self) -> int:
+        """How many planned units are not committed now."""
+        return len(read_plans(open_store(self._out)).units) - self.committed()
+
+    def wait_for_commits(self, at_least: int) -> None:
+        """Returns when so many units are committed; RuntimeError when the run ends before, or makes no headway."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.committed() < at_least:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the run made {self.committed()} of {at_least} commits: {self.stderr()}")
+            time.sleep(0.003)
+
+    def kill(self, victim: str, choose: Callable[[list[int]], int] = min) -> bool:
+        """kill -9 of one of VICTIMS; False when it was gone already. Of a driver, its workers are gone then, too."""
+        if victim == "worker":
+            found = actors(self.mark, "UnitActor")
+            return bool(found) and _killed(choose(found))
+        killed = self.process.poll() is None and _killed(self.process.pid)
+        while victim == "everything" and (found := list(processes(self.mark))):
+            for pid in found:  # and again, for what was started meanwhile
+                _killed(pid)
+        self.process.wait()
+        self.wait_until_gone(but=AGENTS)
+        return killed
+
+    def wait_until_gone(self, but: tuple[str, ...] = ()) -> None:
+        """Returns when no process of this run is left; RuntimeError names those that stay."""
+        deadline = time.monotonic() + PATIENCE_S
+        while found := [words for words in processes(self.mark).values() if not words.startswith(but or "\0")]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"processes stay behind: {found}")
+            time.sleep(0.05)
+
+    def end(self) -> int:
+        """Waits for the end; the exit code. RuntimeError when it does not come; the run is killed then."""
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.kill("everything")
+            raise RuntimeError(f"the run does not end: {self.stderr()}") from None
+
+    def stderr(self) -> str:
+        """What it wrote to stderr so far."""
+        self._said.seek(0)
+        return self._said.read()
+
+
+def _killed(pid: int) -> bool:
+    """Kills a process with -9; False when there is none."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _read(pid: int, name: str) -> str:
+    """A file of /proc/<pid>, NULs as blanks; empty for a process that is gone, ended or not ours."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""

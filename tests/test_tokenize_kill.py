@@ -1,0 +1,64 @@
+"""kill -9 of a worker, of the driver, of the driver with all of its Ray: the same dataset as without any kill.
+
+Three kills here; `make drill` does twenty at random moments.
+"""
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clips import PIXELS
+from drill import ON_RAY, UNITS, Content, content, make_world, strike, undisturbed
+from ray_run import Run
+
+from toto import Dataset
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a run's processes through /proc"),
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def expected(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Content:
+    return undisturbed(world, tmp_path_factory.mktemp("undisturbed") / "set")
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[list[Run]]:
+    """Takes the runs of this file; at its end, no process of any is left."""
+    taken: list[Run] = []
+    yield taken
+    for run in taken:
+        run.wait_until_gone()
+
+
+@pytest.mark.parametrize("victim", ["driver", "everything", "worker"])
+def test_killed_in_the_middle_and_run_again(
+    victim: str, world: Path, expected: Content, runs: list[Run], tmp_path: Path
+) -> None:
+    done = strike(world, tmp_path / "set", victim, random.Random(victim))
+    runs += done.runs
+    assert done.counts, f"struck when {done.committed} units were committed and {done.left} left"
+    assert done.content == expected
+
+
+def test_ctrl_c_at_a_terminal_reaches_all_of_ray_and_seals_what_is_done(
+    world: Path, expected: Content, runs: list[Run], tmp_path: Path
+) -> None:
+    run = Run(world, tmp_path / "set", *PIXELS, *ON_RAY, TMPDIR=str(tmp_path))  # too long a path for Ray's sockets
+    runs.append(run)
+    run.wait_for_commits(1)
+    os.killpg(run.process.pid, signal.SIGINT)  # as the terminal does: to the whole foreground group
+    assert run.end() == 130, run.stderr()
+    assert 0 < Dataset(tmp_path / "set").info["units"]["committed"] == run.committed() < UNITS
+    assert content(tmp_path / "set").rows < expected.rows
