@@ -8,10 +8,11 @@ import click
 
 from toto import __version__, command
 from toto.errors import UsageError
+from toto.plain import plain
 from toto.shards.clips import Painter, Pick, choose
 from toto.shards.dataset import Dataset
 from toto.shards.originals import Originals, under
-from toto.shards.pictures import has_pillow, plain
+from toto.shards.pictures import has_pillow
 from toto.shards.store import open_store
 from toto.shards.verify import Report
 from toto.shards.verify import verify as verify_dataset
@@ -42,7 +43,7 @@ def info(uris: tuple[str, ...], as_json: bool) -> None:
     """
     infos = [summary(Dataset(uri).info) for uri in uris]
     for uri, value in zip(uris, infos, strict=True):
-        click.echo(info_text(uri, value))
+        command.say(info_text(uri, value))
     if as_json:
         command.print_json(infos[0] if len(infos) == 1 else infos)
 
@@ -58,7 +59,7 @@ def verify(uri: str, deep: bool, as_json: bool) -> int:
     Example: toto-shards verify --deep data/demo/dct-512-64
     """
     report = verify_dataset(open_store(uri), deep, _progress if sys.stderr.isatty() else lambda done, total: None)
-    click.echo(report_text(uri, report, deep))
+    command.say(report_text(uri, report, deep))
     if as_json:
         command.print_json({**vars(report), "ok": report.ok})
     return 0 if report.ok else 1
@@ -114,12 +115,12 @@ def view(
     originals = Originals(under(root) if root else None)
     picks = choose(dataset, rows, windows, source, frames or 16, stride or 1)
     for pick in picks:
-        click.echo(plain(pick.caption))
+        command.say(plain(pick.caption))
     if as_json and not has_pillow():
         command.print_json(shown(dataset, picks, None))
     written, remarks = write_view(View(dataset, Painter(dataset, originals), picks), out)
     for remark in [*remarks, *([originals.note] if originals.note else [])]:
-        click.echo(plain(remark))
+        command.say(plain(remark))
     click.echo(written)
     if as_json:
         command.print_json(shown(dataset, picks, written))
@@ -180,7 +181,8 @@ def report_text(uri: str, report: Report, deep: bool) -> str:
         lines.append(f"… and {len(report.problems) - 50} more")
     if report.leftovers:
         lines.append(f"{len(report.leftovers)} leftovers of unfinished runs, harmless (toto-tokenize status --clean)")
-    verdict = "whole" if report.ok else f"{len(report.problems)} problems"
+    problems = len(report.problems)
+    verdict = "whole" if report.ok else f"{problems} problem{'s' if problems > 1 else ''}"
     how = "every byte was read" if deep else "names, sizes and small files; --deep reads every byte"
     return "\n".join([*lines, f"{uri}: {verdict} ({checked}; {how})"])
 

@@ -63,9 +63,11 @@ def parse_commit(data: bytes, name: str) -> Commit:
         commit = Commit(**{**value, "sources": FileRef(**value["sources"]), "shard": shard})
         if claimed != json_sha256(value) or commit.to_json() != data:
             raise ValueError("its own hash does not match")
+        if name != f"{COMMITS}/{commit.unit}.json":
+            raise ValueError(f"it is the commit of unit {commit.unit}")
         return commit
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{name}: not a readable commit ({error}); it was damaged after it was written") from None
+        raise UserError(f"{name}: not a readable commit ({error}); it was changed after it was written") from None
 
 
 def committed_units(store: Store) -> set[str]:

@@ -46,6 +46,7 @@ class Dataset:
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._batches: OrderedDict[tuple[int, int], list[RowRecord]] = OrderedDict()
         self._lengths: dict[int, np.ndarray] = {}
+        self._ends: dict[tuple[int, int], np.ndarray] = {}  # (frames, stride) -> windows up to each shard
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dataset, self._arguments
@@ -167,10 +168,7 @@ class Dataset:
 
     def _open(self, shard: int) -> ShardReader:
         name = self._paths[shard]
-        try:
-            reader = ShardReader(self.store.local_path(name), f"{self.store.uri}/{name}")
-        except FileNotFoundError:
-            raise DamagedShard(f"{self.store.uri}/{name}", "the shard is missing") from None
+        reader = ShardReader(self.store.local_path(name), f"{self.store.uri}/{name}")
         self._check_facts(reader, shard)
         return reader
 
@@ -200,17 +198,27 @@ class Dataset:
 
     def _shards_of(self, source: str) -> list[int]:
         """Shards whose unit tried this source; the per-source results are small beside the shards."""
-        units = self._manifest.to_pylist()
-        return [shard for shard, unit in enumerate(units) if source in self._results(unit)["key"].to_pylist()]
+        return self._shards_by_source.get(source, [])
+
+    @cached_property
+    def _shards_by_source(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for shard, unit in enumerate(self._manifest.to_pylist()):
+            for key in self._results(unit)["key"].to_pylist():
+                found.setdefault(key, []).append(shard)
+        return found
 
     def _window_ends(self, frames: int, stride: int) -> np.ndarray:
         if frames < 1 or stride < 1:
             raise ValueError(f"windows of {frames} frames with stride {stride}: both must be at least 1")
+        if (frames, stride) in self._ends:
+            return self._ends[frames, stride]
         counts = [
             sum(n * int(windows_in(np.array([length]), frames, stride)[0]) for length, n in lengths)
             for lengths in self._manifest["runs_by_length"].to_pylist()
         ]
-        return np.cumsum(counts, dtype=np.int64)
+        self._ends[frames, stride] = np.cumsum(counts, dtype=np.int64)
+        return self._ends[frames, stride]
 
     def _row_lengths(self, shard: int) -> np.ndarray:
         """Frames of each row of a shard, 0 for images: from the per-source results, no shard is opened."""

@@ -8,8 +8,8 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 
+from toto.plain import plain
 from toto.shards.page_style import STYLE
-from toto.shards.pictures import plain
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 SHORT = 20  # characters of a cell that is never broken into lines

@@ -5,7 +5,6 @@ source frames smoothly. Pillow comes with toto-video[view]; without it every fun
 """
 
 import io
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from toto.errors import UserError
+from toto.plain import plain
 
 NO_PILLOW = "pictures need pillow: pip install 'toto-video[view]'"
 GAP, MARGIN, LINE_HEIGHT, LABEL_WIDTH, FONT_SIZE = 4, 16, 20, 66, 13  # pixels
@@ -88,11 +88,6 @@ def gif_bytes(frames: Sequence[np.ndarray], fps: float) -> bytes:
     duration_ms = max(20, round(100 / fps) * 10)  # GIF counts in hundredths; browsers slow down below 20 ms
     indexed[0].save(sink, "GIF", save_all=True, append_images=indexed[1:], duration=duration_ms, loop=0, optimize=False)
     return sink.getvalue()
-
-
-def plain(text: str) -> str:
-    """Text from strangers on one line: control and direction-changing characters become U+FFFD."""
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
 
 
 def _pil(name: str) -> Any:

@@ -23,10 +23,9 @@ class ShardReader:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        try:
-            self._map = pa.memory_map(str(path))
-        except FileNotFoundError:
-            raise DamagedShard(name, "the shard is missing") from None
+        if not path.is_file():
+            raise DamagedShard(name, "the shard is missing, or not a regular file")
+        self._map = pa.memory_map(str(path))
         try:
             self._reader = pa.ipc.open_file(self._map, options=pa.ipc.IpcReadOptions(use_threads=False))
             self.metadata: dict[str, Any] = shard_metadata(self._reader.schema)

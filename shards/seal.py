@@ -45,15 +45,23 @@ class DatasetSpec:
     settings: dict[str, Any]
     annotations: dict[str, Annotation]
     plans: list[FileRef]
-    planned_units: int
+    units: frozenset[str]  # every planned one
     planned_sources: int
 
 
-def seal(store: Store, spec: DatasetSpec, reached: Callable[[str], None] = lambda point: None) -> Snapshot:
-    """Publishes all that is committed now; returns the snapshot. `reached` is told each step by name."""
+def seal(
+    store: Store, read_spec: Callable[[], DatasetSpec], reached: Callable[[str], None] = lambda point: None
+) -> Snapshot:
+    """Publishes all that is committed now; returns the snapshot. `reached` is told each step by name.
+
+    `read_spec` is called under the lock and after the commits were listed: another process may have planned since
+    this one began, and whatever is committed was planned before.
+    """
     with store.lock("seal"):
         previous = _previous(store)
         commits = read_commits(store)
+        spec = read_spec()
+        _refuse_strangers(store, spec, commits)
         results = read_results(store, commits)
         manifest = manifest_table(commits, results)
         final = final_results(results)
@@ -83,6 +91,14 @@ def read_results(store: Store, commits: list[Commit]) -> list[pa.Table]:
 
 def _previous(store: Store) -> Snapshot | None:
     return read_snapshot(store) if store.exists(DATASET) else None
+
+
+def _refuse_strangers(store: Store, spec: DatasetSpec, commits: list[Commit]) -> None:
+    strangers = [commit.unit for commit in commits if commit.unit not in spec.units]
+    if strangers:
+        raise UserError(
+            f"{store.uri}/commits/{strangers[0]}.json is of a unit that no plan holds; take it away, nothing was sealed"
+        )
 
 
 def _refuse_loss(store: Store, previous: Snapshot, commits: list[Commit]) -> None:
@@ -136,7 +152,7 @@ def _value(spec: DatasetSpec, commits: list[Commit], manifest: pa.Table, final: 
             split: totals(manifest.filter(pc.equal(manifest["split"], split)))
             for split in sorted(set(manifest["split"].to_pylist()))
         },
-        "units": {"committed": len(commits), "planned": spec.planned_units},
+        "units": {"committed": len(commits), "planned": len(spec.units)},
         "planned_sources": spec.planned_sources,
         "quarantine": dict(sorted(Counter(r for r in final["reason"].to_pylist() if r).items())),
         "made_by": _made_by(commits),

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -34,33 +34,33 @@ class LocalStore:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; FileNotFoundError when it is not there."""
-        return (self.root / name).read_bytes()
+        return self._path(name).read_bytes()
 
     def local_path(self, name: str) -> Path:
         """A path that can be mapped into memory."""
-        return self.root / name
+        return self._path(name)
 
     def exists(self, name: str) -> bool:
         """Whether a file of this name is there."""
-        return (self.root / name).is_file()
+        return self._path(name).is_file()
 
     def size(self, name: str) -> int:
         """Bytes; FileNotFoundError when it is not there."""
-        return (self.root / name).stat().st_size
+        return self._path(name).stat().st_size
 
     def sha256(self, name: str) -> str:
         """Hex sha256 of the bytes that are there now."""
-        with open(self.root / name, "rb") as file:
+        with open(self._path(name), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def age_s(self, name: str) -> float:
         """Seconds since it was last written."""
-        return time.time() - (self.root / name).stat().st_mtime
+        return time.time() - self._path(name).stat().st_mtime
 
     def list(self, folder: str) -> list[str]:
         """Names of the files directly in a folder (`folder/name`), sorted; none when it is not there."""
         try:
-            with os.scandir(self.root / folder) as entries:
+            with os.scandir(self._path(folder)) as entries:
                 return sorted(f"{folder}/{entry.name}" for entry in entries if entry.is_file())
         except FileNotFoundError:
             return []
@@ -73,7 +73,7 @@ class LocalStore:
 
     def publish(self, finished: Path, name: str) -> None:
         """Moves a finished scratch file to its name, durably; replaces what is there."""
-        target = self.root / name
+        target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         _fsync(finished)
         os.replace(finished, target)
@@ -86,7 +86,7 @@ class LocalStore:
 
     def create(self, name: str, data: bytes) -> bool:
         """Writes a whole file only if the name is free; False when somebody else was first."""
-        target = self.root / name
+        target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         with _finished_file(self, data) as path:
             _fsync(path)
@@ -108,7 +108,10 @@ class LocalStore:
 
     def remove(self, name: str) -> None:
         """Removes a file; nothing happens when it is not there."""
-        (self.root / name).unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self.root / inside(name)
 
 
 class RemoteStore:
@@ -196,10 +199,18 @@ class RemoteStore:
             self.fs.rm_file(self._path(name))
 
     def _path(self, name: str) -> str:
-        return f"{self._prefix}/{name}"
+        return f"{self._prefix}/{inside(name)}"
 
 
 Store = LocalStore | RemoteStore
+
+
+def inside(name: str) -> str:
+    """The name, when it stays inside the dataset; a damaged or hostile file may name others: UserError."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+        raise UserError(f"{name!r} is no name of a file in a dataset; a file of this dataset was changed")
+    return name
 
 
 def open_store(uri: str | Path) -> Store:

@@ -86,11 +86,10 @@ def _check_small_files(store: Store, value: dict[str, Any], report: Report) -> t
 
 def _check_file(store: Store, ref: FileRef, deep: bool, report: Report) -> bool:
     report.files += 1
-    try:
-        size = store.size(ref.path)
-    except (FileNotFoundError, NotADirectoryError):
-        report.problems.append(f"{ref.path}: missing")
+    if not store.exists(ref.path):
+        report.problems.append(f"{ref.path}: missing, or not a regular file")
         return False
+    size = store.size(ref.path)
     report.bytes += size
     if size != ref.bytes:
         report.problems.append(f"{ref.path}: {size:,} bytes instead of {ref.bytes:,}")
@@ -134,7 +133,8 @@ def _check_unit(
     _check_file(store, FileRef(unit["sources_path"], unit["sources_bytes"], unit["sources_sha256"]), deep, report)
     if unit["path"] is None:
         return []
-    _check_file(store, FileRef(unit["path"], unit["bytes"], unit["sha256"]), deep, report)
+    if not _check_file(store, FileRef(unit["path"], unit["bytes"], unit["sha256"]), deep, report):
+        return []
     try:
         with ShardReader(store.local_path(unit["path"]), unit["path"]) as reader:
             if reader.metadata["tokenizer"]["id"] != value["tokenizer"]["id"]:

@@ -25,7 +25,7 @@ from toto.command import print_json
 from toto.shards.store import open_store
 from toto.shards.verify import verify
 
-UNITS = 24
+UNITS = 20
 LATE_S = 0.2  # a kill comes up to so long after the commit that it waited for; a unit takes about as long
 TRIES = 5  # strikes for one that counts
 ON_RAY = ("--workers", "2")
@@ -42,18 +42,18 @@ class Content:
 
 @dataclass(frozen=True)
 class Strike:
-    """A kill that was survived: whether it struck, how many units were committed and left then, and what came out."""
+    """A kill that was survived: whether it struck, how many units were committed then, and what came out."""
 
     struck: bool
     committed: int
-    left: int
+    planned: int
     content: Content
     runs: tuple[Run, Run]  # the killed one and the one after it; no process of either may stay
 
     @property
     def counts(self) -> bool:
         """Whether it struck in the middle."""
-        return self.struck and self.committed > 0 and self.left > 0
+        return self.struck and 0 < self.committed < self.planned
 
 
 def make_world(folder: Path) -> Path:
@@ -83,18 +83,18 @@ def undisturbed(videos: Path, out: Path) -> Content:
 def strike(videos: Path, out: Path, victim: str, rng: random.Random, then: tuple[str, ...] = ON_RAY) -> Strike:
     """One kill -9 at a random moment, and a run to the end (`then`: its engine); RuntimeError when there is none."""
     run = Run(videos, out, *PIXELS, *ON_RAY)
-    run.wait_for_commits(rng.randint(1, UNITS - 4))
+    run.wait_for_commits(rng.randint(1, UNITS - 8))
     time.sleep(rng.uniform(0, LATE_S))
-    committed, left = run.committed(), run.left()
+    committed = run.committed()
     struck = run.kill(victim, rng.choice)
     if victim != "worker":  # workers that outlived their driver for a moment may have committed
-        committed, left = run.committed(), run.left()
+        committed = run.committed()
     elif run.end():
         raise RuntimeError(f"the run did not outlive a worker: {run.stderr()}")
     again = Run(videos, out, *PIXELS, *then)
     if again.end():
         raise RuntimeError(f"the run after the kill failed: {again.stderr()}")
-    return Strike(struck, committed, left, content(out), (run, again))
+    return Strike(struck, committed, run.planned(), content(out), (run, again))
 
 
 class Drill:
@@ -108,16 +108,22 @@ class Drill:
         self._runs: list[Run] = []
         self.counts: Counter[str] = Counter()
 
-    def kill(self) -> None:
+    def victims(self, kills: int) -> list[str]:
+        """Each about as often, in random order."""
+        chosen = [VICTIMS[i % len(VICTIMS)] for i in range(kills)]
+        self._rng.shuffle(chosen)
+        return chosen
+
+    def kill(self, victim: str) -> None:
         """Strikes until it counts, at most TRIES times; prints one line a strike."""
-        victim = self._rng.choice(VICTIMS)
         for _ in range(TRIES):
             started = time.monotonic()
             verdict, said = self._strike(victim)
             print(f"kill -9 of {victim:10} · {said} · {time.monotonic() - started:.0f} s", flush=True)
+            self.counts[verdict] += 1
             if verdict != "missed":
                 break
-        self.counts.update([victim, verdict])
+        self.counts[victim] += 1
 
     def _strike(self, victim: str) -> tuple[str, str]:
         """The verdict (same, different, failed, missed), and a line about it."""
@@ -131,7 +137,7 @@ class Drill:
         shutil.rmtree(out.parent)
         same = "same" if done.content == self._expected else "different"
         verdict = same if done.counts else "missed"
-        where = f"{done.committed:2d} of {done.committed + done.left} units committed"
+        where = f"{done.committed:2d} of {done.planned} units committed"
         return verdict, f"{where}, finished {'on' if then == ON_RAY else 'without'} Ray · {verdict}"
 
     def check_processes(self) -> None:
@@ -153,14 +159,14 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="toto-drill-") as folder:
         drill = Drill(Path(folder), given.seed)
-        for _ in range(given.kills):
-            drill.kill()
+        for victim in drill.victims(given.kills):
+            drill.kill(victim)
         drill.check_processes()
     counts = drill.counts
     print(
         f"{given.kills} kills ({', '.join(f'{counts[victim]} of {victim}' for victim in VICTIMS)}): "
         f"{counts['same']} same datasets, {counts['different']} different, {counts['failed']} failed, "
-        f"{counts['missed']} missed; {counts['haunting']} runs left processes behind"
+        f"{counts['missed']} more struck too late to count; {counts['haunting']} runs left processes behind"
     )
     if given.json:
         print_json({name: counts[name] for name in (*VICTIMS, "same", "different", "failed", "missed", "haunting")})

@@ -62,9 +62,9 @@ class Run:
         """How many units are committed now."""
         return len(committed_units(open_store(self._out)))
 
-    def left(self) -> int:
-        """How many planned units are not committed now."""
-        return len(read_plans(open_store(self._out)).units) - self.committed()
+    def planned(self) -> int:
+        """How many units there are."""
+        return len(read_plans(open_store(self._out)).units)
 
     def wait_for_commits(self, at_least: int) -> None:
         """Returns when so many units are committed; RuntimeError when the run ends before, or makes no headway."""

@@ -122,7 +122,7 @@ def test_window_counts_need_no_shard(frames: int, stride: int) -> None:
     by_hand = sum(len(range(0, n - span + 1, frames * stride)) for n in lengths)
     record = Dataset.__new__(Dataset)
     table = pa.table({"runs_by_length": pa.array([[(n, 1) for n in lengths]], pa.map_(pa.uint32(), pa.uint64()))})
-    record._manifest = table
+    record._manifest, record._ends = table, {}
     assert record.windows(frames, stride) == by_hand
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageSequence
 from toto import Dataset
 from toto.errors import UserError
 from toto.media import frames as source_frames
+from toto.plain import plain
 from toto.shards import page, pictures
 from toto.shards.cli import cli
 from toto.shards.clips import Painter, choose
@@ -170,7 +171,7 @@ def test_source_out_of_reach_is_said_in_one_line(dataset: Dataset, tmp_path: Pat
     clips = [painter.clip(pick) for pick in choose(dataset, (), (), None, 16, 1)]
     assert [clip.beside for clip in clips] == [None] * len(dataset)
     assert originals.note is not None and originals.note.startswith("source frames of 3 not shown: ")
-    assert "\n" not in pictures.plain(originals.note)
+    assert "\n" not in plain(originals.note)
     assert Originals(None).note == NO_ROOT
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from clips import PIXELS, one_line, rows_of, run_arguments, tokenize, write_clips, write_video
 from drill import content
 
@@ -22,9 +23,10 @@ def tree(out: Path) -> dict[str, bytes]:
 
 
 def run(videos: Path, out: Path, *arguments: str) -> dict[str, object]:
-    """`toto-tokenize run`; what it says in JSON."""
-    done = tokenize(videos, out, *PIXELS, "--json", *arguments)
-    assert done.returncode == 0, done.stderr
+    """`toto-tokenize run` in this process; what it says in JSON."""
+    words = ["run", *run_arguments(videos, out), *PIXELS, "--ray-address", "local", "--json", *arguments]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -126,7 +128,7 @@ def test_without_a_sealed_units_commit_nothing_is_sealed(clips: Path, tmp_path: 
         "folder", "none", str(out), (f"datasets.folder.root={clips}", "datasets.folder.keep_pixels=16"), ()
     )
     with pytest.raises(UserError, match="1 sealed units have lost their commit"):
-        seal(store, read_plans(store).spec(target.job))
+        seal(store, lambda: read_plans(store).spec(target.job))
     assert tree(out) == before
 
 

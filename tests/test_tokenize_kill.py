@@ -48,7 +48,7 @@ def test_killed_in_the_middle_and_run_again(
 ) -> None:
     done = strike(world, tmp_path / "set", victim, random.Random(victim))
     runs += done.runs
-    assert done.counts, f"struck when {done.committed} units were committed and {done.left} left"
+    assert done.counts, f"struck when {done.committed} of {done.planned} units were committed"
     assert done.content == expected
 
 

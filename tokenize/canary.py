@@ -40,7 +40,7 @@ def check(store: Store, tokenizer: Tokenizer, resolution: int) -> dict[str, Any]
     mine = {"codes": codes.reshape(-1).tolist()}
     created = store.create(NAME, json.dumps(mine).encode())
     reached("after_canary")
-    first = codes.reshape(-1) if created else np.asarray(json.loads(store.read(NAME))["codes"])
+    first = codes.reshape(-1) if created else _first(store)
     differs = float(np.mean(first != codes.reshape(-1))) if first.size == codes.size else 1.0
     if differs > REFUSED_ABOVE:
         raise UserError(
@@ -51,3 +51,13 @@ def check(store: Store, tokenizer: Tokenizer, resolution: int) -> dict[str, Any]
         "ids": hashlib.sha256(np.ascontiguousarray(codes, "<i4").tobytes()).hexdigest()[:16],
         "differs": differs,
     }
+
+
+def _first(store: Store) -> np.ndarray:
+    """int64 codes of the dataset's first actor; UserError when the file is damaged."""
+    try:
+        return np.asarray(json.loads(store.read(NAME))["codes"], np.int64)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{store.uri}/{NAME} is damaged; remove it, and the next worker writes it anew"
+        ) from None

@@ -131,7 +131,7 @@ def plan(limit: int | None, price: float, as_json: bool, **names: Any) -> None:
     target = resolve(**names)
     listing = list_sources(target.config)
     planned = cost(target.job, listing.sources[:limit], price)
-    click.echo(plan_text(target, planned, listing.ignored))
+    command.say(plan_text(target, planned, listing.ignored))
     if as_json:
         command.print_json({**planned.value(), "out": target.job.out, "ignored": listing.ignored})
 
@@ -175,10 +175,10 @@ def status(cleaning: bool, as_json: bool, **names: Any) -> None:
     target = resolve(**names)
     store = open_store(target.job.out)
     found = read_status(store)
-    click.echo(status_text(target.job.out, found))
+    command.say(status_text(target.job.out, found))
     if cleaning:
         removed = clean(store)
-        click.echo(f"removed {len(removed)} leftovers")
+        command.say(f"removed {len(removed)} leftovers")
     if as_json:
         command.print_json(found.value())
 
@@ -248,20 +248,20 @@ def finish(result: Result, target: Target, as_json: bool) -> int:
     value = result.snapshot.value
     totals, units = value["totals"], value["units"]
     if not result.units_done:
-        click.echo("nothing to do: every planned unit was done before")
-    click.echo(
+        command.say("nothing to do: every planned unit was done before")
+    command.say(
         f"{target.job.out}: {totals['rows']:,} rows, {totals['frames']:,} frames, {totals['tokens']:,} ids, "
         f"{totals['bytes'] / 1e6:,.2f} MB; {units['committed']} of {units['planned']} units\n"
         f"dataset id {value['dataset_id']}"
     )
     if result.changed:
-        click.echo(
+        command.say(
             f"{len(result.changed)} sources were changed after they had been planned (first: {result.changed[0]}); "
             "what is done of them stays as it is"
         )
     if totals["quarantined"]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in value["quarantine"].items())
-        click.echo(f"{totals['quarantined']} sources in quarantine: {reasons}")
+        command.say(f"{totals['quarantined']} sources in quarantine: {reasons}")
     if as_json:
         command.print_json(result.summary())
     if result.failure:

@@ -1,7 +1,7 @@
 """How much work sources are, before they are decoded: kept frames of each, from container headers.
 
 Up to 256 sources are probed; of a longer list a keyed sample, whose frames per byte stand for the rest. The same
-files always give the same estimate, so they are cut into the same units.
+files give the same estimate, so they are cut into the same units.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from toto.tokenize.sampling import DEFAULT_RATE
 from toto.tokenize.sources.base import Source
 
 SAMPLE = 256
-PROBE_TIMEOUT_S = 10.0
+PROBE_TIMEOUT_S, PROBE_MEMORY_MB = 30.0, 4096  # the same for every job: what is planned must not hang on them
 FALLBACK_BYTES_PER_FRAME = 4000  # about 1 Mb/s at 30 frames/s, where no header of the sample can be read
 
 
@@ -43,7 +43,7 @@ class Estimator:
 
     def _probe(self, sources: list[Source]) -> dict[str, Probe]:
         """Headers, read where strangers' files are read: in a decoder's child, which may hang or crash."""
-        with Decoder(min(self.job.timeout_s, PROBE_TIMEOUT_S), self.job.memory_mb) as decoder:
+        with Decoder(PROBE_TIMEOUT_S, PROBE_MEMORY_MB) as decoder:
             found = {source.key: decoder.probe(source.uri, source.kind) for source in sources}
         return {key: probe for key, probe in found.items() if probe is not None}
 

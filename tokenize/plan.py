@@ -69,7 +69,7 @@ class Plans:
             self.settings or job.settings,
             self.annotations,
             self.files,
-            len(self.units),
+            frozenset(self.units),
             len(self.keys),
         )
 
@@ -129,15 +129,12 @@ def extend_plans(store: Store, job: Job, listing: Listing, estimate: Estimate, l
             return read_plans(store)
 
 
-def plan_retry(store: Store, job: Job, sources: list[PlannedSource], attempt: int) -> Plans:
-    """Plans new units of sources that gave no row."""
-    plans = read_plans(store)
+def plan_retry(store: Store, job: Job, plans: Plans, sources: list[PlannedSource], attempt: int) -> bool:
+    """Plans new units of sources that gave no row; False when another process planned since `plans` were read."""
     refuse_other_settings(plans, job, store.uri)
     units = list(cut_units(sources, job.cells * _views(job), _identity(job), attempt))
     tables = {name: read_annotation(store, annotation) for name, annotation in plans.annotations.items()}
-    if not _create(store, job, plans, units, tables):
-        raise UserError(f"{store.uri}: another process planned at the same time; run the same command again")
-    return read_plans(store)
+    return _create(store, job, plans, units, tables)
 
 
 def _identity(job: Job) -> dict[str, Any]:

@@ -21,13 +21,15 @@ def retry(config: DatasetConfig, job: Job, options: Options, reason: str | None)
     """Tries quarantined sources again (all, or those of one reason); raises UserError when there are none."""
     store = prepare(job)
     listing = list_sources(config)
-    bad = _quarantined(store, reason, read_plans(store))
-    if not bad.num_rows:
-        which = f" with reason {reason!r}" if reason else ""
-        raise UserError(f"{job.out} has no quarantined sources{which}; `toto-tokenize status` shows what it has")
-    attempt = max(bad["attempt"].to_pylist()) + 1
-    plans = plan_retry(store, job, _planned_again(store, job, listing, bad, options.limit), attempt)
-    return work(store, config, job, plans, listing, options)
+    while True:
+        plans = read_plans(store)
+        bad = _quarantined(store, reason, plans)
+        if not bad.num_rows:
+            which = f" with reason {reason!r}" if reason else ""
+            raise UserError(f"{job.out} has no quarantined sources{which}; `toto-tokenize status` shows what it has")
+        attempt = max(bad["attempt"].to_pylist()) + 1
+        if plan_retry(store, job, plans, _planned_again(job, plans, listing, bad, options.limit), attempt):
+            return work(store, config, job, read_plans(store), listing, options)
 
 
 def _quarantined(store: Store, reason: str | None, plans: Plans) -> pa.Table:
@@ -44,10 +46,10 @@ def _quarantined(store: Store, reason: str | None, plans: Plans) -> pa.Table:
     return results.filter(pa.array(wanted, pa.bool_()))
 
 
-def _planned_again(store: Store, job: Job, listing: Listing, bad: pa.Table, limit: int | None) -> list[PlannedSource]:
+def _planned_again(job: Job, plans: Plans, listing: Listing, bad: pa.Table, limit: int | None) -> list[PlannedSource]:
     """The sources as they are listed now (they may have been replaced), or as they were planned."""
     now = {source.key: source for source in listing.sources}
-    before = {source.key: source for unit in read_plans(store).units.values() for source in unit.sources}
+    before = {source.key: source for unit in plans.units.values() for source in unit.sources}
     keys = bad["key"].to_pylist()[:limit]
     listed = [now[key] for key in keys if key in now]
     frames = dict(zip((s.key for s in listed), Estimator(job).kept_frames(listed), strict=True))

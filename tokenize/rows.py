@@ -119,7 +119,7 @@ class RowBuilder:
             frame_step=0 if uneven or step is None else step,
             frame_index=index.astype(np.int32) if uneven else None,
             crop=row.crop,
-            **time_columns(times),
+            **time_columns(times, index),
         )
 
 
@@ -131,17 +131,23 @@ def frame_step(index: np.ndarray) -> int | None:
     return int(steps[0]) if (steps == steps[0]).all() else None
 
 
-def time_columns(pts_us: np.ndarray | None) -> dict[str, Any]:
-    """pts_us, dt_us, pts_list_us and flags of a row: an even grid, or every time where one is off it by over 1 ms."""
+def time_columns(pts_us: np.ndarray | None, index: np.ndarray) -> dict[str, Any]:
+    """pts_us, dt_us, pts_list_us and flags of a row: an even grid, or every time where one is off it by over 1 ms.
+
+    The rate is variable where times do not follow the decoded frame numbers `index`: neither uneven sampling nor a
+    whole-microsecond dt_us that drifts in a long row makes it so.
+    """
     if pts_us is None:
         return {"pts_us": None, "dt_us": None, "pts_list_us": None, "flags": 0}
     n = len(pts_us)
     dt = round((int(pts_us[-1]) - int(pts_us[0])) / (n - 1)) if n > 1 else 0
     grid = pts_us[0] + dt * np.arange(n, dtype=np.int64)
     even = bool((np.abs(pts_us - grid) <= GRID_TOLERANCE_US).all()) and abs(dt) < 1 << 31
-    columns: dict[str, Any] = {"pts_us": int(pts_us[0]), "dt_us": dt if even else None}
+    steady = pts_us[0] + (pts_us[-1] - pts_us[0]) * (index - index[0]) / max(1, index[-1] - index[0])
+    variable = bool((np.abs(pts_us - steady) > GRID_TOLERANCE_US).any())
     return {
-        **columns,
+        "pts_us": int(pts_us[0]),
+        "dt_us": dt if even else None,
         "pts_list_us": None if even else pts_us,
-        "flags": 0 if even else int(Flag.VARIABLE_RATE),
+        "flags": int(Flag.VARIABLE_RATE) if variable else 0,
     }

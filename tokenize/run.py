@@ -3,6 +3,7 @@
 listing -> plans -> (plans - commits) -> engine -> seal -> snapshot
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from toto.tokenize.crash import reached
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import Job
 from toto.tokenize.monitor import Monitor
-from toto.tokenize.plan import Plans, extend_plans
+from toto.tokenize.plan import Plans, extend_plans, read_plans
 from toto.tokenize.sources import list_sources
 from toto.tokenize.sources.base import Listing
 from toto.tokenize.units import Unit
@@ -80,15 +81,20 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
     """Does the planned units that no commit holds, then seals, also when it is interrupted."""
     committed = committed_units(store)
     todo = [unit for unit in plans.units.values() if unit.id not in committed]
-    spec = plans.spec(job)
     uris = source_uris(config, listing, todo)
+
+    def seal_now() -> Snapshot:
+        return seal(store, lambda: read_plans(store).spec(job), reached)
+
     try:
         if todo:
-            done = len(plans.units) - len(todo)
-            with Monitor(store, todo, done, lambda: seal(store, spec), options.quiet) as monitor:
+            with Monitor(store, todo, len(plans.units) - len(todo), seal_now, options.quiet) as monitor:
                 _execute(job, todo, uris, monitor, options)
-    finally:
-        snapshot = seal(store, spec, reached)
+    except BaseException:
+        with suppress(UserError, OSError):  # what stopped the work is the news
+            seal_now()
+        raise
+    snapshot = seal_now()
     return Result(snapshot, len(todo), changed_sources(plans, listing), judge(snapshot, config.max_bad_fraction))
 
 

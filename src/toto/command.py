@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from toto.errors import UserError
+from toto.plain import plain_lines
 
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space, then run the same command again: it goes on",
@@ -45,6 +46,11 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def say(text: str) -> None:
+    """Prints lines that may hold strangers' names: nothing in them can steer the terminal."""
+    click.echo(plain_lines(text))
+
+
 def run(group: click.Command) -> NoReturn:
     """Runs a command line to its exit code; never lets a traceback of a user's mistake through."""
     signal.signal(signal.SIGTERM, _raise_terminated)
@@ -68,16 +74,16 @@ def _exit_code(group: click.Command) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        advice = _DISK_ERRORS.get(error.errno or 0)
-        if advice is None:
+        if error.errno is None:
             raise
+        advice = _DISK_ERRORS.get(error.errno, error.strerror or "cannot be used")
         return _fail(f"{error.filename or error.strerror}: {advice}", 1)
 
 
 def _fail(message: str, code: int) -> int:
     if "--debug" in sys.argv:
         traceback.print_exc()
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {plain_lines(message)}", err=True)
     return code
 
 
