@@ -11,6 +11,11 @@ from toto.shards.store import Store
 
 DATASET = "dataset.json"
 MANIFEST = "manifest"
+FIELDS: dict[str, type] = {
+    **dict.fromkeys(("dataset_id", "name", "toto_version", "sealed_at"), str),
+    **dict.fromkeys(("tokenizer", "id_layout", "settings", "annotations", "totals", "splits", "units", "files"), dict),
+    **dict.fromkeys(("quarantine", "made_by"), dict),
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,9 @@ def parse_snapshot(data: bytes, where: str) -> Snapshot:
         raise UserError(f"{where}: format version {version}; this toto reads version {FORMAT_VERSION}")
     if claimed != json_sha256(value) or snapshot_bytes(value) != data:
         raise UserError(f"{where}: its own hash does not match; the file was changed after it was sealed")
+    wrong = [key for key, kind in FIELDS.items() if not isinstance(value.get(key), kind)]
+    if wrong:
+        raise UserError(f"{where}: not a dataset.json that toto wrote ({', '.join(wrong)} missing or of a wrong type)")
     return Snapshot(value)
 
 

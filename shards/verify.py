@@ -12,16 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from toto.errors import UserError
-from toto.shards import ids
 from toto.shards.commit import COMMITS, SHARDS, SOURCES, Commit, FileRef, committed_units, read_commits
-from toto.shards.hashing import ContentHasher, content_hash
+from toto.shards.hashing import content_hash
 from toto.shards.parquet import read_parquet
 from toto.shards.reader import ShardReader
-from toto.shards.schema import RowRecord, batch_to_rows, row_id
-from toto.shards.snapshot import dataset_id, read_snapshot
+from toto.shards.row_rules import ROW_ID_PAIR, read_rows, told_lengths
+from toto.shards.snapshot import MANIFEST, dataset_id, parse_snapshot, read_snapshot
 from toto.shards.store import Store
 
-ROW_ID_PAIR = np.dtype([("high", "<u8"), ("low", "<u8")])
+PLAN, ANNOTATIONS = "plan", "annotations"
 
 
 @dataclass
@@ -130,48 +129,29 @@ def _check_unit(
     store: Store, value: dict[str, Any], unit: dict[str, Any], deep: bool, report: Report
 ) -> list[np.ndarray]:
     """Checks the files of one unit; its row ids, when it was read whole."""
-    _check_file(store, FileRef(unit["sources_path"], unit["sources_bytes"], unit["sources_sha256"]), deep, report)
-    if unit["path"] is None:
-        return []
-    if not _check_file(store, FileRef(unit["path"], unit["bytes"], unit["sha256"]), deep, report):
+    sources = FileRef(unit["sources_path"], unit["sources_bytes"], unit["sources_sha256"])
+    told = _check_file(store, sources, deep, report)
+    if unit["path"] is None or not _check_file(
+        store, FileRef(unit["path"], unit["bytes"], unit["sha256"]), deep, report
+    ):
         return []
     try:
         with ShardReader(store.local_path(unit["path"]), unit["path"]) as reader:
             if reader.metadata["tokenizer"]["id"] != value["tokenizer"]["id"]:
                 report.problems.append(f"{unit['path']}: made with another tokenizer")
-            return _check_rows(reader, value, unit, report) if deep else []
+            if not deep:
+                return []
+            found = read_rows(reader, value["tokenizer"]["vocab_size"])
     except (UserError, OSError, KeyError) as error:
         report.problems.append(str(error).partition("; run ")[0])
         return []
-
-
-def _check_rows(reader: ShardReader, value: dict[str, Any], unit: dict[str, Any], report: Report) -> list[np.ndarray]:
-    hasher = ContentHasher(reader.schema)
-    highest = value["tokenizer"]["vocab_size"] + ids.CODE_OFFSET
-    row_ids = []
-    for i in range(reader.batches):
-        batch = reader.batch(i)
-        hasher.update(batch)
-        rows = batch_to_rows(batch)
-        report.rows += len(rows)
-        row_ids.append(np.frombuffer(b"".join(row.row_id for row in rows), ROW_ID_PAIR))
-        for row in rows:
-            report.problems += [f"{unit['path']}: {row.source} run {row.run}: {what}" for what in _faults(row, highest)]
-    if hasher.hexdigest() != unit["content_hash"]:
+    report.rows += len(found.lengths)
+    report.problems += [f"{unit['path']}: {fault}" for fault in found.faults]
+    if found.content_hash != unit["content_hash"]:
         report.problems.append(f"{unit['path']}: content hash differs from the manifest's")
-    return row_ids
-
-
-def _faults(row: RowRecord, highest: int) -> Iterator[str]:
-    if row.row_id != row_id(row.source, row.run, row.view):
-        yield "row_id does not follow from source, run and view"
-    tokens = row.tokens
-    if len(tokens) != 2 + row.n_frames * row.grid_h * row.grid_w:
-        yield f"{len(tokens)} ids for {row.n_frames} frames of {row.grid_h}×{row.grid_w}"
-    elif row.kind not in (ids.KIND_VIDEO, ids.KIND_IMAGE) or tokens[0] != row.kind or tokens[-1] != ids.END:
-        yield "start or end id is wrong"
-    elif len(tokens) > 2 and not (ids.CODE_OFFSET <= tokens[1:-1].min() and tokens[1:-1].max() < highest):
-        yield f"ids outside {ids.CODE_OFFSET}…{highest - 1}"
+    if told and found.lengths != told_lengths(read_parquet(store.read(sources.path))):
+        report.problems.append(f"{sources.path}: tells of other rows than the shard holds")
+    return found.row_ids
 
 
 def _check_uniqueness(row_ids: list[np.ndarray], report: Report) -> None:
@@ -183,10 +163,40 @@ def _check_uniqueness(row_ids: list[np.ndarray], report: Report) -> None:
 
 
 def _find_foreign(store: Store, small: set[str], report: Report) -> None:
-    """Files of units that were never committed: of a run that goes on, or was killed."""
-    known = small | {name for commit in _readable_commits(store) for name in _files_of(commit)}
-    for folder in (SHARDS, SOURCES):
-        report.leftovers += [name for name in store.list(folder) if name not in known]
+    """Files that no snapshot and no commit names: leftovers of a run that goes on or was killed, unless they stand
+    where a run would stumble over them."""
+    commits = {f"{COMMITS}/{commit.unit}.json": commit for commit in _readable_commits(store)}
+    known = small | set(commits) | {name for commit in commits.values() for name in _files_of(commit)}
+    known |= {f"{PLAN}/canary.json", *_older_snapshots(store, report)}
+    for folder in (SHARDS, SOURCES, ANNOTATIONS, PLAN, MANIFEST, COMMITS):
+        for name in store.list(folder):
+            if name in known or any(problem.startswith(name) for problem in report.problems):
+                continue
+            if folder == COMMITS or (name.endswith(".parquet") and not _readable_table(store, name)):
+                report.problems.append(f"{name}: foreign, or damaged; no run of toto would have left it")
+            else:
+                report.leftovers.append(name)
+
+
+def _older_snapshots(store: Store, report: Report) -> Iterator[str]:
+    """Names of every snapshot in manifest/ and of what it names; damage is reported."""
+    for name in (name for name in store.list(MANIFEST) if name.endswith(".json")):
+        try:
+            files = parse_snapshot(store.read(name), name).value["files"]
+        except UserError as error:
+            report.problems.append(str(error))
+            continue
+        yield name
+        _check_file(store, FileRef(**files["manifest"]), True, report)
+        yield from (ref["path"] for ref in [files["manifest"], *files["annotations"].values(), *files["plans"]])
+
+
+def _readable_table(store: Store, name: str) -> bool:
+    try:
+        read_parquet(store.read(name))
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def _readable_commits(store: Store) -> Iterator[Commit]:

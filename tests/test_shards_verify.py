@@ -1,6 +1,7 @@
 """Damage of any kind to any listed file is found, and the reader never hands out a damaged row."""
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -91,6 +92,49 @@ def test_missing_and_foreign_files(dataset: Path) -> None:
     assert any("missing" in problem for problem in verify(open_store(dataset)).problems)
     with pytest.raises(UserError, match="missing"):
         Dataset(dataset).row(0)
+
+
+@pytest.mark.parametrize(
+    "name", ["commits/foo.json", "plan/0099.parquet", "annotations/evil.parquet", "manifest/evil.json"]
+)
+def test_junk_that_a_run_would_stumble_over_is_a_problem(name: str, dataset: Path) -> None:
+    (dataset / name).write_bytes(b"junk")
+    assert any(problem.startswith(name) for problem in verify(open_store(dataset)).problems)
+
+
+def test_a_copied_commit_is_no_second_unit(dataset: Path) -> None:
+    (commit,) = (dataset / "commits").iterdir()
+    shutil.copy(commit, dataset / "commits" / f"{'0' * 16}.json")
+    assert any(f"{'0' * 16}.json" in problem for problem in verify(open_store(dataset)).problems)
+
+
+def test_a_pipe_in_place_of_a_shard_stops_nobody(dataset: Path) -> None:
+    (shard,) = (dataset / "shards").iterdir()
+    shard.unlink()
+    os.mkfifo(shard)
+    assert any("not a regular file" in problem for problem in verify(open_store(dataset), deep=True).problems)
+    with pytest.raises(UserError, match="not a regular file"):
+        Dataset(dataset).row(0)
+
+
+def test_names_that_lead_out_of_the_dataset_are_refused(dataset: Path) -> None:
+    value = json.loads((dataset / "dataset.json").read_text())
+    del value["sha256"]
+    value["files"]["manifest"]["path"] = "../secret.parquet"
+    (dataset / "dataset.json").write_bytes(snapshot_bytes(value))
+    with pytest.raises(UserError, match="no name of a file in a dataset"):
+        Dataset(dataset)
+    assert call("shards", "verify", dataset).returncode == 1
+
+
+def test_a_snapshot_without_its_fields_is_refused(dataset: Path) -> None:
+    value = json.loads((dataset / "dataset.json").read_text())
+    del value["sha256"], value["totals"]
+    value["files"] = []
+    (dataset / "dataset.json").write_bytes(snapshot_bytes(value))
+    for command in ("info", "verify", "view"):
+        done = call("shards", command, dataset)
+        assert done.returncode == 1 and "totals, files missing" in done.stdout + done.stderr, done.stderr
 
 
 def test_rows_of_another_tokenizer_are_found(dataset: Path) -> None:

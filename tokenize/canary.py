@@ -58,6 +58,4 @@ def _first(store: Store) -> np.ndarray:
     try:
         return np.asarray(json.loads(store.read(NAME))["codes"], np.int64)
     except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{store.uri}/{NAME} is damaged; remove it, and the next worker writes it anew"
-        ) from None
+        raise UserError(f"{store.uri}/{NAME} is damaged; remove it, and the next worker writes it anew") from None
