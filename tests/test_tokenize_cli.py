@@ -195,3 +195,17 @@ def test_a_store_that_cannot_be_reached_is_one_line(videos: Path, tmp_path: Path
         stage, *words = [word if word != "x" else "s3://toto-nowhere/set" for word in map(str, command)]
         done = call(stage, *words, *(["s3://toto-nowhere/set"] if stage == "shards" else []), **environment)
         assert "s3://toto-nowhere/set" in short_error(done, 1)
+
+
+def test_a_new_class_comes_after_the_known_ones(tmp_path: Path) -> None:
+    labels = ("--set", "datasets.folder.labels=folders")
+    for name in ("bee", "cat"):
+        write_image(tmp_path / "videos" / name / "1.png")
+    assert tokenize(tmp_path / "videos", tmp_path / "out", *labels).returncode == 0
+    write_image(tmp_path / "videos" / "ant" / "1.png")
+    write_image(tmp_path / "videos" / "cat" / "2.png")
+    assert tokenize(tmp_path / "videos", tmp_path / "out", *labels).returncode == 0
+    dataset = Dataset(tmp_path / "out")
+    expected = {"bee/1.png": 0, "cat/1.png": 1, "cat/2.png": 1, "ant/1.png": 2}
+    assert dataset.labels() == expected == {row.source: row.label for row in dataset.rows()}
+    assert {c["name"]: c["label"] for c in dataset.annotations("classes").to_pylist()} == {"bee": 0, "cat": 1, "ant": 2}

@@ -5,6 +5,7 @@ tokenized again. Tables with a `source` column hold the planned sources only.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -31,6 +32,32 @@ def planned_tables(
             parts.insert(0, _others(read_annotation(store, before[name]), table))
         tables[name] = pa.concat_tables(part.cast(table.schema) for part in parts)
     return tables
+
+
+def with_known_classes(store: Store, before: dict[str, Annotation], listing: Listing) -> Listing:
+    """The listing with the class numbers that the dataset has: a class that is new since comes after the known ones.
+
+    Readers number classes in the order of their names; a folder `ant` added beside `bee` must not turn bees into ants.
+    """
+    classes, labels = listing.annotations.get("classes"), listing.annotations.get("labels")
+    if classes is None or labels is None or "classes" not in before:
+        return listing
+    old = read_annotation(store, before["classes"])
+    number = dict(zip(old["name"].to_pylist(), old["label"].to_pylist(), strict=True))
+    for name in classes["name"].to_pylist():
+        number.setdefault(name, max(number.values(), default=-1) + 1)
+    names = dict(zip(classes["label"].to_pylist(), classes["name"].to_pylist(), strict=True))
+    renumbered = {label: number[name] for label, name in names.items()}
+    mine = set(labels["source"].to_pylist())
+    sources = [
+        replace(source, label=renumbered[source.label]) if source.key in mine and source.label is not None else source
+        for source in listing.sources
+    ]
+    every = pa.table({"label": list(number.values()), "name": list(number)}, classes.schema)
+    new = pa.array([label if label is None else renumbered[label] for label in labels["label"].to_pylist()], pa.int32())
+    at = labels.schema.get_field_index("label")
+    tables = {"classes": every, "labels": labels.set_column(at, labels.schema.field(at), new)}
+    return replace(listing, sources=sources, annotations={**listing.annotations, **tables})
 
 
 def unchanged(tables: dict[str, pa.Table], before: dict[str, Annotation]) -> bool:

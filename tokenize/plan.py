@@ -20,7 +20,13 @@ from toto.shards.parquet import parquet_bytes, read_parquet
 from toto.shards.schema import FORMAT_VERSION
 from toto.shards.seal import Annotation, DatasetSpec, file_ref
 from toto.shards.store import Store
-from toto.tokenize.annotations import planned_tables, read_annotation, unchanged, write_annotation
+from toto.tokenize.annotations import (
+    planned_tables,
+    read_annotation,
+    unchanged,
+    with_known_classes,
+    write_annotation,
+)
 from toto.tokenize.crash import reached
 from toto.tokenize.job import Job
 from toto.tokenize.sources.base import Listing, Source
@@ -119,6 +125,7 @@ def extend_plans(store: Store, job: Job, listing: Listing, estimate: Estimate, l
         refuse_other_settings(plans, job, store.uri)
         known = plans.keys
         _refuse_other_folder(plans, job, listing, store.uri)
+        listing = with_known_classes(store, plans.annotations, listing)
         fresh = [source for source in listing.sources[:limit] if source.key not in known]
         sources = [planned(source, frames) for source, frames in zip(fresh, estimate(fresh), strict=True)]
         tables = planned_tables(store, plans.annotations, listing, known | {source.key for source in fresh})

@@ -8,6 +8,7 @@ from toto.shards.commit import read_commits
 from toto.shards.manifest import final_results
 from toto.shards.seal import read_results
 from toto.shards.store import Store
+from toto.tokenize.annotations import with_known_classes
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import Job
 from toto.tokenize.plan import Plans, plan_retry, read_plans
@@ -27,6 +28,7 @@ def retry(config: DatasetConfig, job: Job, options: Options, reason: str | None)
         if not bad.num_rows:
             which = f" with reason {reason!r}" if reason else ""
             raise UserError(f"{job.out} has no quarantined sources{which}; `toto-tokenize status` shows what it has")
+        listing = with_known_classes(store, plans.annotations, listing)
         attempt = max(bad["attempt"].to_pylist()) + 1
         if plan_retry(store, job, plans, _planned_again(job, plans, listing, bad, options.limit), attempt):
             return work(store, config, job, read_plans(store), listing, options)
