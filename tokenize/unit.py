@@ -31,12 +31,27 @@ from toto.shards.writer import ShardSummary, ShardWriter
 from toto.tokenize.crash import reached
 from toto.tokenize.job import Job
 from toto.tokenize.one_source import tokenize_source
+from toto.tokenize.transient import ERRNOS, PAUSES_S
 from toto.tokenize.units import Unit
 from toto.tokenize.worker import Worker
 
 
 def run_unit(worker: Worker, unit: Unit, uris: Mapping[str, str]) -> bool:
-    """Does one unit; False when another worker committed it first. `uris` says where each source key is read."""
+    """Does one unit; False when another worker committed it first. `uris` says where each source key is read.
+
+    Where the way to the target fails (a network drive), the unit is done anew after a pause, three times at most.
+    """
+    for pause_s in PAUSES_S:
+        try:
+            return _do_unit(worker, unit, uris)
+        except OSError as error:
+            if error.errno not in ERRNOS:
+                raise
+            time.sleep(pause_s)
+    return _do_unit(worker, unit, uris)
+
+
+def _do_unit(worker: Worker, unit: Unit, uris: Mapping[str, str]) -> bool:
     started = time.monotonic()
     shard_path, results_path = worker.store.scratch(), worker.store.scratch()
     try:
