@@ -18,10 +18,10 @@ from faults import import_path, memory_group
 from toto import Dataset
 
 REASONS = {
-    "sleep_in_c": "timeout",
-    "loop": "timeout",
-    "eat_memory": "oom",  # its child meets RLIMIT_AS
-    "read_past_null": "crash",
+    "later_sleep_in_c": "timeout",
+    "later_loop": "timeout",
+    "later_eat_memory": "oom",  # its child meets RLIMIT_AS
+    "read_past_null": "crash",  # also when its header is read for the plan
 }
 GOOD = ("a", "m", "z")  # before, between and after
 PATIENT = ("--set", "datasets.folder.decode_timeout_s=2", "--set", "datasets.folder.decode_memory_mb=512")
@@ -84,7 +84,7 @@ def test_nothing_is_left_to_retry_of_a_reason_that_no_source_has(struck: Path, w
 
 def test_a_source_that_the_kernel_kills_for_memory_is_in_quarantine_and_the_rest_done(tmp_path: Path) -> None:
     """The whole run lives in a memory cgroup of 512 MiB; where none can be made, RLIMIT_AS above stands in for it."""
-    for name in ("a", "eat_memory", "z"):
+    for name in ("a", "later_eat_memory", "z"):
         write_video(tmp_path / "clips" / key(name), 20)
     path = import_path(tmp_path / "faults")
     roomy = ("--set", "datasets.folder.decode_memory_mb=65536", "--ray-address", "local")
@@ -94,7 +94,7 @@ def test_a_source_that_the_kernel_kills_for_memory_is_in_quarantine_and_the_rest
         env = environment() | {"PYTHONPATH": path}
         done = subprocess.run(inside, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert reasons_of(tmp_path / "set") == {"eat_memory.mp4": "oom"}
+    assert reasons_of(tmp_path / "set") == {"later_eat_memory.mp4": "oom"}
     (line,) = Dataset(tmp_path / "set").quarantine().to_pylist()
     assert "SIGKILL" in line["detail"]
     assert len(rows_of(tmp_path / "set")) == 2
