@@ -87,28 +87,24 @@ class SourceInfo:
     detail: str  # the first error, or ""
 
 
-class SourceError(Exception):
+class _Failure(Exception):
+    """`reason`, in one word, and `detail`, in one line."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+class SourceError(_Failure):
     """The source cannot be used, and trying again would not help. `reason` is one of REASONS."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
 
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
-
-
-class DecoderDied(Exception):
+class DecoderDied(_Failure):
     """The decoder's process died: not yet the source's fault. `reason` is "crash" or "oom"."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
 
 
 def one_line(error: BaseException) -> str:
