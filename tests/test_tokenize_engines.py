@@ -49,20 +49,16 @@ CLUSTER = """
 import logging, sys, tempfile, ray
 with tempfile.TemporaryDirectory(prefix="toto-") as folder:
     ray.init(address="local", num_cpus=4, object_store_memory=256 << 20, _temp_dir=folder, logging_level=logging.ERROR)
-    print(ray.get_runtime_context().gcs_address, flush=True)
+
+    @ray.remote
+    def whose():
+        import tokenize, toto.tokenize.unit
+        tokens = list(tokenize.generate_tokens(iter(["x = 1"]).__next__))
+        return tokenize.__file__, len(tokens), toto.tokenize.unit.__name__
+
+    print(ray.get_runtime_context().gcs_address, *ray.get(whose.remote()), flush=True)
     sys.stdin.read()
     ray.shutdown()
-"""
-WHOSE = """
-import logging, sys, ray
-ray.init(address=sys.argv[1], logging_level=logging.ERROR, log_to_driver=False)
-
-@ray.remote
-def whose():
-    import tokenize, toto.tokenize.unit
-    return tokenize.__file__, len(list(tokenize.generate_tokens(iter(["x = 1"]).__next__))), toto.tokenize.unit.__name__
-
-print(*ray.get(whose.remote()))
 """
 
 
@@ -94,6 +90,7 @@ class RunningRay:
 
     address: str
     mark: str  # of its processes
+    whose: tuple[str, ...]  # a worker's `import tokenize`: its file, how it cuts "x = 1"; and one of ours
 
     @property
     def key(self) -> dict[str, str]:
@@ -103,14 +100,15 @@ class RunningRay:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRay]:
-    """Four CPUs; files of certain names do harm to whoever opens them there."""
-    ours = RunningRay("", new_mark())
+    """Four CPUs, started in the repository's root; files of certain names do harm to whoever opens them there."""
+    ours = RunningRay("", new_mark(), ())
     env = environment(**{MARK: ours.mark}, **ours.key) | {"PYTHONPATH": import_path(tmp_path_factory.mktemp("faults"))}
     words = [sys.executable, "-c", CLUSTER]
-    ray = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ray = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert ray.stdout is not None
     try:
-        yield replace(ours, address=ray.stdout.readline().strip())
+        address, *whose = ray.stdout.readline().split()
+        yield replace(ours, address=address, whose=tuple(whose))
     finally:
         ray.communicate(timeout=60)  # it ends with its stdin
 
@@ -191,14 +189,7 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(world: Path, tmp_path: 
 
 @on_ray
 def test_tokenize_is_the_standard_librarys_in_a_worker_from_the_repositorys_root(cluster: RunningRay) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WHOSE, cluster.address],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(**cluster.key),
-    )
-    assert done.stdout.split() == [stdlib_tokenize.__file__, "5", "toto.tokenize.unit"], done.stderr
+    assert cluster.whose == (stdlib_tokenize.__file__, "5", "toto.tokenize.unit")
 
 
 def test_four_local_processes_share_one_target(world: Path, expected: Content, tmp_path: Path) -> None:
