@@ -81,7 +81,7 @@ def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
         name = found[0]
     try:
         return parse_snapshot(store.read(name), f"{store.uri}/{name}")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"no dataset at {store.uri} (no dataset.json); `toto-tokenize run DATASET --out {store.uri}` makes one"
         ) from None

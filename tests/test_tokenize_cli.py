@@ -63,6 +63,9 @@ def test_what_is_not_there_exits_with_1(tmp_path: Path) -> None:
     for command in ("info", "verify", "view"):
         done = call("shards", command, str(tmp_path / "nowhere"))
         assert done.returncode == 1 and "nowhere" in done.stdout + done.stderr and "Traceback" not in done.stderr
+        (tmp_path / "file").touch()
+        done = call("shards", command, str(tmp_path / "file"))
+        assert done.returncode == 1 and "no dataset at" in done.stdout + done.stderr
 
 
 def test_status_of_nothing_says_how_to_begin(videos: Path, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def _commands(steps: Sequence[Step]) -> str:
 
 def _reading(story: Story) -> str:
     code = page.text(reading_code(story.uri, story.dataset))
-    lead = "Reading needs <code>pip install toto-video</code>: no torch, no video library."
+    lead = "Reading needs the package <code>toto-video</code> without extras: no torch, no video library."
     return page.section("Read it from Python", lead, f"<pre>{code}</pre>")
 
 
