@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toto import config
 from toto.config import DatasetConfig, expand, load
+from toto.config_entries import LAYOUTS
 from toto.errors import UsageError, UserError
 from toto.strict_yaml import MAX_FILE_BYTES, load_bytes
 
@@ -88,7 +88,7 @@ def test_demo_gives_eight_frames_of_an_eight_by_eight_grid_a_window():
 def test_layouts_are_those_that_have_readers():
     from toto.tokenize.sources import READERS
 
-    assert tuple(READERS) == config.LAYOUTS
+    assert tuple(READERS) == LAYOUTS
 
 
 # Defaults and what follows from a value

@@ -1,6 +1,5 @@
 """toto-tokenize: plan, run, status, retry. What they print; the work is in cost.py, run.py, retry.py, status.py."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -190,8 +189,7 @@ def resolve(
     pipelines = load(configs, sets)
     config = pipelines.dataset(dataset)
     chosen = pipelines.tokenizer(tokenizer or config.tokenizer)
-    folder = os.environ.get("TOTO_DATA") or "data"
-    job = make_job(config, chosen, out or f"{folder}/{dataset}/{chosen.name}-{config.resolution}")
+    job = make_job(config, chosen, out or pipelines.shards(dataset, chosen.name))
     return Target(config, chosen.name, job)
 
 

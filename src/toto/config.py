@@ -8,70 +8,29 @@
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from toto import config_layers as layers
-from toto.config_rules import Rule, choice, names, number, rules, text, whole, whole_or
+from toto.config_entries import THREE_VIEWS, DatasetConfig, ModelConfig, RecipeConfig, TaskConfig, TokenizerConfig
+from toto.config_rules import Rule, rules
 from toto.errors import UsageError
-from toto.tokenizers import BUILT_IN
 
 FILE = "pipelines.yaml"
-LAYOUTS = ("folder", "kinetics", "imagenet", "demo")  # the readers of toto.tokenize.sources
-THREE_VIEWS = 3
+PACKAGED = ("tokenizers", "models", "recipes", "tasks")  # a file without them gets the packaged ones
+Entry = TypeVar("Entry")
 _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_]\w*)(?::-([^${}]*))?\})?")
-
-
-@dataclass(frozen=True)
-class DatasetConfig:
-    """One entry of `datasets:`: where sources are and how frames are taken from them (paper §3.4)."""
-
-    name: str  # its key in pipelines.yaml
-    layout: str = choice(MISSING, *LAYOUTS)
-    root: str = text()  # path or fsspec URI
-    annotations: str | None = text(None)  # where the official lists are, if not under root
-    split: tuple[str, ...] = names()  # none: every split that the layout has
-    stride: int | None = whole(None, 1, 65_535)  # every n-th frame; 4 (the paper's) when none is set
-    fps: float | None = number(None, 0.001, 1000)  # the grid of presentation times
-    uniform: int | None = whole(None, 1, 65_535)  # that many frames, evenly over the video
-    crop: str = choice("random", "random", "center", "three", "full", "squash")
-    resolution: int = whole(128, 8, 4096, multiple=8)  # pixels of the short side
-    views: int = whole(1, 1, 256)  # random crops of each run; `three` has 3
-    run_frames: int | str = whole_or(64, "all", 1, 65_000)  # kept frames of a row
-    min_frames: int = whole(16, 1, 65_535)  # kept frames below which a video goes to quarantine
-    max_bad_fraction: float = number(0.02, 0, 1)
-    seed: int = whole(0, 0, 2**63 - 1)
-    labels: str = choice("none", "none", "folders")  # folder layout: the first sub-folder is the class
-    keep_pixels: int | None = whole(None, 8, 1024)  # pixels of the short side stored beside the codes
-    decode_timeout_s: float = number(60.0, 0.01, 86_400)  # seconds without a decoded frame
-    decode_memory_mb: int = whole(4096, 64, 2**20)  # of the decoding child
-    tokenizer: str = text("dct")  # a key of `tokenizers:`
-    homepage: str = text("")  # where people get the data
-
-    def __post_init__(self) -> None:
-        if self.stride is None and self.fps is None and self.uniform is None:
-            object.__setattr__(self, "stride", 4)
-        if self.crop == "three":
-            object.__setattr__(self, "views", THREE_VIEWS)
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """One entry of `tokenizers:`; the numbers are those of `dct`."""
-
-    name: str  # its key in pipelines.yaml
-    backend: str = choice(MISSING, *BUILT_IN)
-    vocab_size: int = whole(8192, 2, 65_532)  # codes; with the four special ids they fit 16 bits
-    luma_coefficients: int = whole(3, 1, 6)  # of the 64 of an 8×8 patch, lowest first
-    seed: int = whole(0, 0, 2**63 - 1)  # of the codebook
 
 
 SECTIONS: layers.Sections = {
     "datasets": rules(DatasetConfig),
     "tokenizers": rules(TokenizerConfig),
+    "models": rules(ModelConfig),
+    "recipes": rules(RecipeConfig),
+    "tasks": rules(TaskConfig),
     "mixtures": Rule("a whole number from 0 to 10000", lambda v: type(v) is int and 0 <= v <= 10_000),
 }
 
@@ -82,6 +41,9 @@ class Pipelines:
 
     datasets: dict[str, DatasetConfig]
     tokenizers: dict[str, TokenizerConfig]
+    models: dict[str, ModelConfig]
+    recipes: dict[str, RecipeConfig]
+    tasks: dict[str, TaskConfig]
     mixtures: dict[str, dict[str, int]]  # name -> dataset -> weight
     path: str  # the file it came from
 
@@ -99,6 +61,30 @@ class Pipelines:
         """An entry of `tokenizers:`; UsageError when there is none."""
         return _find("tokenizer", self.tokenizers, name, self.path)
 
+    def model(self, name: str) -> ModelConfig:
+        """An entry of `models:`; UsageError when there is none."""
+        return _find("model", self.models, name, self.path)
+
+    def recipe(self, name: str) -> RecipeConfig:
+        """An entry of `recipes:`; UsageError when there is none."""
+        return _find("recipe", self.recipes, name, self.path)
+
+    def task(self, name: str) -> TaskConfig:
+        """An entry of `tasks:`; UsageError when there is none."""
+        return _find("task", self.tasks, name, self.path)
+
+    def weights(self, mixture: str) -> dict[str, int]:
+        """Dataset -> weight of a mixture; a dataset's own name means that dataset alone."""
+        if mixture not in self.mixtures and mixture in self.datasets:
+            return {mixture: 1}
+        return _find("mixture", self.mixtures, mixture, self.path)
+
+    def shards(self, dataset: str, tokenizer: str | None = None) -> str:
+        """Where a dataset's shards go, and are found, by default: ${TOTO_DATA:-data}/DATASET/TOKENIZER-R."""
+        config = _find("dataset", self.datasets, dataset, self.path)
+        chosen = self.tokenizer(tokenizer or config.tokenizer)
+        return f"{os.environ.get('TOTO_DATA') or 'data'}/{dataset}/{chosen.name}-{config.resolution}"
+
 
 def load(paths: Sequence[str] = (), overrides: Sequence[str] = ()) -> Pipelines:
     """The configuration of `--config` paths and `--set` overrides; UsageError in one or two lines.
@@ -107,8 +93,9 @@ def load(paths: Sequence[str] = (), overrides: Sequence[str] = ()) -> Pipelines:
     """
     found = list(paths) or ([FILE] if Path(FILE).is_file() else [])
     merged = layers.merge([layers.from_file(path, SECTIONS) for path in found] or [_packaged()])
-    if "tokenizers" not in merged:  # a file may list its own datasets only
-        merged["tokenizers"] = _packaged()["tokenizers"]
+    for section in PACKAGED:  # a file may list its own datasets only
+        if section not in merged:
+            merged[section] = _packaged()[section]
     for override in overrides:
         layer = layers.from_override(override, SECTIONS)
         _check_target(layer, merged, override)
@@ -152,13 +139,18 @@ def _check_target(layer: layers.Layer, merged: layers.Layer, override: str) -> N
 
 def _build(merged: layers.Layer, path: str) -> Pipelines:
     datasets = {k: _dataset(k, v, path) for k, v in merged.get("datasets", {}).items()}
-    tokenizers = {k: _tokenizer(k, v, path) for k, v in merged["tokenizers"].items()}
+    tokenizers = _entries(TokenizerConfig, "tokenizers", merged, path)
+    models = _entries(ModelConfig, "models", merged, path)
+    recipes = _entries(RecipeConfig, "recipes", merged, path)
+    tasks = _entries(TaskConfig, "tasks", merged, path)
     for name, config in datasets.items():
         if config.tokenizer not in tokenizers:
             problem = layers.unknown("tokenizer", config.tokenizer, tokenizers)
             raise UsageError(f"{path}: datasets.{name}.tokenizer: {problem}")
     mixtures = {k: _mixture(k, v, datasets, path) for k, v in merged.get("mixtures", {}).items()}
-    return Pipelines(datasets, tokenizers, mixtures, path)
+    for name, model in models.items():
+        _check_model(model, f"{path}: models.{name}")
+    return Pipelines(datasets, tokenizers, models, recipes, tasks, mixtures, path)
 
 
 def _dataset(name: str, values: dict[str, Any], path: str) -> DatasetConfig:
@@ -173,12 +165,23 @@ def _dataset(name: str, values: dict[str, Any], path: str) -> DatasetConfig:
     return DatasetConfig(name=name, **values)
 
 
-def _tokenizer(name: str, values: dict[str, Any], path: str) -> TokenizerConfig:
-    _require(TokenizerConfig, values, f"{path}: tokenizers.{name}")
-    return TokenizerConfig(name=name, **values)
+def _entries(kind: Callable[..., Entry], section: str, merged: layers.Layer, path: str) -> dict[str, Entry]:
+    entries = {}
+    for name, values in merged[section].items():
+        _require(kind, values, f"{path}: {section}.{name}")
+        entries[name] = kind(name=name, **values)
+    return entries
 
 
-def _require(cls: type, values: dict[str, Any], where: str) -> None:
+def _check_model(model: ModelConfig, where: str) -> None:
+    if model.dim % (2 * model.heads):  # rotary positions turn pairs of a head's channels
+        raise UsageError(
+            f"{where}: dim {model.dim} over {model.heads} heads gives {model.dim / model.heads:g} channels a head; "
+            "they must be an even whole number"
+        )
+
+
+def _require(cls: Any, values: dict[str, Any], where: str) -> None:
     for key, rule in rules(cls).items():
         if rule.required and key not in values:
             raise UsageError(f"{where}.{key}: missing; it must be {rule.allowed}")

@@ -28,7 +28,7 @@ def rules(cls: type) -> dict[str, Rule]:
     return {f.name: f.metadata["rule"] for f in fields(cls) if "rule" in f.metadata}
 
 
-def whole(default: int | None, low: int, high: int, multiple: int = 1) -> Any:
+def whole(default: Any, low: int, high: int, multiple: int = 1) -> Any:
     """A whole number of [low, high]; `multiple` of something, where it must be."""
     step = f", a multiple of {multiple}" if multiple > 1 else ""
     return _field(default, f"a whole number from {low} to {high}{step}", _is_whole(low, high, multiple))
@@ -52,6 +52,11 @@ def number(default: float | None, low: float, high: float) -> Any:
 def choice(default: Any, *known: str) -> Any:
     """One of a few words."""
     return _field(default, f"one of: {', '.join(known)}", lambda v: isinstance(v, str) and v in known)
+
+
+def yes_no(default: bool) -> Any:
+    """True or false."""
+    return _field(default, "true or false", lambda v: isinstance(v, bool))
 
 
 def text(default: Any = MISSING) -> Any:

@@ -1,0 +1,116 @@
+"""What the entries of pipelines.yaml hold: a frozen dataclass for each section, every key with its rule beside it.
+
+A dataset says where videos are and how frames are taken; a tokenizer makes codes of them; a model is a size; a
+recipe is how it is trained; a task is how it is judged. Figures marked with a § or Table are the paper's.
+"""
+
+from dataclasses import MISSING, dataclass
+
+from toto.config_rules import choice, names, number, text, whole, whole_or, yes_no
+from toto.tokenizers import BUILT_IN
+
+LAYOUTS = ("folder", "kinetics", "imagenet", "demo")  # the readers of toto.tokenize.sources
+THREE_VIEWS = 3
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """One entry of `datasets:`: where sources are and how frames are taken from them (paper §3.4)."""
+
+    name: str  # its key in pipelines.yaml
+    layout: str = choice(MISSING, *LAYOUTS)
+    root: str = text()  # path or fsspec URI
+    annotations: str | None = text(None)  # where the official lists are, if not under root
+    split: tuple[str, ...] = names()  # none: every split that the layout has
+    stride: int | None = whole(None, 1, 65_535)  # every n-th frame; 4 (the paper's) when none is set
+    fps: float | None = number(None, 0.001, 1000)  # the grid of presentation times
+    uniform: int | None = whole(None, 1, 65_535)  # that many frames, evenly over the video
+    crop: str = choice("random", "random", "center", "three", "full", "squash")
+    resolution: int = whole(128, 8, 4096, multiple=8)  # pixels of the short side
+    views: int = whole(1, 1, 256)  # random crops of each run; `three` has 3
+    run_frames: int | str = whole_or(64, "all", 1, 65_000)  # kept frames of a row
+    min_frames: int = whole(16, 1, 65_535)  # kept frames below which a video goes to quarantine
+    max_bad_fraction: float = number(0.02, 0, 1)
+    seed: int = whole(0, 0, 2**63 - 1)
+    labels: str = choice("none", "none", "folders")  # folder layout: the first sub-folder is the class
+    keep_pixels: int | None = whole(None, 8, 1024)  # pixels of the short side stored beside the codes
+    decode_timeout_s: float = number(60.0, 0.01, 86_400)  # seconds without a decoded frame
+    decode_memory_mb: int = whole(4096, 64, 2**20)  # of the decoding child
+    tokenizer: str = text("dct")  # a key of `tokenizers:`
+    published_tokens: int | None = whole(None, 1, 2**62)  # as the paper counts them, for plans made before shards are
+    homepage: str = text("")  # where people get the data
+
+    def __post_init__(self) -> None:
+        if self.stride is None and self.fps is None and self.uniform is None:
+            object.__setattr__(self, "stride", 4)
+        if self.crop == "three":
+            object.__setattr__(self, "views", THREE_VIEWS)
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """One entry of `tokenizers:`; the numbers are those of `dct`."""
+
+    name: str  # its key in pipelines.yaml
+    backend: str = choice(MISSING, *BUILT_IN)
+    vocab_size: int = whole(8192, 2, 65_532)  # codes; with the four special ids they fit 16 bits
+    luma_coefficients: int = whole(3, 1, 6)  # of the 64 of an 8×8 patch, lowest first
+    seed: int = whole(0, 0, 2**63 - 1)  # of the codebook
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One entry of `models:`: the shape of a decoder-only transformer (Table 1); the vocabulary is the shards'."""
+
+    name: str  # its key in pipelines.yaml
+    dim: int = whole(MISSING, 8, 65_536)
+    layers: int = whole(MISSING, 1, 1024)
+    heads: int = whole(MISSING, 1, 1024)
+    mlp_hidden: int = whole(MISSING, 8, 1_048_576)  # of the gated MLP, which has three matrices
+    arch: str = choice("llama", "llama")
+    rope_theta: float = number(10_000.0, 1, 1e9)
+    norm_eps: float = number(1e-5, 1e-12, 0.1)
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """One entry of `recipes:`: which sequences a model is trained on, how, and for how long (§3.2, §3.4)."""
+
+    name: str  # its key in pipelines.yaml
+    mixture: str = text(MISSING)  # a key of `mixtures:`, or of `datasets:` for that one alone
+    kinds: str = choice("all", "all", "video", "image")  # which rows of the datasets are used
+    frames: int = whole(16, 1, 65_535)  # of a window, and pictures of an image sequence
+    stride: int | None = whole(None, 1, 65_535)  # source frames from one to the next; none: as stored
+    batch_tokens: int = whole(2**20, 1, 2**40)  # visual tokens a step, over all processes
+    steps: int = whole(10**6, 1, 10**9)
+    learning_rate: float = number(3e-4, 0, 10)
+    warmup_steps: int = whole(2000, 0, 10**9)
+    min_learning_rate: float = number(0.1, 0, 1)  # where the cosine ends, as a share of the peak
+    beta1: float = number(0.9, 0, 0.999999)
+    beta2: float = number(0.95, 0, 0.999999)
+    weight_decay: float = number(0.1, 0, 10)  # on matrices, not on gains
+    clip: float = number(1.0, 0, 1e9)  # of the gradient's norm; 0: none
+    predict_end: bool = yes_no(False)  # train the end id too
+    precision: str = choice("auto", "auto", "bf16", "fp32")  # of the compute; weights and moments are fp32
+    seed: int = whole(0, 0, 2**63 - 1)  # of weights and of the order of sequences
+    micro_sequences: int | None = whole(None, 1, 2**20)  # of one forward pass on one process; none: chosen from memory
+    compile: str = choice("auto", "auto", "on", "off")  # torch.compile of each block; auto: on a GPU
+    recompute: bool = yes_no(False)  # activation checkpointing: less memory, a third more compute
+    loader_workers: int = whole(2, 0, 64)  # processes that read shards, for each process that trains
+    log_every: int = whole(10, 1, 10**6)  # steps between two lines of the log
+    validate_every: int = whole(1000, 0, 10**9)  # steps; 0: never
+    validation_sequences: int = whole(512, 1, 10**7)
+    checkpoint_every: int = whole(1000, 1, 10**9)  # steps; the end and every stop are saved too
+    keep_checkpoints: int = whole(3, 1, 10**6)  # the newest ones
+    keep_every: int = whole(0, 0, 10**9)  # steps; checkpoints at multiples of it stay for good; 0: none does
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One entry of `tasks:`: what an evaluation reads when the command line does not say."""
+
+    name: str  # its key in pipelines.yaml
+    data: str = text(MISSING)  # a key of `datasets:`
+    labels: str = text("labels")  # the annotation table
+    frames: int = whole(16, 1, 65_535)
+    stride: int | None = whole(None, 1, 65_535)  # source frames; none: as stored
