@@ -1,20 +1,149 @@
-"""`toto-train`: shards -> checkpoints. In this version it says what it will hold, and no more."""
+"""toto-train: shards -> checkpoints, and what a checkpoint knows. Needs no video library and no tokenizer."""
+
+import sys
+from typing import Any
 
 import click
 
 import toto
 from toto import command
+from toto.errors import UsageError
+from toto.train.loss_command import loss_by_position
 
 
-@click.group(cls=command.CommandGroup, epilog="Example: toto-train --version")
-@click.version_option(toto.__version__, prog_name="toto-train", message="%(prog)s %(version)s")
+@click.group(cls=command.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(toto.__version__)
 def cli() -> None:
-    """Train models on token shards.
+    """Train models on token shards, and look at what they learned.
 
-    This version of toto makes and reads shards (toto-tokenize, toto-shards) and has no training yet.
-    Commands to come here: plan, pretrain, finetune, generate, loss-by-position, scaling, coord-check, export,
-    verify-resume.
+    \b
+    Example:
+      toto-train plan --size large
+      toto-train pretrain --size tiny --recipe demo
+      toto-train generate --ckpt runs/tiny
     """
+
+
+def what_options(function: Any) -> Any:
+    """Options that say what is trained on what."""
+    for option in reversed(
+        [
+            click.option("--size", metavar="NAME", help="A model of pipelines.yaml: tiny, base, large, 1b."),
+            click.option("--recipe", default="pretrain", show_default=True, metavar="NAME", help="How it is trained."),
+            click.option(
+                "--data",
+                multiple=True,
+                metavar="NAME|URI[=WEIGHT]",
+                help="Train on this dataset (may be given again), not on the recipe's mixture.",
+            ),
+            click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="recipes.pretrain.steps=1000"),
+            click.option("--config", "configs", multiple=True, metavar="FILE", help="Not ./pipelines.yaml."),
+            click.option("--json", "as_json", is_flag=True, help="End with one line of JSON."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+@cli.command()
+@what_options
+@click.option("--out", metavar="DIR", help="The run's folder; default: ${TOTO_RUNS:-runs}/SIZE.")
+@click.option("--stop-at", type=click.IntRange(1), metavar="STEP", help="Save and stop after this step; go on later.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def pretrain(
+    size: str | None,
+    recipe: str,
+    data: tuple[str, ...],
+    sets: tuple[str, ...],
+    configs: tuple[str, ...],
+    as_json: bool,
+    out: str | None,
+    stop_at: int | None,
+    device: str,
+) -> None:
+    """Train a model to predict the next visual token; run again after any interruption and it goes on.
+
+    \b
+    Example: toto-train pretrain --size tiny --recipe demo
+             torchrun --nproc-per-node 8 -m toto.train pretrain --size large
+    """
+    from toto.config import load
+    from toto.train.loop import train
+    from toto.train.parallel import joined
+    from toto.train.run import Asked, prepare
+    from toto.train.summary import summary_of
+
+    pipelines = load(configs, sets)
+    asked = Asked(needed(size), recipe, data, out, stop_at)
+    with joined(device) as team:
+        if team.is_first:
+            prepare(asked, pipelines, team.device)
+        team.wait()
+        job = prepare(asked, pipelines, team.device, writes=False)
+        if team.is_first:
+            command.say(summary_of(job, team))
+            sys.stdout.flush()
+        done = train(job, team)
+        if not team.is_first:
+            return
+        command.say(f"{done.checkpoint}: {done.step:,} steps done" + ending(done))
+        if as_json:
+            command.print_json({**vars(done), "checkpoint": str(done.checkpoint)})
+
+
+@cli.command()
+@what_options
+@click.option("--gpus", type=click.IntRange(1), default=8, show_default=True, help="For the time it takes.")
+@click.option("--gpu", default="H100", show_default=True, metavar="CARD", help="Whose peak is taken; H100, A100, …")
+@click.option(
+    "--mfu", type=click.FloatRange(0.01, 1), default=0.4, show_default=True, help="Share of the peak that is reached."
+)
+def plan(
+    size: str | None,
+    recipe: str,
+    data: tuple[str, ...],
+    sets: tuple[str, ...],
+    configs: tuple[str, ...],
+    as_json: bool,
+    gpus: int,
+    gpu: str,
+    mfu: float,
+) -> None:
+    """Parameters, compute, memory, GPU-days and epochs of a run, before anything is spent.
+
+    \b
+    Example: toto-train plan --size large
+    """
+    from toto.config import load
+    from toto.train.plan import Machine, make_plan, plan_text
+
+    found = make_plan(needed(size), recipe, data, load(configs, sets), Machine(gpu, gpus, mfu))
+    command.say(plan_text(found))
+    if as_json:
+        command.print_json(found)
+
+
+def needed(size: str | None) -> str:
+    """UsageError where the command line names no model."""
+    if not size:
+        raise UsageError("which model? --size tiny, base, large or 1b (make pretrain SIZE=large)")
+    return size
+
+
+def ending(done: Any) -> str:
+    """`, loss 2.310, 12.9k tokens/s, …` of what was measured."""
+    from toto.train.progress import amount
+
+    parts = [
+        f"loss {done.loss:.4f}" if done.loss is not None else "",
+        f"held-out {done.validation_loss:.4f}" if done.validation_loss is not None else "",
+        f"{amount(done.tokens_per_s)} tokens/s" if done.tokens_per_s else "",
+        f"MFU {done.mfu:.0%}" if done.mfu else "",
+    ]
+    return "".join(f", {part}" for part in parts if part)
+
+
+cli.add_command(loss_by_position)
 
 
 def main() -> None:

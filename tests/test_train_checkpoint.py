@@ -1,0 +1,210 @@
+"""Checkpoints: whole or not at all, every damage found, nothing of a stranger's executed."""
+
+import errno
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from test_tokenize_disk import Disk, disk  # noqa: F401
+
+from toto.config import ModelConfig, load
+from toto.errors import UserError
+from toto.train import checkpoint
+from toto.train.load import load_model
+from toto.train.models.llama import Llama
+from toto.train.optimizer import make_optimizer
+from toto.train.parallel import Team
+from toto.train.safe_reader import SafeReader
+
+MODEL = ModelConfig(name="test", dim=16, layers=2, heads=2, mlp_hidden=32)
+ALONE = Team(0, 1, torch.device("cpu"))
+FACTS = {
+    "model": vars(MODEL),
+    "training": {},
+    "recipe": {},
+    "tokenizer": {"name": "dct", "id": "0" * 64, "vocab_size": 60},
+    "used_ids": 64,
+    "context": 32,
+    "frames": 2,
+    "stride": None,
+    "grid": [4, 4],
+}
+
+
+def trained(seed: int = 0) -> tuple[Llama, torch.optim.Optimizer]:
+    """A model and its optimiser after one step."""
+    model = Llama(MODEL, 64, seed=seed)
+    optimizer = make_optimizer(model, load().recipe("demo"))
+    ids = torch.randint(4, 64, (2, 9), generator=torch.Generator().manual_seed(seed))
+    model(ids[:, :-1], ids[:, 1:]).mean().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def save(run: Path, step: int, seed: int = 0) -> Path:
+    return checkpoint.save(run, step, checkpoint.tensors_of(*trained(seed)), FACTS, ALONE)
+
+
+def one_line(call, *arguments) -> str:
+    """The message of the UserError that a call ends in."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert 1 <= len(message.splitlines()) <= 2 and "Traceback" not in message
+    return message
+
+
+def test_weights_and_moments_come_back_bit_for_bit(tmp_path: Path) -> None:
+    folder = save(tmp_path, 7)
+    assert folder.name == "step-000000007"
+    model, optimizer = trained(seed=1)
+    tensors = checkpoint.tensors_of(model, optimizer)
+    checkpoint.load(folder, tensors)
+    expected = checkpoint.tensors_of(*trained())
+    for section, values in expected.items():
+        assert values.keys() == tensors[section].keys() and len(values) > 10
+        assert all(torch.equal(values[name], tensors[section][name]) for name in values)
+
+
+def test_a_checkpoint_alone_is_enough_to_load_its_model(tmp_path: Path) -> None:
+    save(tmp_path / "run", 3)
+    loaded = load_model(tmp_path / "run")  # a run means its newest checkpoint
+    shutil.copytree(loaded.path, tmp_path / "elsewhere")
+    other = load_model(tmp_path / "elsewhere")
+    ids = torch.arange(4, 20)[None]
+    assert torch.equal(loaded.model(ids), trained()[0](ids)) and torch.equal(loaded.model(ids), other.model(ids))
+    assert (other.step, other.grid, other.used_ids) == (3, (4, 4), 64)
+    assert loaded.id == other.id and not any(p.requires_grad for p in other.model.parameters())
+
+
+def test_other_weights_have_another_id(tmp_path: Path) -> None:
+    ids = {load_model(save(tmp_path / str(seed), 1, seed)).id for seed in range(3)}
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_damage_of_any_file_is_found_and_named(tmp_path: Path, damage: str) -> None:
+    folder = save(tmp_path, 1)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert {path.name for path in files} == {"checkpoint.json", ".metadata", "__0_0.distcp"}
+    for path in files:
+        whole = path.read_bytes()
+        if damage == "remove":
+            path.unlink()
+        else:
+            middle = len(whole) // 2
+            changed = bytes([whole[middle] ^ 4]) if damage == "flip" else b""
+            path.write_bytes(whole[:middle] + changed + whole[middle + 1 :] * (damage == "flip"))
+        assert str(folder) in one_line(load_model, folder)
+        path.write_bytes(whole)
+    load_model(folder)
+
+
+def test_what_is_no_checkpoint_is_said_so(tmp_path: Path) -> None:
+    assert "no checkpoint" in one_line(load_model, tmp_path)
+    assert "no checkpoint" in one_line(load_model, tmp_path / "nowhere")
+    (tmp_path / "checkpoint.json").write_text('{"format": 99}')
+    assert "format 1" in one_line(load_model, tmp_path)
+    (tmp_path / "checkpoint.json").write_text("not json")
+    assert "damaged" in one_line(load_model, tmp_path)
+
+
+class Malice:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_strangers_pickle_is_not_executed(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    (folder / "state" / ".metadata").write_bytes(pickle.dumps(Malice(tmp_path / "executed")))
+    rehash(folder)
+    assert "refused" in one_line(load_model, folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_metadata_cannot_point_outside_of_its_folder(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    place = folder / "state" / ".metadata"
+    metadata = pickle.loads(place.read_bytes())
+    index, info = next(iter(metadata.storage_data.items()))
+    info.relative_path = "../../secret"
+    metadata.storage_data[index] = info
+    place.write_bytes(pickle.dumps(metadata))
+    rehash(folder)
+    assert "outside" in one_line(load_model, folder)
+
+
+def test_metadata_cannot_ask_for_pickled_objects(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    import torch.distributed.checkpoint as dcp
+
+    shutil.rmtree(folder / "state")
+    with pytest.warns(UserWarning, match="single process"):
+        dcp.save({"model": {"note": Path("an object")}}, checkpoint_id=folder / "state", no_dist=True)
+    assert "refused" in one_line(SafeReader(folder / "state").read_metadata)
+
+
+def rehash(folder: Path) -> None:
+    """Makes checkpoint.json vouch for what now lies in state/, as a malicious author would."""
+    facts = json.loads((folder / "checkpoint.json").read_text())
+    del facts["hash"]
+    facts["files"] = {path.name: checkpoint.file_sha256(path) for path in (folder / "state").iterdir()}
+    (folder / "checkpoint.json").write_text(json.dumps({**facts, "hash": checkpoint.json_sha256(facts)}))
+
+
+def test_a_model_of_another_shape_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    other = Llama(ModelConfig(name="other", dim=32, layers=2, heads=2, mlp_hidden=32), 64)
+    assert "does not fit" in one_line(checkpoint.load, folder, checkpoint.tensors_of(other))
+
+
+def test_old_checkpoints_go_but_for_the_newest_and_the_kept(tmp_path: Path) -> None:
+    for step in range(1, 8):
+        save(tmp_path, step)
+    checkpoint.retain(tmp_path, newest=2, every=3)
+    assert [path.name[-1] for path in checkpoint.found(tmp_path)] == ["3", "6", "7"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in checkpoint.found(tmp_path)]
+
+
+def test_what_a_kill_left_is_no_checkpoint_and_is_removed(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    shutil.copytree(folder, tmp_path / ".step-000000002.partial")
+    (folder.parent / "step-000000003").mkdir()  # made by hand
+    assert checkpoint.found(tmp_path) == [folder]
+    checkpoint.clean(tmp_path)
+    assert not (tmp_path / ".step-000000002.partial").exists()
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(disk: Disk) -> None:  # noqa: F811
+    run = disk.place / "run"
+    run.mkdir()
+    good = save(run, 1)
+    filler = disk.place / "filler"
+    free = os.statvfs(disk.place).f_bavail * os.statvfs(disk.place).f_frsize
+    filler.write_bytes(bytes(free - 8192))
+    message = one_line(save, run, 2)
+    assert "full" in message and str(good) in message
+    assert checkpoint.found(run) == [good] and not list(run.glob(".step*"))
+    load_model(good)
+    filler.unlink()
+    load_model(save(run, 2))
+
+
+def test_an_error_of_the_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = save(tmp_path, 1)
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(target))
+
+    monkeypatch.setattr(checkpoint.os, "replace", refuse)
+    assert "Input/output error" in one_line(save, tmp_path, 2)
+    assert checkpoint.found(tmp_path) == [good]

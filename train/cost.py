@@ -1,0 +1,120 @@
+"""What a model costs, from its numbers alone: parameters, multiply-adds, FLOPs, bytes. No tensor is built.
+
+Parameters are counted over used rows of the table, as the paper's are; memory over the rows that are allocated.
+A multiply-add (MAC) is two FLOPs; a training step costs three forward passes (PaLM, appendix B).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from toto.config import ModelConfig
+from toto.shards.ids import CODE_OFFSET, model_vocab
+
+FLOPS_PER_MAC = 2
+TRAINING_PASSES = 3  # forward, and backward to the inputs and to the weights
+FP32, BF16 = 4, 2  # bytes
+ADAM_MOMENTS = 2
+# What autograd keeps of a block for one token, in widths and in hidden sizes of the MLP, without compilation: both
+# norms 3 each, queries, keys and their joint matrix 5, attention's result twice; gate, up, silu(gate), their product.
+# tests/test_train_cost.py counts them. Fused norms on a GPU keep less, compiled blocks less again: an upper bound.
+KEPT_WIDTHS, KEPT_HIDDEN = 13, 4
+LOGIT_BYTES = 16  # of one logit in a chunk: in the compute dtype and fp32, its log-softmax, its gradients
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device while a micro-batch is trained without sharding."""
+
+    weights: int  # fp32
+    gradients: int  # fp32
+    moments: int  # of AdamW, fp32
+    compute_weights: int  # the copy in the compute dtype; 0 where that is fp32
+    activations: int  # kept for the backward pass
+    logits: int  # of one chunk of positions
+
+    @property
+    def total(self) -> int:
+        """The sum; an allocator's slack comes on top."""
+        return sum(vars(self).values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A model on sequences of `context` positions (4,096 in the paper: 16 frames of 256 tokens)."""
+
+    config: ModelConfig
+    used_ids: int  # codes + 4
+    context: int
+
+    @cached_property
+    def parameters_by_group(self) -> dict[str, int]:
+        """Trained numbers; the table is the head too (tied), which alone meets the 120M, 280M and 1.1B of Table 1."""
+        c = self.config
+        return {
+            "table": self.used_ids * c.dim,
+            "attention": c.layers * 4 * c.dim**2,
+            "mlp": c.layers * 3 * c.dim * c.mlp_hidden,
+            "norms": (2 * c.layers + 1) * c.dim,
+        }
+
+    @property
+    def parameters(self) -> int:
+        """Their sum: 119.6M for base, 276.9M for large, 1,147M for 1b with 8,192 codes."""
+        return sum(self.parameters_by_group.values())
+
+    @property
+    def macs_per_token(self) -> int:
+        """Forward multiply-adds of one token: every matrix, the head, and causal attention's half of the square."""
+        return self._matrix_macs + self.config.layers * self.config.dim * self.context
+
+    @property
+    def palm_macs_per_token(self) -> int:
+        """The same with the whole square of attention, as PaLM counts and most published MFUs do."""
+        return self._matrix_macs + 2 * self.config.layers * self.config.dim * self.context
+
+    @property
+    def training_flops_per_token(self) -> int:
+        """Forward and backward, causal attention: 0.944 G for base at 4,096 positions."""
+        return FLOPS_PER_MAC * TRAINING_PASSES * self.macs_per_token
+
+    @property
+    def palm_training_flops_per_token(self) -> int:
+        """Forward and backward, the whole square of attention: 1.170 G for base at 4,096 positions."""
+        return FLOPS_PER_MAC * TRAINING_PASSES * self.palm_macs_per_token
+
+    def paper_macs(self, sequences: int) -> int:
+        """Table 4's "MACs": parameters x images, without tokens, backward pass or attention (1.42e17 is large on
+        400 epochs of ImageNet-1k)."""
+        return self.parameters * sequences
+
+    def kv_bytes_per_token(self, element_bytes: int = BF16) -> int:
+        """Keys and values of one position in every layer: 36 KiB for base in bf16."""
+        return 2 * self.config.layers * self.config.dim * element_bytes
+
+    def memory(
+        self,
+        micro_sequences: int,
+        compute_bytes: int = BF16,
+        checkpoint_blocks: bool = False,
+        chunk_tokens: int = 8192,
+    ) -> Memory:
+        """Bytes for a micro-batch of `micro_sequences`; with `checkpoint_blocks` one block is kept at a time."""
+        c, tokens = self.config, micro_sequences * self.context
+        rows = model_vocab(self.used_ids - CODE_OFFSET)
+        allocated = self.parameters + (rows - self.used_ids) * c.dim
+        block = KEPT_WIDTHS * c.dim + KEPT_HIDDEN * c.mlp_hidden
+        blocks = block + c.layers * c.dim if checkpoint_blocks else c.layers * block
+        ends = 3 * c.dim  # around the last norm
+        return Memory(
+            weights=FP32 * allocated,
+            gradients=FP32 * allocated,
+            moments=FP32 * ADAM_MOMENTS * allocated,
+            compute_weights=0 if compute_bytes == FP32 else compute_bytes * allocated,
+            activations=tokens * (blocks + ends) * compute_bytes,
+            logits=min(chunk_tokens, tokens) * rows * LOGIT_BYTES,
+        )
+
+    @property
+    def _matrix_macs(self) -> int:
+        groups = self.parameters_by_group
+        return groups["table"] + groups["attention"] + groups["mlp"]

@@ -1,0 +1,107 @@
+"""The folder that `toto-train generate` leaves: codes, what made them, and pictures.
+
+tokens.npz       codes [n, frames, h, w]; with truth: true_codes of the same shape; prompt_frames, context_frames
+generated.json   settings, checkpoint, dataset ids, sources, accuracy of each frame
+generated.gif    clips that move, the true one left where it is known      generated.png    the same as strips
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toto import tokenizers
+from toto.errors import UserError
+from toto.shards.pictures import NO_PILLOW, Band, Strip, fit, gif_bytes, has_pillow, png_bytes, sheet
+from toto.shards.view import write_whole
+from toto.train.prompts import Prompts
+
+MOST_CLIPS = 8  # in pictures
+STRIP_FRAMES, MOVING_FRAMES = 8, 256  # most frames of a clip: in the PNG, in the GIF
+SIDE = 128  # pixels of a frame, about
+DECODE_FRAMES = 16  # at a time: bounds the memory of a tokenizer's decoder
+
+
+def write_tokens(folder: Path, codes: np.ndarray, known: Prompts, dtype: np.dtype) -> Path:
+    """`tokens.npz`, whole or not at all."""
+    arrays = {"codes": codes.astype(dtype), "prompt_frames": np.int64(known.prompt)}
+    if known.has_truth:
+        arrays["true_codes"] = known.codes.astype(dtype)
+    sink = io.BytesIO()
+    np.savez_compressed(sink, **arrays)
+    write_whole(folder / "tokens.npz", sink.getvalue())
+    return folder / "tokens.npz"
+
+
+def write_facts(folder: Path, value: dict[str, Any]) -> Path:
+    """`generated.json`."""
+    write_whole(folder / "generated.json", (json.dumps(value, indent=1) + "\n").encode())
+    return folder / "generated.json"
+
+
+def write_pictures(
+    folder: Path, codes: np.ndarray, known: Prompts, tokenizer: dict[str, Any], fps: float
+) -> tuple[list[Path], str | None]:
+    """`generated.gif` and `generated.png`; what was written, and one line where no pictures can be made here."""
+    if not has_pillow():
+        return [], NO_PILLOW
+    try:
+        decoder = tokenizers.load(tokenizer)
+    except ImportError as error:
+        return [], f"pictures of `{tokenizer['name']}` need {error.name}: pip install 'toto-video[tokenize]'"
+    except UserError as error:
+        return [], f"no pictures: {error}"
+    columns = {"true": known.codes} if known.has_truth else {}
+    columns |= {"made": codes}
+    clips = range(min(MOST_CLIPS, len(codes)))
+    frames = {name: [_decoded(decoder, of[i, :MOVING_FRAMES]) for i in clips] for name, of in columns.items()}
+    captions = [_caption(i, known) for i in clips]
+    moving, still = folder / "generated.gif", folder / "generated.png"
+    write_whole(moving, gif_bytes(_moments(frames, captions), fps))
+    write_whole(still, png_bytes(sheet(_bands(frames, captions, known.prompt))))
+    return [moving, still], None
+
+
+def _decoded(decoder: tokenizers.Tokenizer, codes: np.ndarray) -> list[np.ndarray]:
+    """Frames uint8 [H, W, 3] of codes [n, h, w], enlarged by whole factors to about SIDE."""
+    parts = [decoder.decode(codes[i : i + DECODE_FRAMES]) for i in range(0, len(codes), DECODE_FRAMES)]
+    pictures = np.concatenate(parts).transpose(0, 2, 3, 1)
+    factor = max(1, SIDE // max(pictures.shape[1:3]))
+    return [fit(picture, picture.shape[0] * factor, picture.shape[1] * factor) for picture in pictures]
+
+
+def _caption(i: int, known: Prompts) -> str:
+    given = f"{known.prompt} frame{'' if known.prompt == 1 else 's'} given" if known.prompt else "nothing given"
+    source = f" · {known.clips[i][0].source}" if known.clips else ""
+    return f"{i}{source} · {given}"
+
+
+def _moments(frames: dict[str, list[list[np.ndarray]]], captions: Sequence[str]) -> list[np.ndarray]:
+    """One sheet for each moment, the columns side by side."""
+    length = len(next(iter(frames.values()))[0])
+    head = " | ".join(frames)
+    return [
+        sheet([
+            Band(caption, [Strip(f"{t + 1} of {length}", [clips[i][t] for clips in frames.values()])])
+            for i, caption in enumerate(f"{head} · {caption}" for caption in captions)
+        ])
+        for t in range(length)
+    ]  # fmt: skip
+
+
+def _bands(frames: dict[str, list[list[np.ndarray]]], captions: Sequence[str], prompt: int) -> list[Band]:
+    """Of each clip a few frames: of the prompt the last, then evenly spread ones."""
+    length = len(next(iter(frames.values()))[0])
+    first = max(0, prompt - 1)
+    picks = [int(t) for t in np.linspace(first, length - 1, min(STRIP_FRAMES, length - first)).round()]
+    numbers = ", ".join(str(t + 1) for t in picks)
+    return [
+        Band(
+            f"{caption} · frames {numbers}",
+            [Strip(name, [clips[i][t] for t in picks]) for name, clips in frames.items()],
+        )
+        for i, caption in enumerate(captions)
+    ]

@@ -1,0 +1,76 @@
+"""A checkpoint -> its model, ready for use, and what has to be known about it; nothing but the folder is needed."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toto.config import ModelConfig
+from toto.errors import UserError
+from toto.train import checkpoint
+from toto.train.models.llama import Llama
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it was after `step` steps."""
+
+    model: Llama  # fp32, in eval mode, without gradients
+    config: ModelConfig
+    used_ids: int  # codes and the four special ids
+    tokenizer: dict[str, Any]  # as in the dataset.json of the shards that it was trained on
+    context: int  # positions: frames × grid of one sequence
+    frames: int
+    stride: int | None  # source frames between two frames of a window; None: as stored
+    grid: tuple[int, int]  # codes of a frame, rows and columns
+    step: int
+    path: Path  # the checkpoint's folder
+    id: str  # hash of the checkpoint: of its weights, and of all that is said here
+    recipe: dict[str, Any]  # the stream of sequences (recipe.json)
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
+    """The model of a checkpoint, or of the newest checkpoint of a run.
+
+    Every file is checked against its hash and no code is unpickled. UserError for what is missing, damaged, or of
+    another format.
+    """
+    folder = checkpoint.resolve(Path(path))
+    facts = checkpoint.read_facts(folder)
+    config = model_config(facts, folder)
+    model = Llama(config, facts["used_ids"])
+    checkpoint.load(folder, checkpoint.tensors_of(model))
+    model.requires_grad_(False)
+    return Loaded(
+        model=model.to(device).eval(),
+        config=config,
+        used_ids=facts["used_ids"],
+        tokenizer=facts["tokenizer"],
+        context=facts["context"],
+        frames=facts["frames"],
+        stride=facts["stride"],
+        grid=(facts["grid"][0], facts["grid"][1]),
+        step=facts["step"],
+        path=folder,
+        id=checkpoint.identity(facts),
+        recipe=facts["recipe"],
+    )
+
+
+def model_config(facts: dict[str, Any], folder: Path) -> ModelConfig:
+    """The shape that a checkpoint states; UserError where this version of toto does not know it."""
+    known = {field.name for field in fields(ModelConfig)}
+    if not known >= set(facts["model"]):
+        strange = ", ".join(sorted(set(facts["model"]) - known))
+        raise UserError(f"{folder}: a model with {strange}, which this version of toto does not know")
+    return ModelConfig(**facts["model"])
+
+
+def same_tokenizer(loaded: Loaded, tokenizer: dict[str, Any], place: str) -> None:
+    """UserError when shards were not made by the tokenizer that the model was trained with: ids would mean nothing."""
+    if tokenizer["id"] != loaded.tokenizer["id"]:
+        raise UserError(
+            f"{place} was made with {tokenizer['name']} (id {tokenizer['id'][:12]}), but {loaded.path} was trained on "
+            f"{loaded.tokenizer['name']} (id {loaded.tokenizer['id'][:12]}); take shards of that tokenizer"
+        )

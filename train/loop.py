@@ -1,0 +1,177 @@
+"""The training loop, read top to bottom: batch, forward, backward, step, log, validate, save.
+
+    Job (what to train on what, for how long) + a team of processes ─▶ checkpoints and a log in the run's folder
+
+Where a run stands is one number, the steps that are done; with the recipe it gives the next batch. Losses are sums over
+the tokens of all processes divided by their number, so that they do not depend on how a batch was cut up.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from toto.config import ModelConfig, RecipeConfig
+from toto.errors import UserError
+from toto.shards.recipe import Recipe
+from toto.shards.stream import Stream
+from toto.train import checkpoint
+from toto.train.cost import Cost
+from toto.train.data import Batch, loader
+from toto.train.hardware import autocast, memory_bytes, peak_flops
+from toto.train.log import Done, RunLog, StepSums
+from toto.train.models.llama import Llama
+from toto.train.optimizer import learning_rate, make_optimizer, set_learning_rate
+from toto.train.parallel import Team, without_averaging
+from toto.train.position_loss import PositionLoss, position_loss
+from toto.train.stopping import Stopping, stop
+
+CPU_MICRO_TOKENS = 8192  # of one forward pass on a CPU: larger ones gain nothing there
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides a run."""
+
+    folder: Path
+    model: ModelConfig
+    recipe: RecipeConfig
+    stream: Recipe  # the sequences to train on
+    validation: Recipe | None  # held-out sequences; None where the datasets have none
+    facts: dict[str, Any]  # what every checkpoint says of itself
+    stop_at: int | None = None  # the step after which this run pauses
+
+    @property
+    def last(self) -> int:
+        """The number of steps after which this call is done."""
+        return min(self.recipe.steps, self.stop_at or self.recipe.steps)
+
+
+def train(job: Job, team: Team) -> Done:
+    """Trains from the newest checkpoint of the run's folder (or from the start) to `job.last`.
+
+    Ctrl-C and SIGTERM save first. UserError when a loss is not finite, a shard is gone, or a checkpoint cannot be
+    read or written; the last good checkpoint stays.
+    """
+    recipe, stream = job.recipe, Stream(job.stream)
+    model = Llama(job.model, stream.used_ids, seed=recipe.seed, checkpoint_blocks=recipe.recompute).to(team.device)
+    optimizer = make_optimizer(model, recipe)
+    start = _resume(job, model, optimizer, team)
+    if recipe.compile == "on" or (recipe.compile == "auto" and team.device.type == "cuda"):
+        model.compile_blocks()
+    spread = team.spread(model)
+
+    micro = micro_sequences(job, team)
+    steps = range(start, job.last)
+    batches = loader(stream, steps, team.rank, team.world, micro, recipe.loader_workers, recipe.predict_end)
+    names = [part.name for part in job.stream.parts]
+    cost = Cost(job.model, stream.used_ids, job.facts["context"])
+    flops, peak = cost.training_flops_per_token, peak_flops(team.device, recipe.precision)[0] * team.world
+    log = RunLog(job.folder, names, flops, peak, team, range(start, job.last))
+    saved = start if start else -1
+    try:
+        with Stopping() as stopping:
+            for step, parts in groupby(batches, key=lambda batch: batch.step):
+                rate = learning_rate(recipe, step)
+                set_learning_rate(optimizer, rate)
+                log.add(one_step(spread, optimizer, parts, step, rate, job, team))
+                asked, done = team.agree(stopping.asked), step + 1
+                ends = asked or done == job.last
+                if ends or done % recipe.log_every == 0:
+                    log.flush()
+                if job.validation and recipe.validate_every and (done % recipe.validate_every == 0 or done == job.last):
+                    log.validation(done, validate(job, model, team, micro))
+                if ends or done % recipe.checkpoint_every == 0:
+                    log.flush()  # a loss that is not finite must not be saved
+                    with log.pause():
+                        checkpoint.save(job.folder, done, checkpoint.tensors_of(model, optimizer), job.facts, team)
+                        if team.is_first:
+                            checkpoint.retain(job.folder, recipe.keep_checkpoints, recipe.keep_every)
+                    saved = done
+                if asked:
+                    log.say(f"saved {job.folder / checkpoint.name_of(done)}")
+                    stop(asked)
+    finally:
+        log.close()
+    return log.done(job.folder / checkpoint.name_of(saved), saved)
+
+
+def one_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parts: Iterable[Batch],
+    step: int,
+    rate: float,
+    job: Job,
+    team: Team,
+) -> StepSums:
+    """Forward and backward of every micro-batch of a step, then one update of the weights."""
+    positions = job.stream.batch_sequences * (job.facts["context"] + job.recipe.predict_end)
+    sums = torch.zeros(len(job.stream.parts), 2, dtype=torch.float64, device=team.device)
+    ledger = 0
+    for batch in parts:
+        ids = batch.ids.to(team.device, non_blocking=True)
+        with without_averaging(model, wanted=not batch.last):
+            with autocast(team.device, job.recipe.precision):
+                losses_BT = model(ids[:, :-1], ids[:, 1:])
+            # DistributedDataParallel divides by the number of processes
+            (losses_BT.sum() * (team.world / positions)).backward()
+        by_sequence = losses_BT.detach().double().sum(1)
+        counts = torch.full_like(by_sequence, losses_BT.shape[1])
+        sums.index_add_(0, batch.parts.to(team.device), torch.stack([by_sequence, counts], 1))
+        ledger += batch.hash
+    limit = job.recipe.clip or float("inf")
+    norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    signed = (ledger + 2**63) % 2**64 - 2**63  # int64 holds it, and sums of processes wrap around as they should
+    return StepSums(step, team.sum(sums), norm.detach(), team.sum(torch.tensor([signed])), rate)
+
+
+def validate(job: Job, model: Llama, team: Team, micro: int) -> PositionLoss:
+    """The loss on the held-out sequences, by position; the same ones each time."""
+    assert job.validation is not None, "asked by the caller"
+    model.eval()
+    stream = Stream(job.validation)
+    count = min(job.recipe.validation_sequences, sum(stream.sequences_per_epoch().values()))
+    found = position_loss(model, stream, range(count), micro, job.recipe.precision, team)
+    model.train()
+    return found
+
+
+def micro_sequences(job: Job, team: Team) -> int:
+    """Sequences of one forward pass: what the recipe says, else what memory holds, at most a process's share."""
+    share = -(-job.stream.batch_sequences // team.world)
+    if job.recipe.micro_sequences:
+        return min(job.recipe.micro_sequences, share)
+    context = job.facts["context"]
+    if team.device.type == "cpu":
+        most = max(1, CPU_MICRO_TOKENS // context)
+    else:
+        cost = Cost(job.model, job.facts["used_ids"], context)
+        one, two = (cost.memory(n, checkpoint_blocks=job.recipe.recompute).total for n in (1, 2))
+        most = max(1, int((0.9 * memory_bytes(team.device) - one) // (two - one)) + 1)
+    passes = -(-share // min(most, share))
+    return -(-share // passes)  # as even as can be
+
+
+def _resume(job: Job, model: Llama, optimizer: torch.optim.Optimizer, team: Team) -> int:
+    """Fills model and optimiser from the newest checkpoint; the steps that are done."""
+    if team.is_first:
+        checkpoint.clean(job.folder)
+    team.wait()
+    there = checkpoint.found(job.folder)
+    if not there:
+        return 0
+    facts = checkpoint.read_facts(there[-1])
+    different = [key for key, value in job.facts.items() if facts.get(key) != value]
+    if different:
+        raise UserError(
+            f"{there[-1]} belongs to another run (it differs in {', '.join(different)}); choose another --out"
+        )
+    checkpoint.load(there[-1], checkpoint.tensors_of(model, optimizer), team)
+    return int(facts["step"])

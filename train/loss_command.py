@@ -1,0 +1,163 @@
+"""`toto-train loss-by-position`: the held-out loss of a checkpoint by frame and cell (Fig. 10), beside what is trivial.
+
+checkpoint + held-out sequences ─▶ losses ─▶ loss_by_position.json, loss_by_position.png
+training sequences ─▶ unigram and copy (baselines.py), on the same held-out sequences
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toto import command
+from toto.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from toto.shards.recipe import Kind
+    from toto.shards.stream import Stream
+    from toto.train.load import Loaded
+
+FITTED_ON = 4096  # training sequences at most, for the baselines
+RESAMPLES = 2000
+
+
+@click.command("loss-by-position")
+@click.option("--ckpt", required=True, metavar="PATH", help="A checkpoint, or a run: its newest one.")
+@click.option("--data", metavar="URI", help="Another dataset than the model was trained on; same tokenizer.")
+@click.option("--split", default="val", show_default=True, metavar="NAME", help="What is held out.")
+@click.option("--kind", type=click.Choice(["video", "image"]), default="video", show_default=True)
+@click.option("--sequences", type=click.IntRange(1), metavar="N", help="At most so many; default: one epoch.")
+@click.option("--baselines", is_flag=True, help="Beside unigram and copy, fitted on the training split.")
+@click.option("--micro", type=click.IntRange(1), default=16, show_default=True, help="Sequences of one forward pass.")
+@click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="fp32", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: beside the checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+def loss_by_position(
+    ckpt: str,
+    data: str | None,
+    split: str,
+    kind: "Kind",
+    sequences: int | None,
+    baselines: bool,
+    micro: int,
+    precision: str,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Held-out loss by frame and by cell, in nats a token.
+
+    \b
+    Example: toto-train loss-by-position --ckpt runs/tiny --baselines
+    """
+    from toto.train.load import load_model
+    from toto.train.parallel import joined
+    from toto.train.position_loss import position_loss
+
+    with joined(device) as team:
+        loaded = load_model(ckpt, team.device)
+        stream = held_out(loaded, data, split, kind)
+        whole = sum(stream.sequences_per_epoch().values())
+        count = min(sequences or whole, whole)
+        found = position_loss(loaded.model, stream, range(count), micro, precision, team)
+        value: dict[str, Any] = {
+            "model": found.mean,
+            "by_frame": found.by_frame.tolist(),
+            "grid": found.grid.tolist(),
+            "sequences": count,
+            "split": split,
+            "kind": kind,
+            "checkpoint": str(loaded.path),
+            "checkpoint_id": loaded.id,
+            "dataset_ids": [part.dataset_id for part in stream.recipe.parts],
+        }
+        if baselines:
+            value |= against_baselines(found.by_sequence, stream, held_out(loaded, data, "train", kind), count)
+        if not team.is_first:
+            return
+        folder = out or loaded.path
+        write(folder, value)
+        command.say(text_of(value))
+        command.say(f"{folder / 'loss_by_position.json'}, .png")
+        if as_json:
+            command.print_json(value)
+
+
+def held_out(loaded: "Loaded", data: str | None, split: str, kind: "Kind") -> "Stream":
+    """The sequences of one split and kind: of the model's own datasets at their snapshots, or of another's newest."""
+    from toto.shards.mixture import Phase
+    from toto.shards.recipe import Recipe, make_recipe
+    from toto.shards.stream import Stream
+    from toto.train.load import same_tokenizer
+
+    own = Recipe.from_json(json.dumps(loaded.recipe), str(loaded.path))
+    if data is None:
+        kept = tuple(replace(part, split=split) for part in own.parts if part.kind == kind)
+        if not kept:
+            raise UserError(f"{loaded.path} was trained on no {kind} sequences; choose another --kind, or give --data")
+        recipe = replace(own, parts=kept, phases=(Phase(0, (1,) * len(kept)),))
+    else:
+        sources = [(Path(data).name, data, 1, split)]
+        recipe = make_recipe(sources, own.frames, own.stride, own.seed, own.batch_sequences, kinds=(kind,))
+    stream = Stream(recipe)
+    same_tokenizer(loaded, stream.tokenizer, ", ".join(part.uri for part in recipe.parts))
+    return stream
+
+
+def against_baselines(by_sequence: "np.ndarray", stream: "Stream", training: "Stream", count: int) -> dict[str, Any]:
+    """Unigram and copy on the same sequences; by how much the model is better, with a 95 % bootstrap interval."""
+    import numpy as np
+
+    from toto.shards.ids import CODE_OFFSET
+    from toto.train.baselines import fit
+
+    def codes(of: "Stream", g: int) -> "np.ndarray":
+        return of.sequence(g).tokens[1:-1].astype(np.int64).reshape(-1, of.cells) - CODE_OFFSET
+
+    fitted = fit(
+        (codes(training, g) for g in range(min(FITTED_ON, sum(training.sequences_per_epoch().values())))),
+        stream.used_ids - CODE_OFFSET,
+    )
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, count, (RESAMPLES, count))
+    value: dict[str, Any] = {"copy_share": fitted.copy_share}
+    for name, losses in (("unigram", fitted.unigram), ("copy", fitted.copy)):
+        each = np.stack([losses(codes(stream, g)).mean(1) for g in range(count)])  # [sequences, frames]
+        better = each.mean(1) - by_sequence
+        low, high = np.quantile(better[picks].mean(1), [0.025, 0.975])
+        value |= {
+            name: float(each.mean()),
+            f"{name}_by_frame": each.mean(0).tolist(),
+            f"better_than_{name}": {"mean": float(better.mean()), "interval": [float(low), float(high)]},
+        }
+    return value
+
+
+def text_of(value: dict[str, Any]) -> str:
+    """The result for a person."""
+    frames = "  ".join(f"{loss:.2f}" for loss in value["by_frame"])
+    lines = [f"nats a token on {value['sequences']:,} held-out sequences ({value['kind']}, split {value['split']})"]
+    if "copy" in value:
+        lines += [f"  unigram  {value['unigram']:.3f}"]
+        lines += [f"  copy     {value['copy']:.3f}  (λ {value['copy_share']:.3f})"]
+    lines += [f"  model    {value['model']:.3f}"]
+    if "copy" in value:
+        better = value["better_than_copy"]
+        low, high = better["interval"]
+        lines += [f"  better than copy by {better['mean']:.3f} (95 % interval {low:.3f} to {high:.3f})"]
+    return "\n".join([*lines, f"by frame   {frames}"])
+
+
+def write(folder: Path, value: dict[str, Any]) -> None:
+    """The JSON file and, where matplotlib is, the picture."""
+    from toto.shards.view import write_whole
+
+    write_whole(folder / "loss_by_position.json", (json.dumps(value, indent=1) + "\n").encode())
+    from toto.train.loss_picture import picture
+
+    write_whole(folder / "loss_by_position.png", picture(value))

@@ -1,0 +1,1 @@
+"""Models: ids -> logits, losses and features."""

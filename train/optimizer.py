@@ -1,0 +1,38 @@
+"""AdamW with weight decay on matrices only, and a learning rate that is a function of the step (§3.2).
+
+Warm-up is linear and starts above zero; then a cosine falls to a share of the peak. The paper gives 3e-4, betas 0.9
+and 0.95, 2,000 steps of warm-up and a cosine; decay 0.1 on matrices, clipping at 1.0 and an end at a tenth are LLaMA's.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from toto.config import RecipeConfig
+
+
+def make_optimizer(model: nn.Module, recipe: RecipeConfig) -> torch.optim.AdamW:
+    """AdamW over all parameters, those of two dimensions and more with decay; fused kernels where there are any."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (recipe.beta1, recipe.beta2)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, eps=1e-8, fused=True)
+
+
+def learning_rate(recipe: RecipeConfig, step: int) -> float:
+    """The rate of step 0, 1, …; after the last step it stays where the cosine ends."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    progress = min(1.0, (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps))
+    end = recipe.min_learning_rate
+    return recipe.learning_rate * (end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every group this rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,81 @@
+"""One process, or one of many that `torchrun` started: the same code, and the same numbers, either way.
+
+    with joined() as team:  ->  team.rank of team.world; sums and agreements over all of them
+
+Gradients are averaged by DistributedDataParallel. CPU tensors go through gloo, GPU tensors through NCCL.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from toto.train.hardware import choose_device, use_cores
+
+
+@dataclass(frozen=True)
+class Team:
+    """All processes of a run, as one of them sees it."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """True for the one process that logs and publishes."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The element-wise sum over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def agree(self, number: int) -> int:
+        """The largest number that any process says."""
+        if self.world == 1:
+            return number
+        said = torch.tensor([number])
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return int(said)
+
+    def wait(self) -> None:
+        """Returns when every process is here."""
+        if self.world > 1:
+            dist.all_reduce(torch.zeros(1))  # over gloo: a barrier of NCCL would need the GPU
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over the processes; the model itself where there is one."""
+        if self.world == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def without_averaging(model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
+    """Gradients of a micro-batch that is not its step's last stay local."""
+    return model.no_sync() if wanted and isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[Team]:
+    """The team of this process: what torchrun's variables say, else this process alone."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    use_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    chosen = choose_device(device, local_rank)
+    if world == 1:
+        yield Team(0, 1, chosen)
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Team(dist.get_rank(), world, chosen)
+    finally:
+        dist.destroy_process_group()

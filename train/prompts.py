@@ -1,0 +1,95 @@
+"""What a generation starts from: the first frames of held-out windows or image sequences, and what truly came after.
+
+dataset ─Stream of windows of all frames─▶ sequences 0 … n-1 ─▶ codes, of which the first `prompt` frames are the prompt
+
+Where no run is as long as what is to be made, windows of the prompt alone are taken: there is no truth then.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from toto.errors import UserError
+from toto.shards.ids import to_codes
+from toto.shards.recipe import Kind
+from toto.shards.row import Window
+from toto.shards.stream import Stream
+from toto.train.load import Loaded
+from toto.train.loss_command import held_out
+
+DEFAULT_FPS = 8.0  # of pictures whose frames have no times
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Known frames of n sequences, and where they come from."""
+
+    codes: np.ndarray  # int64 [n, frames, h, w]; frames = 0 where nothing is known
+    prompt: int  # the first so many frames are read, never made
+    has_truth: bool  # `codes` holds every frame that is to be made
+    clips: Sequence[Sequence[Window]] = ()  # of each sequence: one window, or one image a frame
+    dataset_ids: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """Of each sequence, source keys and decoded frame numbers."""
+        return [
+            {"sources": [clip.source for clip in clips], "frames": [int(i) for c in clips for i in c.frame_index]}
+            for clips in self.clips
+        ]
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the first video clip, in its own time."""
+        times = self.clips[0][0].pts_us if self.clips else None
+        steps = np.diff(times) if times is not None else np.empty(0)
+        return float(1e6 / np.median(steps)) if len(steps) and np.median(steps) > 0 else DEFAULT_FPS
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which sequences are wanted."""
+
+    kind: Kind
+    prompt: int  # frames
+    frames: int  # of the whole sequence, the prompt among them
+    samples: int
+    seed: int = 0
+    data: str | None = None  # a dataset's uri; None: those that the model was trained on
+    split: str = "val"
+
+
+def no_prompts(loaded: Loaded, samples: int) -> Prompts:
+    """Nothing is known: each sequence begins with the start id alone."""
+    return Prompts(np.empty((samples, 0, *loaded.grid), np.int64), 0, has_truth=False)
+
+
+def prompts(loaded: Loaded, asked: Asked, needs_truth: bool) -> Prompts:
+    """The first sequences of the held-out stream of a seed; UserError where the dataset holds none so long."""
+    stream = held_out(loaded, asked.data, asked.split, asked.kind)
+    if stream.grid != loaded.grid:
+        theirs, ours = ("×".join(map(str, grid)) for grid in (stream.grid, loaded.grid))
+        raise UserError(f"{asked.data}: a grid of {theirs} codes, but {loaded.path} was trained on {ours}")
+    try:
+        return _first(_cut(stream, asked.frames, asked.seed), asked, has_truth=True)
+    except UserError:
+        if needs_truth or not asked.prompt:
+            raise
+    return _first(_cut(stream, asked.prompt, asked.seed), asked, has_truth=False)
+
+
+def _cut(stream: Stream, frames: int, seed: int) -> Stream:
+    """The same datasets, in sequences of `frames` frames or images."""
+    return Stream(replace(stream.recipe, frames=frames, hop=frames, images_per_sequence=frames, seed=seed))
+
+
+def _first(stream: Stream, asked: Asked, has_truth: bool) -> Prompts:
+    found = [stream.sequence(g) for g in range(asked.samples)]
+    codes = np.stack([to_codes(sequence.tokens, *stream.grid) for sequence in found]).astype(np.int64)
+    ids = tuple(part.dataset_id for part in stream.recipe.parts)
+    return Prompts(codes, asked.prompt, has_truth, [sequence.clips for sequence in found], ids)

@@ -1,0 +1,200 @@
+"""A run's folder: everything resolved once, written down, and read again by whoever goes on with it.
+
+    size + recipe + datasets ─prepare─▶ runs/<name>/run.json      what was asked for, with every default
+                                                    recipe.json   the stream of sequences, its snapshots pinned
+                             ◀──────── Job ────────
+
+A folder that holds a run already is gone on with; asking for something else there is refused.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import toto
+from toto.config import Pipelines, RecipeConfig
+from toto.errors import UsageError, UserError, naming
+from toto.shards.dataset import Dataset
+from toto.shards.recipe import RECIPE, Kind, Recipe, make_recipe
+from toto.shards.store import open_store
+from toto.shards.stream import Stream
+from toto.shards.view import write_whole
+from toto.train.hardware import faster_precision
+from toto.train.loop import Job
+
+RUN = "run.json"
+FORMAT = 1
+HELD_OUT = "val"
+KINDS: dict[str, tuple[Kind, ...]] = {"all": ("video", "image"), "video": ("video",), "image": ("image",)}
+# What may change when a run goes on: it decides neither the data nor, but for rounding, the weights.
+FREE = (
+    "micro_sequences",
+    "compile",
+    "recompute",
+    "loader_workers",
+    "log_every",
+    "validate_every",
+    "validation_sequences",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_every",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset to train on."""
+
+    name: str
+    uri: str
+    weight: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for."""
+
+    size: str
+    recipe: str
+    data: tuple[str, ...] = ()  # names or URIs, each with =WEIGHT or not; none: the recipe's mixture
+    out: str | None = None
+    stop_at: int | None = None
+
+
+def prepare(asked: Asked, pipelines: Pipelines, device: torch.device, writes: bool = True) -> Job:
+    """The job of a command line: a new one, which is written down, or that of the run that is there.
+
+    UsageError for unknown names and for a folder of another run; UserError where shards are missing.
+    """
+    model, recipe = pipelines.model(asked.size), pipelines.recipe(asked.recipe)
+    folder = Path(asked.out or default_folder(asked.size))
+    written = read_run(folder) if (folder / RUN).is_file() else None
+    if recipe.precision == "auto":
+        precision = written["recipe"]["precision"] if written else faster_precision(device)
+        recipe = replace(recipe, precision=precision)
+    sources = find_sources(asked.data, recipe.mixture, pipelines)
+    wanted = {"model": asdict(model), "recipe": asdict(recipe), "data": [asdict(source) for source in sources]}
+    if written:
+        _same(written, wanted, folder)
+        stream = Recipe.from_json((folder / RECIPE).read_text(), str(folder / RECIPE))
+        validation = Recipe.from_json(json.dumps(written["validation"])) if written["validation"] else None
+    else:
+        stream = make_stream(sources, recipe, None)
+        held_out = [source for source in sources if HELD_OUT in Dataset(source.uri).splits]
+        validation = make_stream(held_out, recipe, HELD_OUT) if held_out and recipe.validate_every else None
+    opened = Stream(stream)
+    facts = _as_json(
+        {
+            "model": asdict(model),
+            "training": {key: value for key, value in asdict(recipe).items() if key not in FREE},
+            "recipe": json.loads(stream.to_json()),
+            "tokenizer": opened.tokenizer,
+            "used_ids": opened.used_ids,
+            "context": opened.context,
+            "frames": recipe.frames,
+            "stride": recipe.stride,
+            "grid": list(opened.grid),
+        }
+    )
+    if writes:
+        record = {"format": FORMAT, "toto": toto.__version__, **wanted}
+        record["validation"] = json.loads(validation.to_json()) if validation else None
+        with naming(folder):
+            write_whole(folder / RECIPE, stream.to_json().encode())
+            write_whole(folder / RUN, (json.dumps(record, indent=1) + "\n").encode())
+    return Job(folder, model, recipe, stream, validation, facts, asked.stop_at)
+
+
+def default_folder(size: str) -> str:
+    """${TOTO_RUNS:-runs}/SIZE."""
+    return f"{os.environ.get('TOTO_RUNS') or 'runs'}/{size}"
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What run.json says; UserError where it cannot be read."""
+    try:
+        value = json.loads((folder / RUN).read_text())
+    except (OSError, ValueError):
+        raise UserError(f"{folder / RUN} cannot be read; is {folder} the folder of a run?") from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise UserError(f"{folder / RUN}: not a run of format {FORMAT}, which this version of toto goes on with")
+    return value
+
+
+def find_sources(data: Sequence[str], mixture: str, pipelines: Pipelines) -> list[Source]:
+    """The datasets of `--data`, or of a mixture; UserError says how to make those that are not there."""
+    sources = name_sources(data, mixture, pipelines)
+    missing = [source for source in sources if not open_store(source.uri).exists("dataset.json")]
+    if missing:
+        raise UserError(_missing(missing, pipelines))
+    return sources
+
+
+def name_sources(data: Sequence[str], mixture: str, pipelines: Pipelines) -> list[Source]:
+    """The datasets of `--data`, or of a mixture, whether they are there or not."""
+    given = [_weighted(text) for text in data] or list(pipelines.weights(mixture).items())
+    return [
+        Source(name, pipelines.shards(name), weight)
+        if name in pipelines.datasets
+        else Source(Path(name.rstrip("/")).name, name, weight)
+        for name, weight in given
+    ]
+
+
+def _missing(missing: list[Source], pipelines: Pipelines) -> str:
+    where = ", ".join(f"{source.name} ({source.uri})" for source in missing)
+    made = [f"make tokenize DATASET={source.name}" for source in missing if source.name in pipelines.datasets]
+    advice = f"make them: {'; '.join(made)}" if made else "give --data the folder that holds dataset.json"
+    return f"no shards of {where}\n{advice}; or train on other ones: --data NAME or --data FOLDER"
+
+
+def _weighted(text: str) -> tuple[str, int]:
+    name, equals, weight = text.rpartition("=")
+    if equals and weight.isdigit():
+        return name, int(weight)
+    return text, 1
+
+
+def make_stream(sources: Sequence[Source], recipe: RecipeConfig, split: str | None) -> Recipe:
+    """The stream of these datasets as they are sealed now; of the training split where none is named."""
+    made = make_recipe(
+        [(source.name, source.uri, source.weight, split) for source in sources],
+        frames=recipe.frames,
+        stride=recipe.stride,
+        seed=recipe.seed,
+        batch_sequences=1,
+        kinds=KINDS[recipe.kinds],
+    )
+    return replace(made, batch_sequences=batch_sequences(recipe.batch_tokens, made.context))
+
+
+def batch_sequences(batch_tokens: int, context: int) -> int:
+    """Sequences of a step; UsageError when a step is smaller than one sequence."""
+    if batch_tokens < context:
+        raise UsageError(
+            f"recipe: batch_tokens is {batch_tokens:,}, but one sequence has {context:,} tokens; "
+            "raise it, or lower frames"
+        )
+    return batch_tokens // context
+
+
+def _same(written: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    for section in ("model", "recipe"):
+        for key, value in wanted[section].items():
+            if key not in FREE and written[section].get(key) != value:
+                raise UsageError(
+                    f"{folder} holds a run with {section}.{key} {written[section].get(key)!r}, not {value!r}; "
+                    "ask for the same to go on with it, or choose another --out"
+                )
+    if _as_json(written["data"]) != _as_json(wanted["data"]):
+        names = ", ".join(f"{source['uri']}={source['weight']}" for source in written["data"])
+        raise UsageError(f"{folder} holds a run on {names}; give the same --data to go on, or choose another --out")
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))

@@ -1,0 +1,62 @@
+"""Logits -> codes: temperature, top-k, top-p or the most likely, from uniform numbers that the caller draws.
+
+Special ids are no candidates, so pad, start and end never appear inside a picture. The same logits and the same
+uniform number give the same code, whatever else is in the batch.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toto.errors import UsageError
+from toto.shards.ids import CODE_OFFSET
+from toto.shards.keyed import key
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next code is chosen; top-k cuts before top-p, both after the temperature."""
+
+    temperature: float = 1.0
+    top_k: int | None = None  # the k most likely codes
+    top_p: float | None = None  # the fewest codes whose probabilities reach p
+    greedy: bool = False  # the most likely code; the rest is without effect
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise UsageError(f"temperature {self.temperature}: it must be above 0; --greedy takes the most likely code")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top-k {self.top_k}: at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"top-p {self.top_p}: above 0, at most 1")
+
+    def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """Codes int64 [...] from logits [..., used_ids] and numbers float64 [...] of [0, 1)."""
+        codes = logits[..., CODE_OFFSET:].double()
+        if self.greedy:
+            return codes.argmax(-1)
+        codes = codes / self.temperature
+        if self.top_k is None and self.top_p is None:
+            return _draw(codes.softmax(-1), uniforms)
+        codes, order = codes.sort(dim=-1, descending=True, stable=True)
+        shares = codes[..., : self.top_k].softmax(-1)
+        if self.top_p is not None:
+            before = shares.cumsum(-1) - shares
+            shares = shares * (before < self.top_p)
+        return order.gather(-1, _draw(shares, uniforms)[..., None])[..., 0]
+
+
+def uniforms(seed: int, samples: range, frames: int, cells: int) -> Tensor:
+    """float64 [samples, frames, cells] of [0, 1): the numbers of each sample follow from the seed and its number."""
+    drawn = [np.random.Generator(np.random.Philox(key=key(seed, "generate", i))) for i in samples]
+    return torch.from_numpy(np.stack([generator.random((frames, cells)) for generator in drawn]))
+
+
+def _draw(shares: Tensor, uniforms: Tensor) -> Tensor:
+    """The first place where the running sum of shares exceeds the uniform part of their total."""
+    sums = shares.cumsum(-1)
+    reach = (uniforms * sums[..., -1])[..., None]
+    last = (shares > 0).long().cumsum(-1).argmax(-1)  # rounding must not lead past the last possible code
+    return torch.minimum((sums <= reach).sum(-1), last)

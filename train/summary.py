@@ -1,0 +1,48 @@
+"""What follows from a job, told before the long work begins: sizes, tokens, epochs, bytes."""
+
+import torch
+
+from toto.shards.stream import Stream
+from toto.train.checkpoint import found
+from toto.train.cost import Cost
+from toto.train.loop import Job, micro_sequences
+from toto.train.parallel import Team
+from toto.train.progress import amount
+
+
+def summary_of(job: Job, team: Team) -> str:
+    """A few lines for the person who starts a run."""
+    recipe, facts = job.recipe, job.facts
+    cost = Cost(job.model, facts["used_ids"], facts["context"])
+    per_step = job.stream.batch_sequences * facts["context"]
+    there = found(job.folder)
+    begins = f"goes on after {there[-1]}" if there else "starts anew"
+    memory = cost.memory(1)
+    height, width = facts["grid"]
+    lines = [
+        f"model     {job.model.name}: {cost.parameters:,} parameters, {facts['used_ids']:,} ids, context "
+        f"{facts['context']:,} = {recipe.frames} frames of {height}×{width}",
+        *_data_lines(job),
+        f"steps     {recipe.steps:,} of {job.stream.batch_sequences:,} sequences = {per_step:,} tokens: "
+        f"{amount(recipe.steps * per_step)} tokens in all",
+        f"machine   {team.world} × {team.device}, {recipe.precision}, micro-batches of {micro_sequences(job, team)}"
+        + (f", {torch.get_num_threads()} threads" if team.device.type == "cpu" else ""),
+        f"run       {job.folder} {begins}; a checkpoint of {amount(memory.weights + memory.moments)}B every "
+        f"{recipe.checkpoint_every:,} steps",
+    ]
+    return "\n".join(lines)
+
+
+def _data_lines(job: Job) -> list[str]:
+    stream = Stream(job.stream)
+    epochs = stream.epochs(job.recipe.steps * job.stream.batch_sequences)
+    lines = [
+        f"data      {name}: {count:,} sequences an epoch, {epochs[name]:.1f} epochs"
+        for name, count in stream.sequences_per_epoch().items()
+    ]
+    if job.validation is None:
+        held_out = "none: no dataset has a split `val`, or validate_every is 0"
+    else:
+        names = ", ".join(part.name for part in job.validation.parts)
+        held_out = f"{names}, every {job.recipe.validate_every:,} steps"
+    return [*lines, f"held-out  {held_out}"]
