@@ -13,7 +13,9 @@ from toto.shards.clips import Painter, Pick, choose
 from toto.shards.dataset import Dataset
 from toto.shards.originals import Originals, under
 from toto.shards.pictures import has_pillow
+from toto.shards.seen import seen_at, seen_json, seen_lines, write_seen
 from toto.shards.store import open_store
+from toto.shards.stream import open_run
 from toto.shards.verify import Report
 from toto.shards.verify import verify as verify_dataset
 from toto.shards.view import View, format_of, write_view
@@ -124,6 +126,36 @@ def view(
     click.echo(written)
     if as_json:
         command.print_json(shown(dataset, picks, written))
+
+
+@cli.command()
+@click.option("--run", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The training run's folder.")
+@click.option("--step", type=click.IntRange(1), required=True, metavar="N", help="As metrics.jsonl counts; 1 is first.")
+@click.option("--sequence", type=click.IntRange(0), metavar="I", help="Only this one of the step's batch; 0 is first.")
+@click.option("--sources", "root", metavar="ROOT", help="The folder that the videos are in: shows its frames beside.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Pictures: .png, .gif, .mp4 or .html")
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON: sources, frames, times, hashes.")
+def seen(run: Path, step: int, sequence: int | None, root: str | None, out: Path | None, as_json: bool) -> None:
+    """What a training step read: sources, frame numbers, times and pictures of its batch.
+
+    \b
+    Example: toto-shards seen --run runs/demo --step 200 --out step-200.html
+    """
+    if out is not None:
+        format_of(out)
+    found = seen_at(open_run(run), step, sequence)
+    for line in seen_lines(found):
+        command.say(plain(line))
+    if as_json and (out is None or not has_pillow()):
+        command.print_json(seen_json(found))
+    if out is not None:
+        originals = Originals(under(root) if root else None)
+        written, remarks = write_seen(found, originals, out)
+        for remark in [*remarks, *([originals.note] if originals.note else [])]:
+            command.say(plain(remark))
+        click.echo(written)
+        if as_json:
+            command.print_json(seen_json(found))
 
 
 def shown(dataset: Dataset, picks: list[Pick], out: Path | None) -> dict[str, Any]:

@@ -6,8 +6,9 @@ Opening reads two small files. Which shard and batch hold row i, and how many wi
 manifest alone.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from toto.shards.store import open_store
 
 CACHED_BATCHES = 64  # about 512 KiB of tokens each
 OPEN_SHARDS = 32
+KNOWN_SHARDS = 4_096  # whose row lengths are kept: 2 bytes a row
+PAUSES_S = (1.0, 5.0)  # between tries of a store that does not answer
 
 
 class Dataset:
@@ -45,7 +48,7 @@ class Dataset:
         self._splits: list[str] = self._manifest["split"].to_pylist()
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._batches: OrderedDict[tuple[int, int], list[RowRecord]] = OrderedDict()
-        self._lengths: dict[int, np.ndarray] = {}
+        self._lengths: OrderedDict[int, np.ndarray] = OrderedDict()
         self._ends: dict[tuple[int, int], np.ndarray] = {}  # (frames, stride) -> windows up to each shard
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -65,6 +68,11 @@ class Dataset:
         return dict(self.info["tokenizer"])
 
     @property
+    def views(self) -> int:
+        """Crops of every run and image; their rows stand side by side."""
+        return int(self.info["settings"].get("views") or 1)
+
+    @property
     def splits(self) -> list[str]:
         """Names of the splits."""
         return sorted(self.info["splits"])
@@ -73,12 +81,15 @@ class Dataset:
         """The i-th row in the order of the manifest; IndexError when there are fewer."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"row {i} of {len(self)}")
-        shard, offset = self._locate(self._row_ends, i % len(self))
+        return self.shard_row(*self._locate(self._row_ends, i % len(self)))
+
+    def shard_row(self, shard: int, offset: int) -> Row:
+        """A row by the number of its shard in the manifest and its place there."""
         for batch, rows in enumerate(self._batch_rows[shard]):
             if offset < rows:
                 return self._row(self._batch(shard, batch)[offset], shard)
             offset -= rows
-        raise AssertionError("row offsets follow from the manifest")
+        raise IndexError(f"{self._paths[shard]} has {sum(self._batch_rows[shard])} rows")
 
     def rows(self) -> Iterator[Row]:
         """Every row, in the order of the manifest; one batch in memory at a time."""
@@ -99,10 +110,36 @@ class Dataset:
         if not 0 <= i < (ends[-1] if len(ends) else 0):
             raise IndexError(f"window {i} of {self.windows(frames, stride)} ({frames} frames, stride {stride})")
         shard, offset = self._locate(ends, i)
-        per_row = np.cumsum(windows_in(self._row_lengths(shard), frames, stride))
+        per_row = np.cumsum(windows_in(self.row_lengths(shard), frames, stride))
         row_in_shard, k = self._locate(per_row, offset)
-        first = int(self._row_ends[shard - 1]) if shard else 0
-        return cut_window(self.row(first + row_in_shard), k * frames * stride, frames, stride)
+        return cut_window(self.shard_row(shard, row_in_shard), k * frames * stride, frames, stride)
+
+    def window_counts(self, frames: int, stride: int = 1, hop: int | None = None) -> np.ndarray:
+        """int64 [shards]: windows of the rows of each shard, `hop` stored frames from one start to the next."""
+        if frames < 1 or stride < 1 or (hop is not None and hop < 1):
+            raise ValueError(f"windows of {frames} frames, stride {stride}, hop {hop}: all must be at least 1")
+        shards, lengths, rows = self._runs_by_length
+        counts = windows_in(lengths, frames, stride, hop) * rows
+        return np.bincount(shards, counts, len(self._manifest)).astype(np.int64)
+
+    def image_counts(self) -> np.ndarray:
+        """int64 [shards]: rows of each shard that are images."""
+        return self._manifest["images"].to_numpy().astype(np.int64)
+
+    def longest_run(self) -> int:
+        """Stored frames of the longest run of a video; 0 where there is none."""
+        return int(self._runs_by_length[1].max(initial=0))
+
+    def row_lengths(self, shard: int) -> np.ndarray:
+        """uint16: frames of each row of a shard, 0 for images: from the per-source results, no shard is opened."""
+        if shard not in self._lengths:
+            results = self._results(self._manifest.slice(shard, 1).to_pylist()[0])
+            columns = (results[name].to_pylist() for name in ("kind", "run_lengths", "rows"))
+            self._lengths[shard] = np.concatenate([row_lengths(*line) for line in zip(*columns, strict=True)])
+            if len(self._lengths) > KNOWN_SHARDS:
+                self._lengths.popitem(last=False)
+        self._lengths.move_to_end(shard)
+        return self._lengths[shard]
 
     def frames(self, source: str) -> list[Row]:
         """Every row of one source (its runs and views); ValueError when the source has none."""
@@ -158,19 +195,32 @@ class Dataset:
         return read_parquet(self._checked(ref))
 
     def _checked(self, ref: dict[str, Any]) -> bytes:
-        try:
-            data = self.store.read(ref["path"])
-        except FileNotFoundError:
-            raise DamagedShard(f"{self.store.uri}/{ref['path']}", "the file is missing") from None
+        data = self._patiently(self.store.read, ref["path"])
         if file_ref(ref["path"], data).sha256 != ref["sha256"]:
             raise DamagedShard(f"{self.store.uri}/{ref['path']}", "the file is not as it was sealed")
         return data
 
     def _open(self, shard: int) -> ShardReader:
         name = self._paths[shard]
-        reader = ShardReader(self.store.local_path(name), f"{self.store.uri}/{name}")
+        reader = ShardReader(self._patiently(self.store.local_path, name), f"{self.store.uri}/{name}")
         self._check_facts(reader, shard)
         return reader
+
+    def _patiently(self, get: Callable[[str], Any], name: str) -> Any:
+        """What the store gives for this name, tried again where it does not answer; UserError with the name."""
+        for pause_s in (*PAUSES_S, None):
+            try:
+                return get(name)
+            except FileNotFoundError:
+                raise DamagedShard(f"{self.store.uri}/{name}", "the file is missing") from None
+            except (UserError, PermissionError):
+                raise
+            except Exception as error:  # an object store's own: time-outs, resets, refusals
+                if pause_s is None:
+                    reason = " ".join(str(error).split())[:200]
+                    raise UserError(f"cannot read {self.store.uri}/{name} ({type(error).__name__}: {reason})") from None
+                time.sleep(pause_s)
+        raise AssertionError("the last try returns or raises")
 
     def _check_facts(self, reader: ShardReader, shard: int) -> None:
         if reader.batches != len(self._batch_rows[shard]):
@@ -208,25 +258,17 @@ class Dataset:
                 found.setdefault(key, []).append(shard)
         return found
 
-    def _window_ends(self, frames: int, stride: int) -> np.ndarray:
-        if frames < 1 or stride < 1:
-            raise ValueError(f"windows of {frames} frames with stride {stride}: both must be at least 1")
-        if (frames, stride) in self._ends:
-            return self._ends[frames, stride]
-        counts = [
-            sum(n * int(windows_in(np.array([length]), frames, stride)[0]) for length, n in lengths)
-            for lengths in self._manifest["runs_by_length"].to_pylist()
-        ]
-        self._ends[frames, stride] = np.cumsum(counts, dtype=np.int64)
-        return self._ends[frames, stride]
+    @cached_property
+    def _runs_by_length(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each (shard, length of run): shard, length, rows; int64."""
+        column = self._manifest["runs_by_length"].combine_chunks()
+        shards = np.repeat(np.arange(len(column)), np.diff(column.offsets.to_numpy()))
+        return shards, column.keys.to_numpy().astype(np.int64), column.items.to_numpy().astype(np.int64)
 
-    def _row_lengths(self, shard: int) -> np.ndarray:
-        """Frames of each row of a shard, 0 for images: from the per-source results, no shard is opened."""
-        if shard not in self._lengths:
-            results = self._results(self._manifest.slice(shard, 1).to_pylist()[0])
-            columns = (results[name].to_pylist() for name in ("kind", "run_lengths", "rows"))
-            self._lengths[shard] = np.concatenate([row_lengths(*line) for line in zip(*columns, strict=True)])
-        return self._lengths[shard]
+    def _window_ends(self, frames: int, stride: int) -> np.ndarray:
+        if (frames, stride) not in self._ends:
+            self._ends[frames, stride] = np.cumsum(self.window_counts(frames, stride))
+        return self._ends[frames, stride]
 
     @staticmethod
     def _locate(ends: np.ndarray, i: int) -> tuple[int, int]:
@@ -238,5 +280,5 @@ class Dataset:
 def row_lengths(kind: str, run_lengths: list[int], rows: int) -> np.ndarray:
     """Frames of the rows of one source in their order: the views of a run are adjacent; 0 for images."""
     if kind == "image" or not rows:
-        return np.zeros(rows, np.int64)
-    return np.repeat(np.array(run_lengths, np.int64), rows // len(run_lengths))
+        return np.zeros(rows, np.uint16)
+    return np.repeat(np.array(run_lengths, np.uint16), rows // len(run_lengths))

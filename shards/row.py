@@ -74,16 +74,17 @@ class Window:
     @property
     def frame_index(self) -> np.ndarray:
         """int64 [T]: decoded frames of the source."""
-        return self.row.frame_index[self._positions]
+        return self.row.frame_index[self.positions]
 
     @property
     def pts_us(self) -> np.ndarray | None:
         """int64 [T] microseconds, or None."""
         times = self.row.pts_us
-        return None if times is None else times[self._positions]
+        return None if times is None else times[self.positions]
 
     @property
-    def _positions(self) -> np.ndarray:
+    def positions(self) -> np.ndarray:
+        """int64 [T]: the frames, counted in the row."""
         return self.start + self.stride * np.arange(self.frames)
 
 
@@ -100,8 +101,8 @@ def cut_window(row: Row, start: int, frames: int, stride: int = 1) -> Window:
     return Window(tokens, row, start, frames, stride)
 
 
-def windows_in(lengths: np.ndarray, frames: int, stride: int) -> np.ndarray:
-    """Non-overlapping windows in runs of these lengths: each takes (frames - 1) * stride + 1, the next starts
-    frames * stride later."""
-    span, hop = (frames - 1) * stride + 1, frames * stride
-    return np.where(lengths >= span, (lengths - span) // hop + 1, 0)
+def windows_in(lengths: np.ndarray, frames: int, stride: int, hop: int | None = None) -> np.ndarray:
+    """int64: windows in runs of these lengths; each takes (frames - 1) * stride + 1 frames, the next starts `hop`
+    later, without overlap (frames * stride) by default."""
+    spare = lengths.astype(np.int64) - ((frames - 1) * stride + 1)
+    return np.where(spare >= 0, spare // (hop or frames * stride) + 1, 0)

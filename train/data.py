@@ -76,9 +76,9 @@ class Sequences(Dataset[dict[str, torch.Tensor]]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on there; UserError when the state is of another recipe."""
-        if state["recipe"] != self.stream.recipe.id:
+        if state.get("recipe") != self.stream.recipe.id:
             raise UserError(
-                f"this state is of recipe {state['recipe']}, the stream's is {self.stream.recipe.id}: "
+                f"this state is of recipe {state.get('recipe')}, the stream's is {self.stream.recipe.id}: "
                 "other datasets, weights, windows or seed; go on with the recipe.json of that run"
             )
         if not 0 <= state["consumed"] <= self.total:

@@ -120,7 +120,7 @@ class RunLog:
             what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
             raise UserError(
                 f"step {step:,}: {what}; the run stops, its last checkpoint is from before. Lower the learning rate,\n"
-                f"or look at the batch: toto-shards seen --run {self._folder} --step {sums.step}"
+                f"or look at the batch: toto-shards seen --run {self._folder} --step {step}"
             )
         if self._metrics:
             by_part = {name: part / tokens for name, (part, tokens) in zip(self._parts, table, strict=True) if tokens}

@@ -1,0 +1,82 @@
+"""Randomness that has a name: numbers and permutations that follow from a seed and what they are for.
+
+    key(seed, "phase", epoch, run)  ->  one 64-bit number, the same on every machine and for ever
+    Permutation(n, key)[i]          ->  where i goes, without an array of n numbers
+
+What a training run reads in which order hangs on these; tests pin their values.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+import xxhash
+
+MASK = (1 << 64) - 1
+ROUNDS = 4  # of the Feistel network; each changes both halves of the bits
+MOST = 1 << 48
+
+Number = TypeVar("Number", int, np.ndarray)
+
+
+def key(seed: int, *parts: int | str) -> int:
+    """A 64-bit number for a seed and what it is to be used for: xxh3-64 of the parts, each with its type and length."""
+    return xxhash.xxh3_64_intdigest(b"".join(map(_spelled, (seed, *parts))))
+
+
+class Permutation:
+    """A keyed bijection of 0 … n-1, n up to 2^48, in closed form: a Feistel network over the next power of two.
+
+    What falls outside is sent through again, less than once on average ("cycle walking"), which keeps it a bijection.
+    """
+
+    def __init__(self, n: int, key: int) -> None:
+        if not 1 <= n <= MOST:
+            raise ValueError(f"a permutation of {n} numbers; 1 to {MOST} are possible")
+        self.n = n
+        bits = (n - 1).bit_length()
+        self._low = bits - bits // 2  # bits of the lower half; the upper one may have one bit less
+        self._halves = ((1 << self._low) - 1, (1 << bits // 2) - 1)
+        drawn = [_mixed(key + i & MASK) for i in range(2 * ROUNDS)]
+        self._keys = list(zip(drawn[::2], drawn[1::2], strict=True))
+
+    def __getitem__(self, i: int) -> int:
+        """Where i goes; IndexError outside 0 … n-1."""
+        if not 0 <= i < self.n:
+            raise IndexError(f"{i} of a permutation of {self.n}")
+        found = self._once(i)
+        while found >= self.n:
+            found = self._once(found)
+        return found
+
+    def many(self, i: np.ndarray) -> np.ndarray:
+        """int64 [k] -> int64 [k]: where each goes."""
+        if len(i) and not (0 <= int(i.min()) and int(i.max()) < self.n):
+            raise IndexError(f"{i.min()} … {i.max()} of a permutation of {self.n}")
+        found = self._once(i.astype(np.uint64))
+        while (outside := found >= self.n).any():
+            found[outside] = self._once(found[outside])
+        return found.astype(np.int64)
+
+    def _once(self, i: Number) -> Number:
+        """One pass through the network: a bijection of 0 … 2^bits - 1, the same for a number and for an array."""
+        low_mask, high_mask = self._halves
+        low, high = i & low_mask, i >> self._low
+        for first, second in self._keys:
+            high = high ^ _mixed(low ^ first) & high_mask
+            low = low ^ _mixed(high ^ second) & low_mask
+        return high << self._low | low
+
+
+def _mixed(x: Number) -> Number:
+    """SplitMix64's finalizer: every bit of the input reaches every bit of the output."""
+    x = x + 0x9E3779B97F4A7C15 & MASK
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & MASK
+    return x ^ x >> 31
+
+
+def _spelled(part: int | str) -> bytes:
+    if isinstance(part, str):
+        text = part.encode()
+        return b"s" + len(text).to_bytes(8, "little") + text
+    return b"i" + (part & MASK).to_bytes(8, "little")

@@ -1,0 +1,118 @@
+"""The entries of a part by number: windows of its videos, or its images. Views are no entries of their own.
+
+    manifest -> entries of each shard -> entry i: shard, run, k-th window of the run -> start = phase + k * hop
+
+How many there are follows from the manifest; which run holds one, from the per-source results of its shard.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from toto.errors import UsageError
+from toto.shards.dataset import Dataset
+from toto.shards.row import windows_in
+
+KNOWN_SHARDS = 64  # whose runs are kept counted up, 24 bytes a run: more than one group of blocks touches
+
+
+class Index(Protocol):
+    """What counting and finding needs of a dataset: `toto.shards.dataset.Dataset` has it."""
+
+    @property
+    def views(self) -> int:
+        """Rows of every run and image."""
+        ...
+
+    def window_counts(self, frames: int, stride: int = 1, hop: int | None = None) -> np.ndarray:
+        """int64 [shards]: windows in the rows of each shard."""
+        ...
+
+    def image_counts(self) -> np.ndarray:
+        """int64 [shards]: rows of each shard that are images."""
+        ...
+
+    def row_lengths(self, shard: int) -> np.ndarray:
+        """Frames of each row of a shard, 0 for images."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How windows are cut from runs, in stored frames."""
+
+    frames: int
+    stride: int
+    hop: int  # from one window's start to the next
+
+    @property
+    def span(self) -> int:
+        """Stored frames from the first of a window to its last, both counted."""
+        return (self.frames - 1) * self.stride + 1
+
+
+def stored_cut(dataset: Dataset, frames: int, stride: int | None, hop: int) -> Cut:
+    """The cut for a stride in source frames (None: as stored); `hop` counts frames of a window. UsageError where the
+    stored frames do not have that stride."""
+    if stride is None:
+        return Cut(frames, 1, hop)
+    settings, where = dataset.info["settings"], dataset.store.uri
+    stored = settings.get("stride")
+    if stored is None:
+        how = next((f"{name} {settings[name]}" for name in ("fps", "uniform") if settings.get(name)), "no stride")
+        raise UsageError(f"{where} was sampled by {how}: leave the stride {stride} out to take its frames as stored")
+    if stride % stored:
+        fitting = ", ".join(str(stored * n) for n in (1, 2, 3))
+        raise UsageError(
+            f"{where} holds every {stored}th frame: stride {stride} cannot be had from it; {fitting} … can"
+        )
+    return Cut(frames, stride // stored, hop * (stride // stored))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One window or image, before its view and its phase are drawn."""
+
+    shard: int
+    run: int  # number of the run, or image, in its shard
+    k: int  # number of the window in its run
+    slack: int  # stored frames that the windows of this run leave over
+
+
+class Entries:
+    """All windows of a dataset under a cut, or all its images where `cut` is None."""
+
+    def __init__(self, index: Index, cut: Cut | None) -> None:
+        self._index, self.cut = index, cut
+        rows = index.image_counts() if cut is None else index.window_counts(cut.frames, cut.stride, cut.hop)
+        self._ends = np.cumsum(rows // index.views)
+        self._runs = lru_cache(maxsize=KNOWN_SHARDS)(self._count_runs)
+
+    @property
+    def count(self) -> int:
+        """How many there are: in one epoch each comes once."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def at(self, i: int) -> Entry:
+        """Entry i of 0 … count-1, in the order in which they are stored."""
+        if not 0 <= i < self.count:
+            raise IndexError(f"entry {i} of {self.count}")
+        shard = int(np.searchsorted(self._ends, i, side="right"))
+        inside = i - (int(self._ends[shard - 1]) if shard else 0)
+        runs, ends, slack = self._runs(shard)
+        place = int(np.searchsorted(ends, inside, side="right"))
+        k = inside - (int(ends[place - 1]) if place else 0)
+        return Entry(shard, int(runs[place]), k, int(slack[place]))
+
+    def _count_runs(self, shard: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of a shard's runs that hold entries: their numbers, entries up to and with each, frames left over."""
+        lengths = self._index.row_lengths(shard)[:: self._index.views].astype(np.int64)
+        if self.cut is None:
+            images = np.flatnonzero(lengths == 0)
+            return images, np.arange(1, len(images) + 1), np.zeros(len(images), np.int64)
+        counts = windows_in(lengths, self.cut.frames, self.cut.stride, self.cut.hop)
+        runs = np.flatnonzero(counts)
+        counts = counts[runs]
+        return runs, np.cumsum(counts), lengths[runs] - self.cut.span - (counts - 1) * self.cut.hop
