@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class Painter:
     def __init__(self, dataset: Dataset, originals: Originals) -> None:
         self._originals = originals
         self._has_codes = dataset.tokenizer["vocab_size"] > 0
-        self._decode = _decoder(dataset) if self._has_codes else None
+        self._decode = decoder(dataset.tokenizer) if self._has_codes else None
 
     def clip(self, pick: Pick) -> Clip:
         """Decodes the frames of a pick; UserError for a row that holds neither codes nor pixels."""
@@ -144,14 +145,12 @@ def _spread(count: int, most: int) -> list[int]:
     return [int(i) for i in np.linspace(0, count - 1, min(count, most)).round()]
 
 
-def _decoder(dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:
-    """Codes int [n, h, w] -> uint8 [n, H, W, 3], by the dataset's own tokenizer."""
+def decoder(spec: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """Codes int [n, h, w] -> uint8 [n, H, W, 3], by the tokenizer that a dataset or a checkpoint names."""
     try:
-        tokenizer = tokenizers.load(dataset.tokenizer)
+        tokenizer = tokenizers.load(spec)
     except ImportError as error:
-        raise UserError(
-            f"decoding `{dataset.tokenizer['name']}` needs {error.name}: pip install 'toto-video[tokenize]'"
-        ) from None
+        raise UserError(f"decoding `{spec['name']}` needs {error.name}: pip install 'toto-video[tokenize]'") from None
 
     def decode(codes: np.ndarray) -> np.ndarray:
         pictures = [tokenizer.decode(part) for part in _parts(codes)]

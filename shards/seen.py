@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from toto.errors import UsageError
+from toto.files import write_whole
 from toto.shards import page
 from toto.shards.clips import Painter, Pick, first
 from toto.shards.keyed import MASK
 from toto.shards.originals import Originals
 from toto.shards.row import Window
 from toto.shards.stream import Sequence, Stream
-from toto.shards.view import View, format_of, shot, write_view, write_whole
+from toto.shards.view import View, format_of, shot, write_view
 
 MOST_CLIPS = 32  # whose pictures are shown
 PAGE_FRAMES = 32  # of a clip

@@ -4,7 +4,6 @@ Source frames stand left of, or above, what the tokens decode to. MP4 is written
 installed; elsewhere a GIF takes its place, and a line says so.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from toto.errors import UsageError
+from toto.files import write_whole
 from toto.shards import page
 from toto.shards.clips import Clip, Painter, Pick, first, thinned
 from toto.shards.dataset import Dataset
@@ -77,17 +77,6 @@ def strips(clip: Clip, side: int = SIDE) -> list[Strip]:
     by_place = list(zip(*_cells(clip, side), strict=True))
     labels = [clip.label] if clip.beside is None else [clip.beside_label, clip.label]
     return [Strip(label, pictures) for label, pictures in zip(labels, by_place, strict=True)]
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all; makes the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _file_bytes(view: View, suffix: str, remarks: list[str]) -> bytes:

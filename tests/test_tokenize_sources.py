@@ -90,6 +90,17 @@ def test_folder_passes_over_what_is_hidden_or_left_behind(tmp_path):
     assert keys(listing) == ["a.mp4"] and listing.ignored == {}
 
 
+def test_folder_holds_out_a_share_by_key_so_that_a_growing_folder_moves_none(tmp_path):
+    tree(tmp_path, *(f"clips/{i:03d}.mp4" for i in range(300)))
+    first = {s.key: s.split for s in list_sources(dataset(tmp_path, held_out=0.2)).sources}
+    assert set(first.values()) == {"train", "val"} and 40 <= sum(split == "val" for split in first.values()) <= 80
+    tree(tmp_path, *(f"clips/{i:03d}.mp4" for i in range(300, 400)))
+    grown = {s.key: s.split for s in list_sources(dataset(tmp_path, held_out=0.2)).sources}
+    assert first.items() <= grown.items() and len(grown) == 400
+    held_out = list_sources(dataset(tmp_path, held_out=0.2, split=("val",))).sources
+    assert [s.key for s in held_out] == sorted(key for key, split in grown.items() if split == "val")
+
+
 def test_folder_labels_are_the_first_sub_folders_on_request(tmp_path):
     tree(tmp_path, "dog/1.mp4", "cat/deep/2.mp4", "cat/3.png", "loose.mp4")
     listing = list_sources(dataset(tmp_path, labels="folders"))

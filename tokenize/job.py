@@ -72,6 +72,7 @@ def content_settings(config: DatasetConfig) -> dict[str, Any]:
         "layout": config.layout,
         "filter": FILTER_NAME,
         "labels": config.labels,
+        "held_out": config.held_out,
         **{"stride": None, "fps": None, "uniform": None, **sampling},
         **{
             name: getattr(config, name)

@@ -162,6 +162,8 @@ def _dataset(name: str, values: dict[str, Any], path: str) -> DatasetConfig:
         raise UsageError(f"{where}.views: {views}, but crop {crop} has {fixed}; set that, or leave views out")
     if values.get("labels", "none") != "none" and values["layout"] != "folder":
         raise UsageError(f"{where}.labels: for layout folder only; {values['layout']} has labels of its own")
+    if values.get("held_out") and values["layout"] != "folder":
+        raise UsageError(f"{where}.held_out: for layout folder only; {values['layout']} has splits of its own")
     return DatasetConfig(name=name, **values)
 
 

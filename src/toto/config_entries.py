@@ -33,6 +33,7 @@ class DatasetConfig:
     max_bad_fraction: float = number(0.02, 0, 1)
     seed: int = whole(0, 0, 2**63 - 1)
     labels: str = choice("none", "none", "folders")  # folder layout: the first sub-folder is the class
+    held_out: float = number(0.0, 0, 0.9)  # folder layout: the share of sources that goes to split val, not train
     keep_pixels: int | None = whole(None, 8, 1024)  # pixels of the short side stored beside the codes
     decode_timeout_s: float = number(60.0, 0.01, 86_400)  # seconds without a decoded frame
     decode_memory_mb: int = whole(4096, 64, 2**20)  # of the decoding child
@@ -70,6 +71,10 @@ class ModelConfig:
     arch: str = choice("llama", "llama")
     rope_theta: float = number(10_000.0, 1, 1e9)
     norm_eps: float = number(1e-5, 1e-12, 0.1)
+    init_std: float = number(0.02, 1e-9, 10)  # of matrices; what is added to the residual state: / sqrt(2 layers)
+    # Standard deviation of one vector that every row of the table starts with. Queries and keys then depend on
+    # positions from the first step, and attention to "the same cell, one frame ago" is found in hundreds of steps.
+    table_mean_std: float = number(0.0, 0, 10)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from toto.affinity import cores
 from toto.demo import machine
+from toto.files import write_whole
 from toto.shards.dataset import Dataset
-from toto.shards.view import write_whole
 
 FILE = "measured.json"
 

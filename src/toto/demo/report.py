@@ -12,6 +12,8 @@ from toto import __version__
 from toto.demo import machine
 from toto.demo.examples import WINDOW_FRAMES, class_names, examples
 from toto.demo.frame import one_frame, variety
+from toto.demo.learned import figures, learned_html
+from toto.demo.learning import Places
 from toto.demo.measured import Measured
 from toto.demo.steps import Step
 from toto.shards import page
@@ -34,6 +36,7 @@ class Story:
     steps: Sequence[Step]
     measured: Measured | None
     find: Find
+    learned: Places | None = None  # what the second half of the road left
 
 
 def report_html(story: Story) -> str:
@@ -49,13 +52,14 @@ def report_html(story: Story) -> str:
         _clips("Videos", _sampling(dataset), videos, names, "cards wide"),
         _clips("Pictures", "Every picture is a row of its own.", images, names, "cards"),
         f'<p class="soft">{page.text(originals.note)}</p>' if originals.note else "",
+        *(learned_html(story.learned) if story.learned else []),
         _took(story),
         _card(dataset),
         _commands(story.steps),
         _reading(story),
         _foot(dataset),
     ]
-    return page.document(f"{story.title}, as tokens", parts)
+    return page.document(_title(story), parts)
 
 
 def reading_code(uri: str, dataset: Dataset) -> str:
@@ -74,11 +78,16 @@ pictures = toto.tokenizers.load(dataset.tokenizer).decode(row.codes)  # uint8 [f
 """
 
 
+def _title(story: Story) -> str:
+    return f"{story.title}: tokens, model, evaluation" if story.learned else f"{story.title}, as tokens"
+
+
 def _head(story: Story) -> str:
     totals, spec = story.dataset.info["totals"], story.dataset.tokenizer
+    trained = "a small model was trained on, here" if story.learned else "a language model can be trained on"
     lead = (
-        f"{totals['sources']:,} videos and pictures became {totals['tokens']:,} tokens that a language model can be "
-        "trained on. Below: what the tokens look like when they are turned back into pictures, what it took, and "
+        f"{totals['sources']:,} videos and pictures became {totals['tokens']:,} tokens that {trained}. "
+        "Below: what the tokens look like when they are turned back into pictures, what it took, and "
         "how to check or repeat all of it."
     )
     sources = story.dataset.sources()
@@ -87,18 +96,18 @@ def _head(story: Story) -> str:
     speed = ("not measured", "the run went on from an earlier one")
     if measured:
         speed = (f"{measured.tokens / measured.seconds:,.0f}", f"{measured.seconds:.1f} s, start included")
-    figures = [
+    tiles = [
         ("Sources", f"{totals['sources']:,}", _unusable(totals["quarantined"])),
         ("Frames", f"{totals['frames']:,}", _hours(totals["hours"])),
         ("Tokens", f"{totals['tokens']:,}", f"{spec['vocab_size']:,} different codes"),
         ("On disk", _size(totals["bytes"]), f"made from {_size(source_bytes)}"),
         ("Tokens a second", *speed),
         ("Verified", "whole", "every byte was read again"),
+        *(figures(story.learned) if story.learned else []),
     ]
-    over = '<p class="over">toto · videos in, verified token shards out</p>'
-    return (
-        f'{over}<h1>{page.name(story.title)}, as tokens</h1><p class="lead">{page.text(lead)}</p>{page.tiles(figures)}'
-    )
+    road = "videos, tokens, model, evaluation" if story.learned else "videos in, verified token shards out"
+    over = f'<p class="over">toto · {road}</p>'
+    return f'{over}<h1>{page.name(_title(story))}</h1><p class="lead">{page.text(lead)}</p>{page.tiles(tiles)}'
 
 
 def _sampling(dataset: Dataset) -> str:

@@ -1,0 +1,123 @@
+"""What the model learned, as parts of the page: loss curve, loss by position, probe, continuations, model card."""
+
+import io
+import json
+from typing import Any
+
+from toto.demo.learning import PROMPT, Places
+from toto.evaluate.report import sections_of
+from toto.evaluate.results import read_result
+from toto.shards import page
+from toto.train.metrics import read_metrics
+from toto.train.run import read_run
+
+
+def learned_html(places: Places) -> list[str]:
+    """The parts in reading order."""
+    loss = json.loads((places.loss / "loss_by_position.json").read_text())
+    return [
+        _prediction(places, loss),
+        page.section(
+            "What its layers know",
+            "A linear classifier reads each layer's features, averaged over each frame, and names the motion. A single "
+            "frame does not tell it, so the control on one frame should stay near chance.",
+            *sections_of([read_result(places.probe)]),
+        ),
+        _continued(places),
+        _card(places),
+    ]
+
+
+def figures(places: Places) -> list[tuple[str, str, str]]:
+    """The numbers for the head of the page, as page.tiles takes them."""
+    loss = json.loads((places.loss / "loss_by_position.json").read_text())
+    result = read_result(places.probe)
+    low, high = result.value["interval"]
+    return [
+        ("Model", f"{loss['model']:.2f}", "nats a token, held-out clips"),
+        ("Copying", f"{loss['copy']:.2f}", f"unigram {loss['unigram']:.2f}"),
+        ("Motion", f"{result.value['top1']:.0%}", f"{low:.0%} to {high:.0%}; chance {result.value['chance']:.0%}"),
+    ]
+
+
+def _prediction(places: Places, loss: dict[str, Any]) -> str:
+    better = loss["better_than_copy"]
+    low, high = better["interval"]
+    rows = [
+        ("unigram: how often each code comes", f"{loss['unigram']:.3f}"),
+        (f"copy: the code of the frame before, λ = {loss['copy_share']:.3f}, else unigram", f"{loss['copy']:.3f}"),
+        ("model", f"{loss['model']:.3f}"),
+    ]
+    lead = (
+        f"Nats a token on {loss['sequences']:,} held-out clips; lower is better. The model is better than copying by "
+        f"{better['mean']:.3f} (95 % interval {low:.3f} to {high:.3f})."
+    )
+    curve = page.picture(loss_curve(read_metrics(places.run)), "Loss by training step")
+    along = page.picture((places.loss / "loss_by_position.png").read_bytes(), "Loss by position in a clip")
+    return page.section(
+        "What it predicts",
+        lead,
+        page.table(("prediction", "nats a token"), rows),
+        "<h3>While it learned</h3>",
+        page.figure(curve, ("training and held-out loss by step",), ""),
+        "<h3>Where it is hard</h3><p>The first frame comes out of nothing; later ones can be read off the frames "
+        "before. Within a frame, moving things make the difference (paper, Fig. 10).</p>",
+        page.figure(along, ("along a clip, by frame, and within a frame",), ""),
+    )
+
+
+def _continued(places: Places) -> str:
+    shots = [(places.made, f"{PROMPT} frames are given, the rest is made; left the true clip, right the model's")]
+    if (places.imagined / "generated.gif").is_file():
+        shots.append((places.imagined, "nothing is given"))
+    cards = []
+    for folder, caption in shots:
+        if not (folder / "generated.gif").is_file():
+            cards.append(f'<p class="soft">No pictures: see {page.text(folder)}.</p>')
+            continue
+        still = (folder / "generated.png").read_bytes()
+        moving = page.moving_picture((folder / "generated.gif").read_bytes(), still, caption)
+        cards += [page.figure(moving, (caption,), ""), page.figure(page.picture(still, caption), ("as strips",), "")]
+    value = json.loads((places.made / "generated.json").read_text())
+    shares = [share for share in value["accuracy_by_frame"] or [] if share is not None]
+    told = f" It names {shares[0]:.0%} of the codes of the first frame that it makes, {shares[-1]:.0%} of the last."
+    lead = "Held-out clips: the model sees the first frames and goes on, code by code." + (told if shares else "")
+    return page.section("How it goes on", lead, *cards)
+
+
+def _card(places: Places) -> str:
+    run = read_run(places.run)
+    model = [(key, str(value)) for key, value in run["model"].items()]
+    recipe = [(key, str(value)) for key, value in run["recipe"].items() if value is not None]
+    data = ", ".join(f"{source['name']} ({source['uri']})" for source in run["data"])
+    columns = f"<div><h3>Model</h3>{page.facts(model)}</div><div><h3>Recipe</h3>{page.facts(recipe)}</div>"
+    return page.section(
+        "Model card",
+        f"Trained on {page.text(data)} by <code>toto-train pretrain</code>; the run is in "
+        f"<code>{page.text(places.run)}</code>, its sequences in <code>recipe.json</code>.",
+        f'<div class="columns">{columns}</div>',
+    )
+
+
+def loss_curve(lines: list[dict[str, Any]]) -> bytes:
+    """A PNG of the losses in metrics.jsonl."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.2, 3.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    training: dict[str, Any] = {"color": "#2f5fd0", "linewidth": 1}
+    held_out: dict[str, Any] = {"color": "#c2571a", "marker": "o", "linewidth": 1.6}
+    for key, name, look in (
+        ("loss", "training batch", training),
+        ("validation_loss", "held-out clips", held_out),
+    ):
+        told = [line for line in lines if key in line]
+        axes.plot([line["step"] for line in told], [line[key] for line in told], label=name, **look)
+    axes.set(xlabel="step", ylabel="nats a token")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    return out.getvalue()

@@ -1,0 +1,19 @@
+"""Files that appear whole or not at all: whoever looks sees the one before, or the new one, never half of it."""
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+from toto.errors import naming
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file under a name of its own, then renames it; makes the folders above. An OSError names the file."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(data)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
