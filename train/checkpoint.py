@@ -7,7 +7,6 @@ It is written as `.step-000001000.partial`, synced, then renamed: kill -9 or a f
 number of processes may read what any other number wrote.
 """
 
-import errno
 import json
 import os
 import re
@@ -74,7 +73,7 @@ def save(run: Path, step: int, tensors: Tensors, facts: dict[str, Any], team: Te
         if team.is_first:
             _publish(partial, target, {**facts, "step": step})
     except (OSError, RuntimeError, dcp.CheckpointException) as error:
-        failure = _cause(error)
+        failure = "the disk is full" if _is_full(run, tensors) else _cause(error)
     if team.agree(int(bool(failure))):
         if team.is_first:
             shutil.rmtree(partial, ignore_errors=True)
@@ -92,12 +91,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except OSError:
         raise UserError(f"{folder} is no checkpoint: it has no {FACTS}") from None
     except ValueError:
-        raise UserError(f"{path} is damaged: not JSON; take another checkpoint of its run") from None
+        raise UserError(f"{path} is damaged: not JSON; {_another(folder)}") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of format {FORMAT}, which this version of toto reads")
     stated = value.pop("hash", None)
     if stated != json_sha256(value):
-        raise UserError(f"{path} is damaged: it is not as it was written; take another checkpoint of its run")
+        raise UserError(f"{path} is damaged: it is not as it was written; {_another(folder)}")
     return value
 
 
@@ -126,7 +125,11 @@ def verify(folder: Path, facts: dict[str, Any]) -> None:
         path = folder / STATE / name
         if not path.is_file() or file_sha256(path) != digest:
             what = "is damaged" if path.is_file() else "is missing"
-            raise UserError(f"{path} {what}; take another checkpoint: remove {folder}, and the run goes on before it")
+            raise UserError(f"{path} {what}; {_another(folder)}")
+
+
+def _another(folder: Path) -> str:
+    return f"take another checkpoint: remove {folder}, and the run goes on from the one before"
 
 
 def retain(run: Path, newest: int, every: int) -> None:
@@ -192,9 +195,13 @@ def _cause(error: BaseException) -> str:
     """The first line of what went wrong; torch wraps an error of the disk in one of its own."""
     failures = getattr(error, "failures", None)
     inner: Any = next(iter(failures.values()))[0] if failures else error
-    if isinstance(inner, OSError) and inner.errno == errno.ENOSPC:
-        return "the disk is full"
     return (str(inner).strip().splitlines() or [type(inner).__name__])[0][:200]
+
+
+def _is_full(run: Path, tensors: Tensors) -> bool:
+    """Whether there is less space than a checkpoint takes: torch's writer tells of a full disk in words of its own."""
+    needed = sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
+    return run.is_dir() and shutil.disk_usage(run).free < needed
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import click
 import toto
 from toto import command
 from toto.errors import UsageError
+from toto.train.generate_command import generate
 from toto.train.loss_command import loss_by_position
 
 
@@ -131,11 +132,11 @@ def needed(size: str | None) -> str:
 
 
 def ending(done: Any) -> str:
-    """`, loss 2.310, 12.9k tokens/s, …` of what was measured."""
+    """`, loss 2.310, 12.9k tokens/s, …` of what was measured; `, nothing left to do` where no step was."""
     from toto.train.progress import amount
 
     parts = [
-        f"loss {done.loss:.4f}" if done.loss is not None else "",
+        f"loss {done.loss:.4f}" if done.loss is not None else "nothing left to do",
         f"held-out {done.validation_loss:.4f}" if done.validation_loss is not None else "",
         f"{amount(done.tokens_per_s)} tokens/s" if done.tokens_per_s else "",
         f"MFU {done.mfu:.0%}" if done.mfu else "",
@@ -143,6 +144,7 @@ def ending(done: Any) -> str:
     return "".join(f", {part}" for part in parts if part)
 
 
+cli.add_command(generate)
 cli.add_command(loss_by_position)
 
 

@@ -2,8 +2,9 @@
 
     Prompts ─ batches ─▶ Rollout ─▶ codes [n, frames, h, w] ─▶ accuracy of each frame, beside copying the frame before
 
-Every sample has uniform numbers of its own (seed, number of the sample), so batches change nothing. On a CPU a batch
-is filled up to a multiple of four rows: with fewer, the last bits of a matrix product differ there (measured).
+Every sample has uniform numbers of its own (seed, number of the sample). On a CPU clips are made eight at once whatever
+`batch` says, the last eight filled up: the last bits of a matrix product depend on how many rows it has (measured), so
+the same clip comes out of any batch and any number of samples. On a GPU near-ties may fall otherwise.
 """
 
 from collections.abc import Callable
@@ -13,14 +14,14 @@ import numpy as np
 import torch
 
 from toto.errors import UsageError
-from toto.shards.ids import CODE_OFFSET, IMAGE_START, VIDEO_START
+from toto.shards.ids import IMAGE_START, VIDEO_START
 from toto.shards.recipe import Kind
 from toto.train.load import Loaded
 from toto.train.prompts import Prompts
 from toto.train.rollout import Regime, Rollout
 from toto.train.sampling import Sampling, uniforms
 
-ROWS = 4
+CPU_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,12 @@ class Generation:
     regime: Regime
     sampling: Sampling
     seed: int = 0
-    batch: int = 16  # clips at once
+    batch: int = 16  # clips at once on a GPU
+
+    def check(self, prompt: int) -> None:
+        """UsageError where a prompt of so many frames leaves nothing to make."""
+        if prompt >= self.frames:
+            raise UsageError(f"{self.frames} frames, and the prompt has {prompt}: nothing is left to make")
 
 
 def generate(
@@ -42,18 +48,18 @@ def generate(
 
     UsageError where there is nothing to make, or no truth for a regime that reads it.
     """
-    if known.prompt >= asked.frames:
-        raise UsageError(f"{asked.frames} frames, and the prompt has {known.prompt}: nothing is left to make")
+    asked.check(known.prompt)
     if asked.regime != "free" and not known.has_truth:
         raise UsageError(f"regime {asked.regime} reads true frames: prompts of a dataset are needed")
     cells = loaded.grid[0] * loaded.grid[1]
     start = VIDEO_START if asked.kind == "video" else IMAGE_START
     rollout = Rollout(loaded.model, start, loaded.context // cells, asked.regime, asked.sampling)
     device = loaded.model.table.weight.device
+    batch = asked.batch if device.type == "cuda" else CPU_ROWS
     clips = []
-    for first in range(0, len(known), asked.batch):
-        samples = range(first, min(first + asked.batch, len(known)))
-        rows = _filled(len(samples), device)
+    for first in range(0, len(known), batch):
+        samples = range(first, min(first + batch, len(known)))
+        rows = torch.arange(batch if device.type == "cpu" else len(samples)).clamp(max=len(samples) - 1)
         codes = torch.from_numpy(known.codes[first : samples.stop].reshape(len(samples), -1, cells))
         drawn = uniforms(asked.seed, samples, asked.frames, cells)
         report = _reporter(made, len(samples))
@@ -80,17 +86,6 @@ def copy_accuracy_by_frame(known: Prompts, asked: Generation) -> list[float | No
         if origin >= 0:
             copied[frame] = float((known.codes[:, origin] == known.codes[:, frame]).mean())
     return copied
-
-
-def code_dtype(used_ids: int) -> np.dtype:
-    """Of stored codes: uint16 while they fit, else uint32."""
-    return np.dtype(np.uint16 if used_ids - CODE_OFFSET <= 1 << 16 else np.uint32)
-
-
-def _filled(count: int, device: torch.device) -> torch.Tensor:
-    """Rows 0 … count-1, on a CPU with the last one repeated up to a multiple of four."""
-    filled = count if device.type == "cuda" else -(-count // ROWS) * ROWS
-    return torch.arange(filled).clamp(max=count - 1)
 
 
 def _reporter(made: Callable[[int], None], clips: int) -> Callable[[], None]:

@@ -1,33 +1,32 @@
 """The folder that `toto-train generate` leaves: codes, what made them, and pictures.
 
-tokens.npz       codes [n, frames, h, w]; with truth: true_codes of the same shape; prompt_frames, context_frames
+tokens.npz       codes [n, frames, h, w], true_codes where they are known, prompt_frames
 generated.json   settings, checkpoint, dataset ids, sources, accuracy of each frame
 generated.gif    clips that move, the true one left where it is known      generated.png    the same as strips
 """
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toto import tokenizers
 from toto.errors import UserError
+from toto.files import write_whole
+from toto.shards.clips import decoder
 from toto.shards.pictures import NO_PILLOW, Band, Strip, fit, gif_bytes, has_pillow, png_bytes, sheet
-from toto.shards.view import write_whole
 from toto.train.prompts import Prompts
 
 MOST_CLIPS = 8  # in pictures
 STRIP_FRAMES, MOVING_FRAMES = 8, 256  # most frames of a clip: in the PNG, in the GIF
 SIDE = 128  # pixels of a frame, about
-DECODE_FRAMES = 16  # at a time: bounds the memory of a tokenizer's decoder
 
 
 def write_tokens(folder: Path, codes: np.ndarray, known: Prompts, dtype: np.dtype) -> Path:
     """`tokens.npz`, whole or not at all."""
-    arrays = {"codes": codes.astype(dtype), "prompt_frames": np.int64(known.prompt)}
+    arrays: dict[str, Any] = {"codes": codes.astype(dtype), "prompt_frames": np.int64(known.prompt)}
     if known.has_truth:
         arrays["true_codes"] = known.codes.astype(dtype)
     sink = io.BytesIO()
@@ -49,15 +48,13 @@ def write_pictures(
     if not has_pillow():
         return [], NO_PILLOW
     try:
-        decoder = tokenizers.load(tokenizer)
-    except ImportError as error:
-        return [], f"pictures of `{tokenizer['name']}` need {error.name}: pip install 'toto-video[tokenize]'"
+        decode = decoder(tokenizer)
     except UserError as error:
         return [], f"no pictures: {error}"
     columns = {"true": known.codes} if known.has_truth else {}
     columns |= {"made": codes}
     clips = range(min(MOST_CLIPS, len(codes)))
-    frames = {name: [_decoded(decoder, of[i, :MOVING_FRAMES]) for i in clips] for name, of in columns.items()}
+    frames = {name: [_decoded(decode, of[i, :MOVING_FRAMES]) for i in clips] for name, of in columns.items()}
     captions = [_caption(i, known) for i in clips]
     moving, still = folder / "generated.gif", folder / "generated.png"
     write_whole(moving, gif_bytes(_moments(frames, captions), fps))
@@ -65,10 +62,9 @@ def write_pictures(
     return [moving, still], None
 
 
-def _decoded(decoder: tokenizers.Tokenizer, codes: np.ndarray) -> list[np.ndarray]:
+def _decoded(decode: Callable[[np.ndarray], np.ndarray], codes: np.ndarray) -> list[np.ndarray]:
     """Frames uint8 [H, W, 3] of codes [n, h, w], enlarged by whole factors to about SIDE."""
-    parts = [decoder.decode(codes[i : i + DECODE_FRAMES]) for i in range(0, len(codes), DECODE_FRAMES)]
-    pictures = np.concatenate(parts).transpose(0, 2, 3, 1)
+    pictures = decode(codes)
     factor = max(1, SIDE // max(pictures.shape[1:3]))
     return [fit(picture, picture.shape[0] * factor, picture.shape[1] * factor) for picture in pictures]
 

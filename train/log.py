@@ -81,7 +81,9 @@ class RunLog:
         self._since = time.perf_counter()
 
     def validation(self, step: int, found: PositionLoss) -> None:
-        """The held-out loss after `step` steps."""
+        """The held-out loss after `step` steps; UserError when it is not finite."""
+        if not math.isfinite(found.mean):
+            raise self._not_finite(step, f"the held-out loss is {found.mean}")
         self._validation = found.mean
         if self._metrics:
             by_frame = [round(value, 6) for value in found.by_frame.tolist()]
@@ -116,12 +118,9 @@ class RunLog:
         total, count = (sum(column) for column in zip(*table, strict=True))
         loss = total / count
         step = sums.step + 1
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
-            raise UserError(
-                f"step {step:,}: {what}; the run stops, its last checkpoint is from before. Lower the learning rate,\n"
-                f"or look at the batch: toto-shards seen --run {self._folder} --step {step}"
-            )
+        for what, number in (("loss", loss), ("gradient", norm)):
+            if not math.isfinite(number):
+                raise self._not_finite(step, f"the {what} is {number}")
         if self._metrics:
             by_part = {name: part / tokens for name, (part, tokens) in zip(self._parts, table, strict=True) if tokens}
             self._metrics.write(
@@ -138,6 +137,12 @@ class RunLog:
                 }
             )
         return loss
+
+    def _not_finite(self, step: int, what: str) -> UserError:
+        return UserError(
+            f"step {step:,}: {what}; the run stops, its last checkpoint is from before. Lower the learning rate,\n"
+            f"or look at the batch: toto-shards seen --run {self._folder} --step {step}"
+        )
 
     def _mfu(self, tokens_per_s: float) -> float:
         return tokens_per_s * self._flops / self._peak

@@ -80,13 +80,13 @@ def train(job: Job, team: Team) -> Done:
                 set_learning_rate(optimizer, rate)
                 log.add(one_step(spread, optimizer, parts, step, rate, job, team))
                 asked, done = team.agree(stopping.asked), step + 1
-                ends = asked or done == job.last
-                if ends or done % recipe.log_every == 0:
-                    log.flush()
-                if job.validation and recipe.validate_every and (done % recipe.validate_every == 0 or done == job.last):
+                saves = asked or done == job.last or done % recipe.checkpoint_every == 0
+                validates = recipe.validate_every and (done % recipe.validate_every == 0 or done == job.last)
+                if saves or validates or done % recipe.log_every == 0:
+                    log.flush()  # ends the run at a loss that is not finite: it must not be saved
+                if job.validation and validates:
                     log.validation(done, validate(job, model, team, micro))
-                if ends or done % recipe.checkpoint_every == 0:
-                    log.flush()  # a loss that is not finite must not be saved
+                if saves:
                     with log.pause():
                         checkpoint.save(job.folder, done, checkpoint.tensors_of(model, optimizer), job.facts, team)
                         if team.is_first:

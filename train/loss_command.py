@@ -5,21 +5,18 @@ training sequences ─▶ unigram and copy (baselines.py), on the same held-out 
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toto import command
-from toto.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from toto.shards.recipe import Kind
     from toto.shards.stream import Stream
-    from toto.train.load import Loaded
 
 FITTED_ON = 4096  # training sequences at most, for the baselines
 RESAMPLES = 2000
@@ -55,6 +52,7 @@ def loss_by_position(
     \b
     Example: toto-train loss-by-position --ckpt runs/tiny --baselines
     """
+    from toto.train.held_out import held_out
     from toto.train.load import load_model
     from toto.train.parallel import joined
     from toto.train.position_loss import position_loss
@@ -86,27 +84,6 @@ def loss_by_position(
         command.say(f"{folder / 'loss_by_position.json'}, .png")
         if as_json:
             command.print_json(value)
-
-
-def held_out(loaded: "Loaded", data: str | None, split: str, kind: "Kind") -> "Stream":
-    """The sequences of one split and kind: of the model's own datasets at their snapshots, or of another's newest."""
-    from toto.shards.mixture import Phase
-    from toto.shards.recipe import Recipe, make_recipe
-    from toto.shards.stream import Stream
-    from toto.train.load import same_tokenizer
-
-    own = Recipe.from_json(json.dumps(loaded.recipe), str(loaded.path))
-    if data is None:
-        kept = tuple(replace(part, split=split) for part in own.parts if part.kind == kind)
-        if not kept:
-            raise UserError(f"{loaded.path} was trained on no {kind} sequences; choose another --kind, or give --data")
-        recipe = replace(own, parts=kept, phases=(Phase(0, (1,) * len(kept)),))
-    else:
-        sources = [(Path(data).name, data, 1, split)]
-        recipe = make_recipe(sources, own.frames, own.stride, own.seed, own.batch_sequences, kinds=(kind,))
-    stream = Stream(recipe)
-    same_tokenizer(loaded, stream.tokenizer, ", ".join(part.uri for part in recipe.parts))
-    return stream
 
 
 def against_baselines(by_sequence: "np.ndarray", stream: "Stream", training: "Stream", count: int) -> dict[str, Any]:
@@ -155,7 +132,7 @@ def text_of(value: dict[str, Any]) -> str:
 
 def write(folder: Path, value: dict[str, Any]) -> None:
     """The JSON file and, where matplotlib is, the picture."""
-    from toto.shards.view import write_whole
+    from toto.files import write_whole
 
     write_whole(folder / "loss_by_position.json", (json.dumps(value, indent=1) + "\n").encode())
     from toto.train.loss_picture import picture

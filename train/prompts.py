@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from toto.errors import UserError
+from toto.shards.candidate import Candidate, sequences_of
 from toto.shards.ids import to_codes
+from toto.shards.mixture import Phase
 from toto.shards.recipe import Kind
 from toto.shards.row import Window
 from toto.shards.stream import Stream
+from toto.train.held_out import held_out
 from toto.train.load import Loaded
-from toto.train.loss_command import held_out
 
 DEFAULT_FPS = 8.0  # of pictures whose frames have no times
 
@@ -84,8 +86,20 @@ def prompts(loaded: Loaded, asked: Asked, needs_truth: bool) -> Prompts:
 
 
 def _cut(stream: Stream, frames: int, seed: int) -> Stream:
-    """The same datasets, in sequences of `frames` frames or images."""
-    return Stream(replace(stream.recipe, frames=frames, hop=frames, images_per_sequence=frames, seed=seed))
+    """The same datasets, those that hold as much, in sequences of `frames` frames or images."""
+    recipe, kept, refusals = stream.recipe, [], []
+    for part in recipe.parts:
+        candidate = Candidate(part.name, part.split, stream.dataset(part.name))
+        try:
+            sequences_of(candidate, (part.kind,), (frames, recipe.stride, frames), frames)
+            kept.append(part)
+        except UserError as refusal:
+            refusals.append(refusal)
+    if not kept:
+        raise refusals[0]
+    phases = (Phase(0, (1,) * len(kept)),)
+    of = replace(recipe, parts=tuple(kept), phases=phases, frames=frames, hop=frames, images_per_sequence=frames)
+    return Stream(replace(of, seed=seed))
 
 
 def _first(stream: Stream, asked: Asked, has_truth: bool) -> Prompts:

@@ -19,16 +19,17 @@ import torch
 import toto
 from toto.config import Pipelines, RecipeConfig
 from toto.errors import UsageError, UserError, naming
+from toto.files import write_whole
 from toto.shards.dataset import Dataset
 from toto.shards.recipe import RECIPE, Kind, Recipe, make_recipe
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
-from toto.shards.view import write_whole
 from toto.train.hardware import faster_precision
 from toto.train.loop import Job
 
 RUN = "run.json"
 FORMAT = 1
+SECTIONS = {"model", "recipe", "data", "validation"}  # of run.json
 HELD_OUT = "val"
 KINDS: dict[str, tuple[Kind, ...]] = {"all": ("video", "image"), "video": ("video",), "image": ("image",)}
 # What may change when a run goes on: it decides neither the data nor, but for rounding, the weights.
@@ -121,7 +122,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         value = json.loads((folder / RUN).read_text())
     except (OSError, ValueError):
         raise UserError(f"{folder / RUN} cannot be read; is {folder} the folder of a run?") from None
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
+    if not isinstance(value, dict) or value.get("format") != FORMAT or not SECTIONS <= value.keys():
         raise UserError(f"{folder / RUN}: not a run of format {FORMAT}, which this version of toto goes on with")
     return value
 

@@ -54,6 +54,9 @@ class _Layer:
         self._keys[:, :, start:end], self._values[:, :, start:end] = k_BHTD, v_BHTD
         if start == 0:
             return k_BHTD, v_BHTD, None
+        kept = self._keys[:, :, :end], self._values[:, :, :end]
+        if end == start + 1:
+            return *kept, None
         reach = torch.arange(start, end, device=k_BHTD.device)[:, None]
         mask = torch.arange(end, device=k_BHTD.device) <= reach  # [new, all]: its own position and those before
-        return self._keys[:, :, :end], self._values[:, :, :end], mask
+        return *kept, mask

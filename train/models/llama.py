@@ -19,7 +19,6 @@ from toto.errors import UsageError
 from toto.shards.ids import CODE_OFFSET, model_vocab
 from toto.train.models.rope import rotate, rotation
 
-INIT_STD = 0.02  # ours; the paper is silent
 IGNORED = -100  # a target that costs nothing
 CHUNK_TOKENS = 8192  # positions whose logits exist at once: 8,320 ids in fp32 are 273 MB
 
@@ -28,7 +27,10 @@ class Memory(Protocol):
     """Keys and values of earlier positions of one block (see cache.py)."""
 
     def extend(self, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keeps new keys and values; returns all so far, and a mask [T, S] or None for a causal one."""
+        """Keeps new keys and values; returns all so far, and which of them each new position sees, bool [T, S].
+
+        None says: all so far are new, or there is one new position, which sees all.
+        """
         ...
 
 
@@ -59,7 +61,7 @@ class Attention(nn.Module):
         q, k, mask = rotate(q, rotation), rotate(k, rotation), None
         if memory is not None:
             k, v, mask = memory.extend(k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
         return self.out(y.transpose(1, 2).reshape(B, T, D))
 
 
@@ -180,12 +182,14 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def _draw(self, generator: torch.Generator) -> None:
-        """N(0, 0.02); what is added to the residual state / sqrt(2L), so that its size does not grow with depth."""
-        residual_std = INIT_STD / (2 * self.config.layers) ** 0.5
+        """N(0, init_std); what is added to the residual state / sqrt(2L), so that its size does not grow with depth."""
+        residual_std = self.config.init_std / (2 * self.config.layers) ** 0.5
         for name, weight in self.named_parameters():
             if weight.ndim == 1:
                 weight.fill_(1.0)
             else:
                 is_residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
-                weight.normal_(0.0, residual_std if is_residual else INIT_STD, generator=generator)
+                weight.normal_(0.0, residual_std if is_residual else self.config.init_std, generator=generator)
+        if self.config.table_mean_std:
+            self.table.weight += self.config.table_mean_std * torch.randn(self.config.dim, generator=generator)
         self.table.weight[self.used_ids :] = 0.0

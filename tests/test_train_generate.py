@@ -1,0 +1,341 @@
+"""Generation: the same codes as a loop without any cache, past the context too; real prompts; a folder to look at."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from token_world import Video, still_images, write_tokens
+
+from toto import Dataset
+from toto.config import ModelConfig
+from toto.errors import UsageError, UserError
+from toto.shards.ids import CODE_OFFSET, IMAGE_START, VIDEO_START
+from toto.shards.recipe import make_recipe
+from toto.train import checkpoint
+from toto.train.generate import Generation, accuracy_by_frame, copy_accuracy_by_frame, generate
+from toto.train.generate_command import generate as command
+from toto.train.load import Loaded, load_model
+from toto.train.models.llama import Llama
+from toto.train.parallel import Team
+from toto.train.prompts import Asked, no_prompts, prompts
+from toto.train.rollout import Rollout, Segment, segments
+from toto.train.sampling import Sampling, uniforms
+
+CODES, GRID, CELLS, FRAMES = 64, (2, 3), 6, 4  # a context of four frames
+MODEL = ModelConfig(name="test", dim=48, layers=2, heads=2, mlp_hidden=96)
+GREEDY = Sampling(greedy=True)
+
+
+def videos(split: str, count: int, frames: int, seed: int) -> list[Video]:
+    codes = np.random.default_rng(seed).integers(0, CODES, (count, frames, *GRID))
+    return [Video(f"{split}/{i}.mp4", codes[i], split) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four videos of eight frames that the model knows by heart, and images."""
+    root = tmp_path_factory.mktemp("generate")
+    write_tokens(root / "tokens", [*videos("train", 4, 8, 0), *videos("val", 4, 8, 0)], still_images(9, GRID), CODES)
+    return root
+
+
+def by_heart(codes: np.ndarray) -> Llama:
+    """A model that was shown every window of four frames of codes [n, 8, cells] until it knew them."""
+    model = Llama(MODEL, CODES + CODE_OFFSET)
+    windows = np.concatenate([codes[:, start : start + FRAMES].reshape(len(codes), -1) for start in range(5)])
+    ids = torch.from_numpy(np.pad(windows + CODE_OFFSET, ((0, 0), (1, 0)), constant_values=VIDEO_START))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model(ids[:, :-1], ids[:, 1:]).mean().backward()
+        optimizer.step()
+    return model
+
+
+@pytest.fixture(scope="module")
+def run(world: Path) -> Path:
+    """A run's folder with a real checkpoint of that model."""
+    recipe = make_recipe([("world", str(world / "tokens"), 1, "train")], FRAMES, 4, 0, 8)
+    codes = np.stack([video.codes.reshape(8, CELLS) for video in videos("train", 4, 8, 0)])
+    facts = {
+        "model": vars(MODEL),
+        "training": {},
+        "recipe": json.loads(recipe.to_json()),
+        "tokenizer": Dataset(world / "tokens").tokenizer,
+        "used_ids": CODES + CODE_OFFSET,
+        "context": FRAMES * CELLS,
+        "frames": FRAMES,
+        "stride": 4,
+        "grid": list(GRID),
+    }
+    tensors = checkpoint.tensors_of(by_heart(codes))
+    checkpoint.save(world / "run", 150, tensors, facts, Team(0, 1, torch.device("cpu")))
+    return world / "run"
+
+
+@pytest.fixture(scope="module")
+def loaded(run: Path) -> Loaded:
+    return load_model(run)
+
+
+def untrained(seed: int = 0) -> Llama:
+    """A model whose next codes depend on everything before: its logits are far apart."""
+    model = Llama(MODEL, CODES + CODE_OFFSET, seed=seed).requires_grad_(False)
+    for weight in model.parameters():
+        weight.mul_(8 if weight.ndim > 1 else 1)
+    return model
+
+
+def naive(model: Llama, start: int, known: np.ndarray, prompt: int, frames: int, regime: str) -> np.ndarray:
+    """The most likely codes of one clip, each by a forward pass over everything before it in its context."""
+    codes = np.zeros((frames, CELLS), np.int64)
+    codes[:prompt] = known[:prompt]
+    first = 0
+    for frame in range(prompt, frames):
+        if frame - first == FRAMES:
+            first = frame - FRAMES // 2
+        for cell in range(CELLS):
+            before = codes if regime == "free" else known
+            inside = codes if regime != "token" else known
+            past = np.concatenate([before[first:frame].reshape(-1), inside[frame, :cell]])
+            logits = model(torch.from_numpy(np.append(start, past + CODE_OFFSET))[None])[0, -1]
+            codes[frame, cell] = int(logits[CODE_OFFSET:].argmax())
+    return codes
+
+
+@pytest.mark.parametrize("regime", ["free", "frame", "token"])
+@pytest.mark.parametrize(("prompt", "start"), [(0, VIDEO_START), (2, IMAGE_START), (3, VIDEO_START)])
+def test_a_rollout_is_a_loop_of_forward_passes(regime: str, prompt: int, start: int) -> None:
+    model, frames = untrained(), 9  # more than two contexts
+    known = np.random.default_rng(prompt).integers(0, CODES, (3, frames, CELLS))
+    roll = Rollout(model, start, FRAMES, regime, GREEDY)  # type: ignore[arg-type]
+    found = roll(torch.from_numpy(known), prompt, torch.zeros(3, frames, CELLS, dtype=torch.float64))
+    for i in range(3):
+        assert np.array_equal(found[i], naive(model, start, known[i], prompt, frames, regime)), f"clip {i}"
+
+
+def test_a_full_context_goes_on_from_its_last_half() -> None:
+    assert segments(1, 4, 4) == [Segment(0, 1, 4)]
+    assert segments(2, 9, 4) == [Segment(0, 2, 4), Segment(2, 4, 6), Segment(4, 6, 8), Segment(6, 8, 9)]
+    assert segments(5, 7, 4) == [Segment(3, 5, 7)]  # a prompt longer than the context: its last half
+    assert segments(0, 1, 1) == [Segment(0, 0, 1)]
+    with pytest.raises(UsageError, match="whose context is one"):
+        segments(1, 2, 1)
+
+
+@given(prompt=st.integers(0, 40), more=st.integers(1, 80), context=st.integers(2, 17))
+def test_every_frame_is_made_once_and_fits_its_context(prompt: int, more: int, context: int) -> None:
+    found = segments(prompt, prompt + more, context)
+    assert [f for s in found for f in range(s.new, s.end)] == list(range(prompt, prompt + more))
+    assert all(s.first <= s.new and s.end - s.first <= context for s in found)
+    assert all(s.new - s.first >= context // 2 for s in found[1:])
+
+
+def test_what_is_known_by_heart_is_continued_past_the_context(loaded: Loaded) -> None:
+    known = prompts(loaded, Asked("video", 2, 8, 4), needs_truth=True)
+    for regime in ("free", "frame", "token"):
+        asked = Generation("video", 8, regime, GREEDY)  # type: ignore[arg-type]
+        codes = generate(loaded, known, asked)
+        assert np.array_equal(codes, known.codes), regime
+    assert accuracy_by_frame(codes, known) == [None, None, 1, 1, 1, 1, 1, 1]
+    copied = copy_accuracy_by_frame(known, asked)
+    assert copied is not None and max(share for share in copied if share is not None) < 0.2
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_batches_change_no_clip(loaded: Loaded, kind: str) -> None:
+    asked = Generation(kind, 6, "free", Sampling(temperature=1.5), seed=3)  # type: ignore[arg-type]
+    whole = generate(loaded, no_prompts(loaded, 11), asked)  # more than are made at once
+    for batch, count in ((1, 11), (3, 2), (16, 9)):
+        fewer = generate(loaded, no_prompts(loaded, count), replace(asked, batch=batch))
+        assert np.array_equal(fewer, whole[:count]), batch
+    assert len(np.unique(whole.reshape(11, -1), axis=0)) == 11, "samples repeat"
+    assert not np.array_equal(generate(loaded, no_prompts(loaded, 2), replace(asked, seed=4)), whole[:2])
+
+
+def test_the_start_id_is_heard(loaded: Loaded) -> None:
+    made = {}
+    for kind in ("video", "image"):
+        asked = Generation(kind, 4, "free", GREEDY)  # type: ignore[arg-type]
+        made[kind] = generate(loaded, no_prompts(loaded, 1), asked)
+    assert not np.array_equal(made["video"], made["image"])
+
+
+def test_special_ids_are_never_made(loaded: Loaded) -> None:
+    logits = torch.zeros(4096, CODES + CODE_OFFSET)
+    logits[:, :CODE_OFFSET] = 50.0  # pad, starts and end are all but certain
+    for sampling in (GREEDY, Sampling(), Sampling(top_k=5), Sampling(top_p=0.5)):
+        codes = sampling.choose(logits, torch.linspace(0, 1 - 1e-9, 4096, dtype=torch.float64))
+        assert codes.min() >= 0 and codes.max() < CODES
+
+
+@given(
+    logits=st.lists(st.floats(-40, 40, width=32), min_size=2, max_size=40),
+    uniform=st.floats(0, 1, exclude_max=True),
+    top_k=st.none() | st.integers(1, 50),
+    top_p=st.none() | st.floats(1e-6, 1),
+    temperature=st.floats(0.1, 5),
+)
+def test_choices_are_among_the_likeliest(
+    logits: list[float], uniform: float, top_k: int | None, top_p: float | None, temperature: float
+) -> None:
+    row = torch.tensor([[0.0] * CODE_OFFSET + logits])
+    code = int(Sampling(temperature, top_k, top_p).choose(row, torch.tensor([uniform], dtype=torch.float64)))
+    better = sum(other > logits[code] for other in logits)
+    if top_k is not None:
+        assert better < top_k
+    if top_p is not None:
+        kept = sorted(range(len(logits)), key=lambda i: -logits[i])[:top_k]
+        shares = torch.tensor([logits[i] for i in kept]).double().div(temperature).softmax(0)
+        assert float(shares[[i for i, k in enumerate(kept) if logits[k] > logits[code]]].sum()) < top_p + 1e-9
+    assert Sampling(temperature, 1, top_p).choose(row, torch.tensor([uniform], dtype=torch.float64)) == max(
+        range(len(logits)), key=lambda i: logits[i]
+    )
+
+
+def test_codes_come_as_often_as_the_softmax_says() -> None:
+    logits = torch.tensor([0.0] * CODE_OFFSET + [1.0, 3.0, 2.0, -1.0])
+    drawn = uniforms(0, range(100), 20, 10).flatten()
+    for sampling, expected in (
+        (Sampling(), torch.tensor([1.0, 3.0, 2.0, -1.0]).softmax(0)),
+        (Sampling(temperature=2.0), torch.tensor([0.5, 1.5, 1.0, -0.5]).softmax(0)),
+        (Sampling(top_k=2), torch.tensor([0.0, 0.731, 0.269, 0.0])),  # 1 / (1 + e^-1)
+        (Sampling(top_p=0.7), torch.tensor([0.0, 0.731, 0.269, 0.0])),  # shares 0.66, 0.24: two reach 0.7
+    ):
+        codes = sampling.choose(logits.expand(len(drawn), -1), drawn)
+        found = torch.bincount(codes, minlength=4) / len(drawn)
+        torch.testing.assert_close(found, expected, atol=0.012, rtol=0)
+
+
+def test_uniform_numbers_belong_to_the_sample() -> None:
+    together = uniforms(5, range(6), 3, 4)
+    assert torch.equal(uniforms(5, range(4, 6), 3, 4), together[4:])
+    assert torch.equal(uniforms(5, range(6), 2, 4), together[:, :2]), "a longer clip begins differently"
+    assert together[0, 0, 0] == pytest.approx(0.9881008497719096, abs=0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 2}]
+)
+def test_impossible_sampling_is_refused(wrong: dict) -> None:
+    with pytest.raises(UsageError):
+        Sampling(**wrong)
+
+
+def test_prompts_are_windows_of_the_held_out_split(loaded: Loaded, world: Path) -> None:
+    known = prompts(loaded, Asked("video", 1, 3, 5, seed=1), needs_truth=True)
+    assert known.codes.shape == (5, 3, *GRID) and known.prompt == 1 and known.has_truth
+    dataset = Dataset(world / "tokens", split="val")
+    for codes, where in zip(known.codes, known.sources, strict=True):
+        (source,) = where["sources"]
+        (row,) = dataset.frames(source)
+        places = [row.frame_index.tolist().index(frame) for frame in where["frames"]]
+        assert np.array_equal(row.codes[places], codes)
+    assert known.fps == pytest.approx(6.25)  # every 4th of 25 frames a second
+    assert known.sources != prompts(loaded, Asked("video", 1, 3, 5, seed=2), needs_truth=True).sources
+
+
+def test_prompts_of_images(loaded: Loaded) -> None:
+    known = prompts(loaded, Asked("image", 2, 4, 2, split="train"), needs_truth=True)
+    assert known.codes.shape == (2, 4, *GRID)
+    assert [len(where["sources"]) for where in known.sources] == [4, 4]
+    assert copy_accuracy_by_frame(known, Generation("image", 4, "free", GREEDY)) is None
+
+
+def test_longer_clips_than_any_run_have_no_truth(loaded: Loaded) -> None:
+    known = prompts(loaded, Asked("video", 2, 20, 2), needs_truth=False)
+    assert known.codes.shape == (2, 2, *GRID) and not known.has_truth
+    codes = generate(loaded, known, Generation("video", 20, "free", GREEDY))
+    assert codes.shape == (2, 20, *GRID) and np.array_equal(codes[:, :2], known.codes)
+    assert accuracy_by_frame(codes, known) is None
+    with pytest.raises(UserError, match="no window of 20 frames"):
+        prompts(loaded, Asked("video", 2, 20, 2), needs_truth=True)
+
+
+def invoke(*arguments: str | Path) -> tuple[str, dict]:
+    result = CliRunner().invoke(command, [str(a) for a in (*arguments, "--json", "--device", "cpu")])
+    assert result.exit_code == 0, result.output
+    return result.output, json.loads(result.output.splitlines()[-1])
+
+
+def test_the_command_leaves_codes_facts_and_pictures(run: Path) -> None:
+    output, value = invoke("--ckpt", run, "--frames", 8, "--frames-prompt", 2, "--greedy", "--samples", 3)
+    folder = run / "generated" / "step-000000150"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "generated.gif",
+        "generated.json",
+        "generated.png",
+        "tokens.npz",
+    ]
+    with np.load(folder / "tokens.npz") as arrays:
+        assert arrays["codes"].dtype == np.uint16 and arrays["codes"].shape == (3, 8, *GRID)
+        assert np.array_equal(arrays["codes"], arrays["true_codes"]) and arrays["prompt_frames"] == 2
+    facts = json.loads((folder / "generated.json").read_text())
+    assert facts["accuracy_by_frame"] == value["accuracy_by_frame"] == [None] * 2 + [1.0] * 6
+    assert facts["checkpoint_id"] == load_model(run).id and facts["step"] == 150
+    assert len(facts["dataset_ids"]) == 1 and len(facts["prompts"]) == 3
+    assert "100%" in output and str(folder / "tokens.npz") in value["files"]
+    with Image.open(folder / "generated.gif") as gif, Image.open(folder / "generated.png") as png:
+        assert gif.n_frames == 8
+        assert np.asarray(png).std() > 10
+
+
+def test_the_command_starts_from_nothing(run: Path, tmp_path: Path) -> None:
+    _, value = invoke("--ckpt", run, "--frames-prompt", 0, "--kind", "image", "--samples", 2, "--out", tmp_path)
+    assert value["accuracy_by_frame"] is None and value["prompts"] == [] and value["dataset_ids"] == []
+    with np.load(tmp_path / "tokens.npz") as arrays:
+        assert arrays["codes"].shape == (2, FRAMES, *GRID) and "true_codes" not in arrays
+
+
+def test_the_command_says_why_there_is_no_truth(run: Path, tmp_path: Path) -> None:
+    arguments = ("--frames", 20, "--frames-prompt", 3, "--samples", 1, "--precision", "bf16", "--out", tmp_path)
+    output, value = invoke("--ckpt", run, *arguments)
+    assert "no run of the dataset has 20 frames" in output
+    assert value["accuracy_by_frame"] is None and len(value["prompts"][0]["frames"]) == 3
+
+
+def test_without_the_tokenizer_there_are_codes_and_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "toto.tokenize.tokenizers.dct", None)
+    output, value = invoke("--ckpt", run, "--samples", 1, "--out", tmp_path)
+    assert "pip install 'toto-video[tokenize]'" in output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["generated.json", "tokens.npz"]
+    assert len(value["files"]) == 2
+
+
+def test_prompts_of_another_tokenizer_are_refused(loaded: Loaded, tmp_path: Path) -> None:
+    write_tokens(tmp_path, videos("val", 2, 8, 5), (), CODES, tokenizer_id="f" * 64)
+    with pytest.raises(UserError, match="take shards of that tokenizer"):
+        prompts(loaded, Asked("video", 1, 4, 1, data=str(tmp_path)), needs_truth=False)
+
+
+def test_prompts_of_another_grid_are_refused(loaded: Loaded, tmp_path: Path) -> None:
+    codes = np.zeros((8, 4, 4), np.int64)
+    write_tokens(tmp_path, [Video("val/a.mp4", codes, "val")], (), CODES)
+    with pytest.raises(UserError, match="4×4 codes, but .* was trained on 2×3"):
+        prompts(loaded, Asked("video", 1, 4, 1, data=str(tmp_path)), needs_truth=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--frames", "3", "--frames-prompt", "3"], "nothing is left to make"),
+        (["--temperature", "0"], "temperature 0"),
+        (["--frames-prompt", "0", "--data", "x"], "nothing is read from it"),
+        (["--split", "test"], "no split 'test'"),
+        (["--frames", "30", "--regime", "frame"], "no window of 30 frames"),
+    ],
+)
+def test_mistakes_end_in_one_line(run: Path, arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(command, ["--ckpt", str(run), *arguments])
+    assert isinstance(result.exception, UserError) and message in str(result.exception)
+    assert len(str(result.exception).splitlines()) <= 2
