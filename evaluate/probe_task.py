@@ -1,0 +1,105 @@
+"""`toto-eval probe` from end to end: a checkpoint and the name of a dataset -> a folder with the result.
+
+checkpoint ─▶ model      name or URI ─▶ dataset (made with the model's tokenizer)
+probe ─▶ result.json, predictions.parquet, curve.png; pooled features in features/ beside the folder
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import toto
+from toto.config import Pipelines
+from toto.errors import UsageError, UserError
+from toto.evaluate.curve import draw_curve
+from toto.evaluate.probe import Subject, probe
+from toto.evaluate.results import Result, write_result
+from toto.evaluate.settings import ProbeSettings
+from toto.evaluate.views import class_names
+from toto.files import write_whole
+from toto.shards.dataset import Dataset
+from toto.train.hardware import choose_device, memory_bytes, use_cores
+from toto.train.load import Loaded, load_model
+
+CACHE = "features"
+MEMORY_SHARE = 4  # token features take at most a quarter of what is free
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line, its defaults filled in."""
+
+    checkpoint: Path
+    data: str  # URI of the token dataset
+    settings: ProbeSettings
+    device: str = "auto"
+    out: Path | None = None
+
+
+def data_uri(asked: str | None, task: str, pipelines: Pipelines) -> str:
+    """The dataset of a task where none is asked for; a name of pipelines.yaml means its default target."""
+    name = asked or pipelines.task(task).data
+    return pipelines.shards(name) if name in pipelines.datasets else name
+
+
+def run_probe(request: Request, say: Callable[[str], None] = lambda text: None) -> Result:
+    """Probes and writes the result folder; the same request again reads pooled features from their cache."""
+    started = time.monotonic()
+    use_cores()
+    device = choose_device(request.device)
+    loaded, dataset = load_model(request.checkpoint, device), Dataset(request.data)
+    settings = checked(request.settings, loaded, dataset)
+    name = f"{loaded.path.parent.name}/{loaded.path.name}"
+    out = request.out or loaded.path.parent / "eval" / f"{settings.protocol.replace('@', '-')}-{loaded.path.name}"
+    say(f"{name} on {dataset.store.uri}: {settings.protocol}")
+    subject = Subject(loaded.model, loaded.config.layers, loaded.used_ids, loaded.config.heads, loaded.id, str(device))
+    memory = memory_bytes(device) // MEMORY_SHARE
+    outcome = probe(subject, dataset, settings, out.parent / CACHE, say, memory)
+    facts = {
+        "checkpoint": _checkpoint(loaded, name),
+        "dataset": {"uri": dataset.store.uri, "id": dataset.dataset_id, "tokenizer": dataset.tokenizer["name"]},
+        "made_by": {
+            "toto": toto.__version__,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "seconds": round(time.monotonic() - started, 2),
+        },
+    }
+    result = write_result(out, outcome, facts, class_names(dataset, settings.labels, outcome.classes))
+    write_whole(out / "curve.png", draw_curve(result))
+    return result
+
+
+def checked(settings: ProbeSettings, loaded: Loaded, dataset: Dataset) -> ProbeSettings:
+    """The settings with their stride filled in (the model's, else the stored one), when model and dataset fit them and
+    one another; UserError or UsageError otherwise."""
+    mine, theirs = loaded.tokenizer, dataset.tokenizer
+    if mine["id"] != theirs["id"]:
+        problem = f"made by tokenizer {theirs['name']} ({theirs['id']}), the model knows {mine['name']} ({mine['id']})"
+        raise UserError(f"{dataset.store.uri}: {problem}; give --data made with the model's own")
+    cells = loaded.grid[0] * loaded.grid[1]
+    if settings.frames * cells > loaded.context:
+        most = loaded.context // cells
+        raise UsageError(f"--frames {settings.frames}: {loaded.path} was trained on {loaded.context} positions: {most}")
+    unknown = [layer for layer in settings.layers or () if not 0 <= layer <= loaded.config.layers]
+    if unknown:
+        raise UsageError(f"--layers {unknown[0]}: {loaded.path} has layers 0 (embedding) to {loaded.config.layers}")
+    if settings.frames == 1:
+        return replace(settings, stride=None)
+    return replace(settings, stride=settings.stride or loaded.stride or dataset.info["settings"]["stride"])
+
+
+def _checkpoint(loaded: Loaded, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "path": str(loaded.path),
+        "id": loaded.id,
+        "step": loaded.step,
+        "model": loaded.config.name,
+        "layers": loaded.config.layers,
+        "tokenizer": loaded.tokenizer["id"],
+    }
