@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
-from toto.tokenize.demo.motions import MOTIONS, FreeTrack, Motion, Track, WrappedTrack, sample_track
+from toto.tokenize.demo.motions import RATES, FreeTrack, Motion, Track, sample_track
 from toto.tokenize.demo.shapes import SHAPES
-from toto.tokenize.demo.sprites import Pose, Sprite, plain_sprite, textured_sprite
-from toto.tokenize.demo.textures import INKS, background
+from toto.tokenize.demo.sprites import Pose, Sprite, textured_sprite
+from toto.tokenize.demo.textures import INKS, background, patchwork
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,10 @@ class Actor:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a camera sees; `pan` moves the background (larger than `size`) by that many pixels a frame."""
+    """What a camera sees; `pan` moves the view over the background by that many pixels a frame.
+
+    The background wraps around at its edges; one that is larger than `size` need not get that far.
+    """
 
     size: tuple[int, int]
     background: Image.Image
@@ -37,7 +40,7 @@ class Scene:
     def frame(self, number: int) -> Image.Image:
         """Frame `number` as an RGB picture."""
         left, top = round(self.pan[0] * number), round(self.pan[1] * number)
-        canvas = self.background.crop((left, top, left + self.size[0], top + self.size[1]))
+        canvas = ImageChops.offset(self.background, -left, -top).crop((0, 0, *self.size))
         for _, sprite, pose in self._back_to_front(number):
             sprite.paste(canvas, pose)
         if self.front is not None:
@@ -66,21 +69,15 @@ def pick_shape(rng: np.random.Generator) -> str:
 
 
 def motion_scene(rng: np.random.Generator, motion: Motion, size: tuple[int, int]) -> Scene:
-    """Three textured objects that all do `motion`; in some scenes also a small plain drifter and a post."""
-    sprites = [textured_sprite(rng, pick_shape(rng), 64) for _ in range(3)]
-    movers = [Actor(sprite, sample_track(rng, motion, size)) for sprite in sprites]
-    others = [_drifter(rng, size)] if rng.uniform() < 0.5 else []
+    """Two textured objects that do `motion`, before a patchwork that slides along with them if they slide.
+
+    In some scenes a post stands in front. The patchwork's colours and place are as random in every class.
+    """
+    movers = [Actor(textured_sprite(rng, pick_shape(rng), 64), sample_track(rng, motion, size)) for _ in range(2)]
     front = _post(rng, size) if rng.uniform() < 0.3 else None
-    return Scene(size, background(rng, size), (*movers, *others), front)
-
-
-def _drifter(rng: np.random.Generator, size: tuple[int, int]) -> Actor:
-    """A small plain disc that moves slowly in any of the four directions."""
-    ink = list(INKS.values())[rng.integers(len(INKS))]
-    motion = MOTIONS[rng.integers(4)]
-    track = sample_track(rng, motion, size)
-    slow = WrappedTrack(track.arena, {**track.start, "radius": 0.0}, track.axis, 0.4 * track.rate)
-    return Actor(plain_sprite("disc", 32, ink), slow)
+    slide = -motion.sign * float(rng.uniform(*RATES[motion.axis])) * size[1]  # the view goes the other way
+    pan = (slide if motion.axis == "x" else 0.0, slide if motion.axis == "y" else 0.0)
+    return Scene(size, patchwork(rng, size), tuple(movers), front, pan)
 
 
 def _post(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:

@@ -3,12 +3,13 @@
 pattern(rng, size)  float [size, size] in 0…1, coarse: one to three periods across
 colour(pattern)     two inks of different lightness mixed by it
 background(rng)     a soft gradient with blotches; nothing in it moves
+patchwork(rng)      tiles of random inks; its edges fit together, so that it can slide round and round
 """
 
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 Colour = tuple[int, int, int]
 
@@ -137,3 +138,16 @@ def background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     slope = 0.5 + 0.3 * (np.cos(turn) * x + np.sin(turn) * y)
     blotches = noise(rng, 6, size) + 0.5 * noise(rng, 14, size) - 0.75
     return Image.fromarray(mix(bright, dark, slope + 0.45 * blotches))
+
+
+def patchwork(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """Tiles of a quarter of the height in random inks, anywhere on a torus: RGB, size (width, height).
+
+    Neighbours say nothing of each other: only the frame before helps to predict a place.
+    """
+    width, height = size
+    inks = np.array(list(INKS.values()), np.uint8)
+    columns = max(1, round(4 * width / height))
+    tiles = Image.fromarray(inks[rng.integers(0, len(inks), (4, columns))])
+    across, down = (int(rng.integers(side)) for side in size)
+    return ImageChops.offset(tiles.resize(size, Image.Resampling.NEAREST), across, down)
