@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from clips import PIXELS, one_line, tokenize, write_clips
 from drill import Content, content, undisturbed
 from ray_run import Run
+from small_disk import Disk, small_disk  # noqa: F401
 
 from toto import Dataset
 from toto.shards.commit import read_commits
@@ -20,30 +18,6 @@ from toto.shards.store import open_store
 from toto.shards.verify import verify
 
 UNITS = 6
-
-
-@dataclass(frozen=True)
-class Disk:
-    """A small file system of a test's own, in memory."""
-
-    place: Path
-
-    def remount(self, options: str) -> None:
-        """Changes its size, or whether it can be written."""
-        subprocess.run(["mount", "-o", f"remount,{options}", str(self.place)], check=True)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system, which takes root: {mounted.stderr.strip()}")
-    try:
-        yield Disk(place)
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture(scope="module")

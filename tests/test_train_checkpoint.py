@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_tokenize_disk import Disk, disk  # noqa: F401
+from small_disk import Disk, small_disk  # noqa: F401
 
 from toto.config import ModelConfig, load
 from toto.errors import UserError
@@ -184,13 +184,11 @@ def test_what_a_kill_left_is_no_checkpoint_and_is_removed(tmp_path: Path) -> Non
     assert not (tmp_path / ".step-000000002.partial").exists()
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(disk: Disk) -> None:  # noqa: F811
+def test_a_full_disk_leaves_the_last_good_checkpoint(disk: Disk) -> None:
     run = disk.place / "run"
     run.mkdir()
     good = save(run, 1)
-    filler = disk.place / "filler"
-    free = os.statvfs(disk.place).f_bavail * os.statvfs(disk.place).f_frsize
-    filler.write_bytes(bytes(free - 8192))
+    filler = disk.fill(left=8192)
     message = one_line(save, run, 2)
     assert "full" in message and str(good) in message
     assert checkpoint.found(run) == [good] and not list(run.glob(".step*"))

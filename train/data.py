@@ -6,6 +6,7 @@ A sequence is `[start] t1 … tN` (N = context), with `predict_end` also `[end]`
 predicts all but the first, so each code is predicted once. What a step holds depends on the stream alone.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from toto.shards.keyed import MASK
 from toto.shards.stream import Stream
 
 PREFETCH = 4  # micro-batches that a worker reads ahead
+GRACE_S = 120  # a worker that was told to stop reads on for so long at most
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,20 @@ def _batches(reader: "_Reader", workers: int, pinned: bool) -> Iterator[Batch]:
         num_workers=workers,
         pin_memory=pinned,
         prefetch_factor=PREFETCH if workers else None,
+        worker_init_fn=_read_on,
         generator=torch.Generator(),  # its seed for workers would be drawn from the model's generator otherwise
     )
     for item in made:
         if isinstance(item, UserError):
             raise item
         yield item
+
+
+def _read_on(worker: int) -> None:
+    """A stop often reaches all processes of a job at once; the trainer finishes its step first, and needs its workers.
+    It ends them by itself, and without it they end too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_S))
 
 
 class _Reader(Dataset[Any]):

@@ -64,6 +64,7 @@ def train(job: Job, team: Team) -> Done:
     if recipe.compile == "on" or (recipe.compile == "auto" and team.device.type == "cuda"):
         model.compile_blocks()
     spread = team.spread(model)
+    held_out = Stream(job.validation) if job.validation and recipe.validate_every else None
 
     micro = micro_sequences(job, team)
     steps = range(start, job.last)
@@ -81,11 +82,12 @@ def train(job: Job, team: Team) -> Done:
                 log.add(one_step(spread, optimizer, parts, step, rate, job, team))
                 asked, done = team.agree(stopping.asked), step + 1
                 saves = asked or done == job.last or done % recipe.checkpoint_every == 0
-                validates = recipe.validate_every and (done % recipe.validate_every == 0 or done == job.last)
+                validates = held_out and (done % recipe.validate_every == 0 or done == job.last)
                 if saves or validates or done % recipe.log_every == 0:
                     log.flush()  # ends the run at a loss that is not finite: it must not be saved
-                if job.validation and validates:
-                    log.validation(done, validate(job, model, team, micro))
+                if held_out and validates:
+                    with log.pause():
+                        log.validation(done, validate(job, held_out, model, team, micro))
                 if saves:
                     with log.pause():
                         checkpoint.save(job.folder, done, checkpoint.tensors_of(model, optimizer), job.facts, team)
@@ -132,11 +134,9 @@ def one_step(
     return StepSums(step, team.sum(sums), norm.detach(), team.sum(torch.tensor([signed])), rate)
 
 
-def validate(job: Job, model: Llama, team: Team, micro: int) -> PositionLoss:
+def validate(job: Job, stream: Stream, model: Llama, team: Team, micro: int) -> PositionLoss:
     """The loss on the held-out sequences, by position; the same ones each time."""
-    assert job.validation is not None, "asked by the caller"
     model.eval()
-    stream = Stream(job.validation)
     count = min(job.recipe.validation_sequences, sum(stream.sequences_per_epoch().values()))
     found = position_loss(model, stream, range(count), micro, job.recipe.precision, team)
     model.train()

@@ -102,7 +102,7 @@ def prepare(asked: Asked, pipelines: Pipelines, device: torch.device, writes: bo
             "grid": list(opened.grid),
         }
     )
-    if writes:
+    if writes and not written:
         record = {"format": FORMAT, "toto": toto.__version__, **wanted}
         record["validation"] = json.loads(validation.to_json()) if validation else None
         with naming(folder):

@@ -6,6 +6,8 @@ Like the first half it is a list of commands that anyone could type; each leaves
 from dataclasses import dataclass
 from pathlib import Path
 
+from toto.config import load
+
 SIZE, RECIPE = "tiny", "demo"
 PROMPT = 4  # frames given of a clip that the model goes on with
 ALL_STEPS = 5  # times as many steps with --all
@@ -37,6 +39,8 @@ def commands(places: Places, data: str | None, everything: bool) -> dict[str, li
     what = ["--size", SIZE, "--recipe", RECIPE, *source, *longer]
     poolings = [] if everything else ["--poolings", "average,frames"]
     probe = str(places.probe)
+    middle = ["--layer-a", str(middle_layer()), "--pooling-a", "frames"]  # fixed before anything was seen
+    compare = ["toto-eval", "compare", probe, probe, *middle]
     steps = {
         "What will training take?": ["toto-train", "plan", *what],
         "Tokens to a model": ["toto-train", "pretrain", *what, "--out", str(places.run)],
@@ -44,8 +48,8 @@ def commands(places: Places, data: str | None, everything: bool) -> dict[str, li
             *("toto-train", "loss-by-position", *ckpt, "--baselines", "--out", str(places.loss))
         ],
         "What do its layers know of motion?": ["toto-eval", "probe", *ckpt, *source, *poolings, "--out", probe],
-        "More than its embedding knows?": ["toto-eval", "compare", probe, probe, "--layer-b", "0"],
-        "More than one frame tells?": ["toto-eval", "compare", probe, probe, "--pooling-b", "one-frame"],
+        "Does the middle layer know more than the embedding?": [*compare, "--layer-b", "0", "--pooling-b", "frames"],
+        "Does it know more than one frame tells?": [*compare, "--pooling-b", "one-frame"],
         "How does it go on?": [
             *("toto-train", "generate", *ckpt, "--frames-prompt", str(PROMPT), "--samples", "6"),
             *(["--frames", str(ALL_FRAMES)] if everything else []),
@@ -60,6 +64,9 @@ def commands(places: Places, data: str | None, everything: bool) -> dict[str, li
 
 def demo_steps() -> int:
     """Steps of the demo's recipe in pipelines.yaml."""
-    from toto.config import load
-
     return load().recipe(RECIPE).steps
+
+
+def middle_layer() -> int:
+    """The layer at half the depth of the demo's model, where the paper finds the best features (§5.1)."""
+    return (load().model(SIZE).layers + 1) // 2

@@ -1,0 +1,103 @@
+"""Several processes train as one does: the same batches and losses, one log; with any workers and micro-batches."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clips import environment
+from train_toy import Strike, batches, call_ranks, command_line, history, losses, same_state, trained, world
+
+from toto.train import checkpoint
+from toto.train.metrics import read_metrics
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world(tmp_path_factory.mktemp("world") / "set")
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    return trained(data, tmp_path_factory.mktemp("alone") / "run")
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+def test_a_run_goes_on_with_another_number_of_processes(
+    first: int, then: int, data: Path, alone: Path, tmp_path: Path
+) -> None:
+    run = trained(data, tmp_path / "run", "--stop-at", "7", ranks=first)
+    trained(data, run, ranks=then)
+    assert batches(run) == batches(alone)
+    assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
+    mine, theirs = held_out(run), held_out(alone)
+    assert all(mine[step] == pytest.approx(theirs[step], abs=1e-4) for step in theirs)
+
+
+def test_micro_batches_change_a_loss_by_rounding_only(data: Path, alone: Path, tmp_path: Path) -> None:
+    for micro in (1, 3):  # 3 leaves a smaller last one
+        run = trained(data, tmp_path / str(micro), "--stop-at", "8", micro_sequences=micro)
+        assert batches(run) == batches(alone)[:8]
+        assert losses(run) == pytest.approx(losses(alone)[:8], abs=1e-5)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_read_change_nothing(workers: int, data: Path, alone: Path, tmp_path: Path) -> None:
+    run = trained(data, tmp_path / "run", loader_workers=workers)
+    assert history(run) == history(alone) and same_state(run, alone)
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_refused(data: Path, tmp_path: Path) -> None:
+    ends = call_ranks(command_line(data, tmp_path / "run"), tmp_path / "run", 3)
+    assert all(end.failed(2, "a batch of 8 sequences is not divisible by 3 ranks") for end in ends), ends
+
+
+def test_a_signal_to_one_of_the_processes_stops_and_saves_them_all(data: Path, alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ends = call_ranks(command_line(data, run), run, 2, strike=Strike(40, signal.SIGINT))  # only the first writes files
+    assert [end.code for end in ends] == [130, 130], ends
+    assert checkpoint.read_facts(checkpoint.found(run)[-1])["step"] == len(batches(run)) < 18
+    trained(data, run, ranks=2)
+    assert batches(run) == batches(alone)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes of torchrun through /proc")
+def test_sigterm_to_torchrun_saves_first_and_leaves_no_process(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    endless = {"steps": 100_000, "checkpoint_every": 100_000, "validate_every": 0, "loader_workers": 1}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "toto.train"]
+    started = subprocess.Popen(
+        [*torchrun, *command_line(data, run, **endless)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+    while len(read_metrics(run)) < 4 and started.poll() is None:
+        time.sleep(0.02)
+    started.terminate()
+    said, _ = started.communicate(timeout=100)
+    (saved,) = checkpoint.found(run)
+    assert started.returncode and f"saved {saved}" in said, said
+    assert checkpoint.read_facts(saved)["step"] == len(read_metrics(run))
+    assert not list(processes_of(started.pid))
+
+
+def processes_of(session: int) -> Iterator[int]:
+    """Processes of a session that are still there."""
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(place.read_text().rsplit(")", 1)[1].split()[3]) == session:
+                yield int(place.parent.name)
+        except (OSError, IndexError):
+            continue
+
+
+def held_out(run: Path) -> dict[int, float]:
+    """Held-out losses by step."""
+    return {line["step"]: line["validation_loss"] for line in history(run) if "validation_loss" in line}
