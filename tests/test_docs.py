@@ -3,39 +3,47 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import chdir
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
 
 import click
 import pyarrow as pa
 import pytest
+import yaml
 from click.testing import CliRunner
-from clips import ROOT
+from clips import ROOT, write_clips
 
-from toto.config import DatasetConfig
+from toto.config import DatasetConfig, ModelConfig, RecipeConfig, TaskConfig
 from toto.config import load as config_of
+from toto.demo.learning import Places, commands
+from toto.evaluate.results import PREDICTIONS_SCHEMA
 from toto.shards.commit import Commit
 from toto.shards.flags import Flag
 from toto.shards.hashing import json_sha256
 from toto.shards.manifest import MANIFEST_SCHEMA
 from toto.shards.parquet import read_parquet
+from toto.shards.recipe import Part, Recipe
 from toto.shards.schema import SOURCES_SCHEMA, row_id, row_schema
 from toto.tokenize.clip import CROPS, REASONS
 from toto.tokenize.demo import WorldSpec, build
 from toto.tokenize.job import content_settings
+from toto.train.run import FREE
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
 STAGES = {"toto-tokenize": "tokenize", "toto-shards": "shards", "toto-train": "train", "toto-eval": "evaluate"}
+SMALL = {"dim": 16, "heads": 2, "mlp_hidden": 16}  # the model that the docs' commands train here
+SHORT = {"steps": 2, "validation_sequences": 2, "batch_tokens": 1024}
 COMMAND = re.compile(rf"(?:{'|'.join(STAGES)})\b(?!\[)[^\n`\"]*")
 TINY = WorldSpec(
     classes=2,
     videos_per_class=5,
     frames=90,
     image_classes=2,
-    images_per_class=2,
+    images_per_class=20,
     davis_sequences=2,
     davis_frames=2,
     cater_videos=2,
@@ -56,14 +64,15 @@ def group(script: str) -> click.Group:
 
 def command_lines() -> list[str]:
     """Every line of words that begins with one of our scripts, in any page."""
-    found = (match.group().strip() for page in PAGES for match in COMMAND.finditer(page.read_text()))
-    return sorted(set(found))
+    texts = (page.read_text().replace("-m toto.train ", "toto-train ") for page in PAGES)
+    return sorted({match.group().strip() for text in texts for match in COMMAND.finditer(text)})
 
 
 def runnable(line: str) -> bool:
     """Whether a line speaks of the demo alone, on this machine."""
     words = line.split()
-    return len(words) > 2 and ("demo" in words or "data/demo/dct-512-64" in words) and "auto" not in words
+    of_demo = "demo" in words or any(word.startswith(("data/demo/", "runs/demo/")) for word in words)
+    return len(words) > 2 and of_demo and not {"auto", "mine"} & {*words}
 
 
 def snippets() -> Iterator[tuple[str, str]]:
@@ -95,12 +104,19 @@ def slugs(page: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which `toto-tokenize run demo` was run, on a tiny world; the working directory."""
+    """A folder in which the demo's commands were run, on a tiny world with a tiny model; the working directory."""
     folder = tmp_path_factory.mktemp("docs")
     build(folder / "data" / "demo-world", TINY)
+    config = yaml.safe_load((ROOT / "pipelines.yaml").read_text())
+    config["models"]["tiny"] |= SMALL
+    config["recipes"]["demo"] |= SHORT
+    (folder / "pipelines.yaml").write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.delenv("TOTO_DATA", raising=False)
         run("toto-tokenize run demo")
+        run("toto-train pretrain --size tiny --recipe demo --out runs/demo/model")
+        shutil.copytree("runs/demo/model", "runs/tiny")
+        run("toto-eval probe --ckpt runs/demo/model --data demo --poolings average,frames --out runs/demo/probe")
         yield folder
 
 
@@ -126,7 +142,29 @@ def test_a_command_line_parses(line: str) -> None:
     for command in words[0].split("|"):
         known = group(script).commands
         assert command in known, line
-        known[command].make_context(command, words[1:] or ["X"])
+        if words[1:]:
+            known[command].make_context(command, words[1:])
+
+
+def test_the_quickstart_has_the_demos_own_commands() -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text()
+    for words in commands(Places.under(Path("runs/demo"), False), None, False).values():
+        assert f"\n{shlex.join(words)}\n" in text
+
+
+def test_the_quickstart_works_on_a_folder_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (ROOT / "docs" / "quickstart.md").read_text().split("\n## Your own videos\n")[1]
+    settings, lines = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL)[0] for kind in ("yaml", "sh"))
+    for i, name in enumerate(("waving", "walking")):
+        write_clips(tmp_path / "videos" / name, 8, frames=40, first=8 * i)
+    (tmp_path / "pipelines.yaml").write_text(settings.replace("/path/to/folder", str(tmp_path / "videos")))
+    small = {**{f"models.tiny.{k}": v for k, v in SMALL.items()}, **{f"recipes.demo.{k}": v for k, v in SHORT.items()}}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TOTO_DATA", raising=False)
+    for line in lines.splitlines():
+        sets = " ".join(f"--set {key}={value}" for key, value in small.items()) if "pretrain" in line else ""
+        run(f"{line} {sets}")
+    assert (tmp_path / "report.html").is_file() and (tmp_path / "step-1.html").is_file()
 
 
 @pytest.mark.parametrize(("page", "code"), [*snippets()])
@@ -182,6 +220,68 @@ def test_every_setting_is_in_its_table_and_marked_when_fixed() -> None:
     assert [row[0] for row in rows] == [field.name for field in fields(DatasetConfig) if field.name != "name"]
     fixed = set(content_settings(DatasetConfig("x", "folder", "x"))) - {"filter"} | {"tokenizer"}
     assert {row[0] for row in rows if row[2] == "yes"} == fixed
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "kind"),
+    [
+        ("docs/train.md", "## Models", ModelConfig),
+        ("docs/train.md", "## Recipes", RecipeConfig),
+        ("docs/evaluate.md", "## probe", TaskConfig),
+    ],
+    ids=["models", "recipes", "tasks"],
+)
+def test_every_key_of_models_recipes_and_tasks_is_in_its_table_with_its_default(
+    page: str, heading: str, kind: type
+) -> None:
+    below = (ROOT / page).read_text().split(f"\n{heading}\n", 1)[1]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| [^|]*\|$", below.split("| key | default |")[1], re.MULTILINE)
+    keys = [field for field in fields(kind) if field.name != "name"]
+    assert [key for key, _ in rows[: len(keys)]] == [field.name for field in keys]
+    for field, (_, said) in zip(keys, rows, strict=False):
+        default = field.default
+        if default is MISSING:
+            assert said == "–", field.name
+        elif isinstance(default, bool):
+            assert said == str(default).lower(), field.name
+        elif isinstance(default, int | float):
+            assert float(said) == default, field.name
+        elif default is not None:
+            assert said == f"`{default}`", field.name
+
+
+def test_options_of_train_and_eval_in_the_docs_exist() -> None:
+    known = {
+        option
+        for script in ("toto-train", "toto-eval")
+        for command in group(script).commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+    }
+    for page in ("docs/train.md", "docs/evaluate.md"):
+        named = set(re.findall(r"`(--[a-z-]+)", (ROOT / page).read_text()))
+        assert named <= known and len(named) > 5, named - known
+
+
+def test_files_of_runs_and_results_hold_what_the_docs_say(demo: Path) -> None:
+    assert set(first_column("docs/format.md", "## recipe.json")) == {"format", *(f.name for f in fields(Recipe))}
+    meaning = {row[0]: row[1] for row in table("docs/format.md", "## recipe.json")}
+    assert {field.name for field in fields(Part)} <= set(re.findall(r"\w+", meaning["parts"]))
+    said = {row[0]: set(re.findall(r"\w+", row[1])) for row in table("docs/evaluate.md", "### Files")}
+    result = json.loads((demo / "runs/demo/probe/result.json").read_text())
+    assert set(result) - {"format", "task", "interval_kind", "chosen_on"} <= said["result.json"]
+    assert set(PREDICTIONS_SCHEMA.names) <= said["predictions.parquet"]
+    facts = json.loads((demo / "runs/demo/model/step-000000002/checkpoint.json").read_text())
+    meaning = {row[0]: row[1] for row in table("docs/train.md", "## Checkpoints")}
+    assert set(facts) - {"format"} <= set(re.findall(r"\w+", meaning["checkpoint.json"]))
+    lines = [json.loads(line) for line in (demo / "runs/demo/model/metrics.jsonl").read_text().splitlines()]
+    meaning = {row[0]: row[1] for row in table("docs/train.md", "### The run's folder")}
+    assert {key for line in lines for key in line} <= set(re.findall(r"\w+", meaning["metrics.jsonl"]))
+
+
+def test_what_may_change_when_a_run_goes_on_is_named() -> None:
+    paragraph = (ROOT / "docs" / "train.md").read_text().split("What may differ: ")[1].split(", the device")[0]
+    assert tuple(re.findall(r"`(\w+)`", paragraph)) == FREE
 
 
 def test_reasons_crops_and_flags_are_those_of_the_code() -> None:

@@ -6,6 +6,7 @@ Gradients are averaged by DistributedDataParallel. CPU tensors go through gloo, 
 """
 
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -77,5 +78,10 @@ def joined(device: str = "auto") -> Iterator[Team]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Team(dist.get_rank(), world, chosen)
+    except BaseException as error:
+        # What the error's frames hold, such as a DistributedDataParallel, must go before its process group does:
+        # freed after it, the two wait for one another now and then.
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         dist.destroy_process_group()
