@@ -53,6 +53,11 @@ def probe(
     train, test, classes = _splits(dataset, settings)
     run = Pass(subject.backbone, layers, subject.used_ids, subject.device)
     inside = held_out(train, settings.held_out, settings.seed)
+    if not inside.any():
+        raise UserError(
+            f"{dataset.store.uri}: split {settings.train_split} has one source of each class; none can be held out for "
+            "choosing a layer, so a probe needs two of at least one class"
+        )
     say(
         f"{len(train.sources):,} training sources ({inside.sum():,} of them held out), {len(test.sources):,} test "
         f"sources, {len(train) + len(test):,} windows, {len(classes)} classes, layers {_span(layers)}"

@@ -32,7 +32,7 @@ RESAMPLES = 2000
 @click.option("--micro", type=click.IntRange(1), default=16, show_default=True, help="Sequences of one forward pass.")
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="fp32", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: beside the checkpoint.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/loss/STEP.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def loss_by_position(
     ckpt: str,
@@ -75,10 +75,10 @@ def loss_by_position(
             "dataset_ids": [part.dataset_id for part in stream.recipe.parts],
         }
         if baselines:
-            value |= against_baselines(found.by_sequence, stream, held_out(loaded, data, "train", kind), count)
+            value |= against_baselines(found.by_sequence, stream, held_out(loaded, data, None, kind), count)
         if not team.is_first:
             return
-        folder = out or loaded.path
+        folder = out or loaded.path.parent / "loss" / loaded.path.name
         write(folder, value)
         command.say(text_of(value))
         command.say(f"{folder / 'loss_by_position.json'}, .png")
@@ -126,7 +126,10 @@ def text_of(value: dict[str, Any]) -> str:
     if "copy" in value:
         better = value["better_than_copy"]
         low, high = better["interval"]
-        lines += [f"  better than copy by {better['mean']:.3f} (95 % interval {low:.3f} to {high:.3f})"]
+        if better["mean"] >= 0:
+            lines += [f"  better than copy by {better['mean']:.3f} (95 % interval {low:.3f} to {high:.3f})"]
+        else:
+            lines += [f"  worse than copy by {-better['mean']:.3f} (95 % interval {-high:.3f} to {-low:.3f})"]
     return "\n".join([*lines, f"by frame   {frames}"])
 
 

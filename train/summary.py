@@ -9,6 +9,8 @@ from toto.train.loop import Job, micro_sequences
 from toto.train.parallel import Team
 from toto.train.progress import amount
 
+CPU_TOKENS = 10**9  # a day or more for any model here
+
 
 def summary_of(job: Job, team: Team) -> str:
     """A few lines for the person who starts a run."""
@@ -30,6 +32,8 @@ def summary_of(job: Job, team: Team) -> str:
         f"run       {job.folder} {begins}; a checkpoint of {amount(memory.weights + memory.moments)}B every "
         f"{recipe.checkpoint_every:,} steps",
     ]
+    if team.device.type == "cpu" and recipe.steps * per_step > CPU_TOKENS:
+        lines.append("note      a CPU needs very long for that; --recipe demo, or fewer steps by --set, is for a try")
     return "\n".join(lines)
 
 
