@@ -106,7 +106,7 @@ def view(
     """Decode tokens back to pictures; a few rows when none are named.
 
     \b
-    Example: toto-shards view data/demo/dct-512-64 --window 7 --sources data/demo-world --out seven.gif
+    Example: toto-shards view data/demo/dct-512-64 --window 7 --frames 8 --sources data/demo-world --out seven.gif
     """
     if sum(map(bool, (rows, windows, source is not None))) > 1:
         raise UsageError("--row, --window and --source: give one of them")

@@ -24,7 +24,7 @@ from torch import nn
 from toto.errors import UserError, naming
 from toto.shards.hashing import file_sha256, json_sha256
 from toto.train.parallel import Team
-from toto.train.safe_reader import SafeReader
+from toto.train.safe_reader import SafeReader, described
 
 FORMAT = 1
 FACTS = "checkpoint.json"
@@ -69,9 +69,9 @@ def save(run: Path, step: int, tensors: Tensors, facts: dict[str, Any], team: Te
         team.wait()
         writer = dcp.FileSystemWriter(partial / STATE, single_file_per_rank=True, sync_files=True)
         with _quiet():
-            dcp.save(tensors, storage_writer=writer, no_dist=team.world == 1)
+            metadata = dcp.save(tensors, storage_writer=writer, no_dist=team.world == 1)
         if team.is_first:
-            _publish(partial, target, {**facts, "step": step})
+            _publish(partial, target, {**facts, "step": step, "tensors": described(metadata)})
     except (OSError, RuntimeError, dcp.CheckpointException) as error:
         failure = "the disk is full" if _is_full(run, tensors) else _cause(error)
     if team.agree(int(bool(failure))):
@@ -97,6 +97,10 @@ def read_facts(folder: Path) -> dict[str, Any]:
     stated = value.pop("hash", None)
     if stated != json_sha256(value):
         raise UserError(f"{path} is damaged: it is not as it was written; {_another(folder)}")
+    kinds = {"files": dict, "tensors": dict, "step": int, "model": dict, "tokenizer": dict, "recipe": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(value.get(name), kind)]
+    if wrong:
+        raise UserError(f"{path}: {', '.join(wrong)} missing or not what it must be: not written by toto-train")
     return value
 
 
@@ -112,9 +116,10 @@ def load(folder: Path, tensors: Tensors, team: Team | None = None) -> None:
     """
     facts = read_facts(folder)
     verify(folder, facts)
+    reader = SafeReader(folder / STATE, facts["tensors"], set(facts["files"]))
     try:
         with _quiet():
-            dcp.load(tensors, storage_reader=SafeReader(folder / STATE), no_dist=team is None or team.world == 1)
+            dcp.load(tensors, storage_reader=reader, no_dist=team is None or team.world == 1)
     except (RuntimeError, ValueError, dcp.CheckpointException) as error:
         raise UserError(f"{folder} does not fit the model that it names ({_cause(error)})") from None
 
@@ -122,7 +127,7 @@ def load(folder: Path, tensors: Tensors, team: Team | None = None) -> None:
 def verify(folder: Path, facts: dict[str, Any]) -> None:
     """Checks every file's sha256; UserError names the first that is missing or not as it was written."""
     for name, digest in facts["files"].items():
-        path = folder / STATE / name
+        path = folder / STATE / Path(name).name  # a file of this folder, whatever it says
         if not path.is_file() or file_sha256(path) != digest:
             what = "is damaged" if path.is_file() else "is missing"
             raise UserError(f"{path} {what}; {_another(folder)}")

@@ -38,8 +38,16 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     """
     folder = checkpoint.resolve(Path(path))
     facts = checkpoint.read_facts(folder)
+    try:
+        return _loaded(folder, facts, device)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(f"{folder}/{checkpoint.FACTS} does not describe a model of toto ({problem})") from None
+
+
+def _loaded(folder: Path, facts: dict[str, Any], device: torch.device | str) -> Loaded:
     config = model_config(facts, folder)
-    model = Llama(config, facts["used_ids"])
+    model = Llama(config, facts["used_ids"], seed=None)
     checkpoint.load(folder, checkpoint.tensors_of(model))
     model.requires_grad_(False)
     return Loaded(

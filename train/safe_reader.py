@@ -1,75 +1,82 @@
-"""Reads torch.distributed.checkpoint files of strangers: tensors only, and no code.
+"""Reads torch.distributed.checkpoint files without unpickling anything: strangers' checkpoints run no code.
 
-A checkpoint's `.metadata` is a pickle. Here it may name the classes that describe tensors and nothing else, and it may
-only point at files beside it; what it points at is loaded by torch with weights_only.
+Those files come with a `.metadata`, which is a pickle, and no pickle can be made safe by a list of allowed classes. So
+what it says of tensors is written into checkpoint.json as well, when it is our own, and read from there:
+
+    {"model.norm.weight": {"dtype": "float32", "size": [128], "chunks": [[[0], [128], "__0_0.distcp", 0, 1641]]}}
+
+A chunk is (offsets, sizes, file, first byte, bytes). The files' own tensors are loaded by torch with weights_only.
 """
 
-import io
-import pickle
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.distributed.checkpoint import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    StorageMeta,
+    TensorProperties,
+    TensorStorageMetadata,
+)
 
 from toto.errors import UserError
 
-_DESCRIPTIONS = "torch.distributed.checkpoint.metadata"
-_ALLOWED = {
-    (_DESCRIPTIONS, name)
-    for name in (
-        "Metadata",
-        "MetadataIndex",
-        "TensorStorageMetadata",
-        "TensorProperties",
-        "ChunkStorageMetadata",
-        "StorageMeta",
-        "_MEM_FORMAT_ENCODING",
-    )
-} | {
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-    ("torch.serialization", "_get_layout"),
-    ("torch", "Size"),
-    ("pathlib", "PosixPath"),
-    *(("torch", name) for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool")),
-}
+DTYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.bfloat16, torch.float16)}
+
+
+def described(metadata: Metadata) -> dict[str, Any]:
+    """What `dcp.save` says of the tensors that it wrote, as a JSON value; ValueError for anything but tensors."""
+    value: dict[str, Any] = {}
+    for name, entry in metadata.state_dict_metadata.items():
+        if not isinstance(entry, TensorStorageMetadata):
+            raise ValueError(f"{name} is no tensor")
+        chunks = []
+        for chunk in entry.chunks:
+            place = _place(metadata.storage_data, name, chunk.offsets)
+            chunks.append([list(chunk.offsets), list(chunk.sizes), place.relative_path, place.offset, place.length])
+        kind = str(entry.properties.dtype).removeprefix("torch.")
+        value[name] = {"dtype": kind, "size": list(entry.size), "chunks": chunks}
+    return value
 
 
 class SafeReader(FileSystemReader):
-    """A FileSystemReader that trusts nothing in `.metadata`; UserError names what it refuses."""
+    """A FileSystemReader that is told what to read; `tensors` is what `described` gave, `files` may be read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tensors: dict[str, Any], files: set[str]) -> None:
         super().__init__(folder)
-        self._folder = folder
+        self._tensors, self._files = tensors, files
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """The description of the tensors; every one lies in a file of this folder."""
-        data = (self._folder / ".metadata").read_bytes()
+        """The description; UserError where it is not one, or names a file that is not of this checkpoint."""
         try:
-            metadata = _Unpickler(io.BytesIO(data)).load()
-        except UserError:
-            raise
-        except Exception as error:  # a damaged pickle raises nearly anything
-            raise UserError(f"{self._folder}/.metadata cannot be read ({type(error).__name__}: {error})") from None
-        _check(metadata, self._folder)
-        metadata.storage_meta = metadata.storage_meta or StorageMeta()
-        metadata.storage_meta.load_id = self.load_id
-        return metadata
+            found = _metadata(self._tensors)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(f"{self.path}: its tensors are not described as they must be ({error})") from None
+        for index, place in (found.storage_data or {}).items():
+            if place.relative_path not in self._files:
+                raise UserError(f"{self.path}: {index.fqn} is said to lie in {place.relative_path!r}, no file of it")
+        assert found.storage_meta is not None, "made just now"
+        found.storage_meta.load_id = self.load_id
+        return found
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise UserError(f"a checkpoint's .metadata asks for {module}.{name}: refused, tensors do not need it")
-        return super().find_class(module, name)
+def _place(storage: Any, name: str, offsets: torch.Size) -> _StorageInfo:
+    return next(place for index, place in storage.items() if index.fqn == name and (index.offset or offsets) == offsets)
 
 
-def _check(metadata: Any, folder: Path) -> None:
-    if not isinstance(metadata, Metadata):
-        raise UserError(f"{folder}/.metadata does not describe tensors")
-    for name, entry in metadata.state_dict_metadata.items():
-        if not isinstance(entry, TensorStorageMetadata):
-            raise UserError(f"{folder}: {name} is no tensor: refused, it would have to be unpickled")
-    for place in (metadata.storage_data or {}).values():
-        if Path(place.relative_path).name != place.relative_path or place.transform_descriptors:
-            raise UserError(f"{folder}/.metadata points outside of its folder: {place.relative_path}")
+def _metadata(tensors: dict[str, Any]) -> Metadata:
+    entries: dict[str, Any] = {}
+    storage: dict[MetadataIndex, _StorageInfo] = {}
+    for name, entry in tensors.items():
+        chunks = []
+        for i, (offsets, sizes, file, first, length) in enumerate(entry["chunks"]):
+            chunks.append(ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes)))
+            storage[MetadataIndex(name, torch.Size(offsets), i)] = _StorageInfo(str(file), int(first), int(length))
+        properties = TensorProperties(dtype=DTYPES[entry["dtype"]])
+        entries[name] = TensorStorageMetadata(properties, torch.Size(entry["size"]), chunks)
+    paths: dict[str, Any] = {name: tuple(name.split(".", 1)) for name in tensors}
+    return Metadata(entries, planner_data=paths, storage_data=storage, storage_meta=StorageMeta())

@@ -39,7 +39,7 @@ class WorldSpec:
 
     seed: int = 0
     classes: int = 8  # motions, the first of motions.MOTIONS
-    videos_per_class: int = 224
+    videos_per_class: int = 176
     frames: int = 37  # on average; clips have 0.8 to 1.2 times as many, at stride 4 one window of 8
     size: tuple[int, int] = (96, 64)
     image_classes: int = 10  # shapes, the first of shapes.SHAPES

@@ -51,7 +51,7 @@ def commands(places: Places, data: str | None, everything: bool) -> dict[str, li
         "Does the middle layer know more than the embedding?": [*compare, "--layer-b", "0", "--pooling-b", "frames"],
         "Does it know more than one frame tells?": [*compare, "--pooling-b", "one-frame"],
         "How does it go on?": [
-            *("toto-train", "generate", *ckpt, "--frames-prompt", str(PROMPT), "--samples", "6"),
+            *("toto-train", "generate", *ckpt, "--frames-prompt", str(PROMPT), "--samples", "6", "--greedy"),
             *(["--frames", str(ALL_FRAMES)] if everything else []),
             *("--out", str(places.made)),
         ],
