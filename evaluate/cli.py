@@ -46,7 +46,7 @@ def cli() -> None:
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Of the attention heads; default 30.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: eval/PROTOCOL-STEP in the run.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: a folder in eval/ of the run.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="tasks.probe.frames=16")
 @click.option("--config", "configs", multiple=True, metavar="FILE", help="Not ./pipelines.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")

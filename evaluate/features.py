@@ -178,7 +178,12 @@ def cache_key(weights: str, views: Views, layers: Sequence[int], by_frame: bool)
 def read_cached(folder: Path | None, key: str) -> np.ndarray | None:
     """Means that were written before, mapped; None where there are none."""
     path = None if folder is None else folder / f"{key}.npy"
-    return np.load(path, mmap_mode="r", allow_pickle=False) if path is not None and path.is_file() else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):  # damaged: they are made again
+        return None
 
 
 def write_cached(folder: Path | None, key: str, values: np.ndarray) -> None:
@@ -190,6 +195,8 @@ def write_cached(folder: Path | None, key: str, values: np.ndarray) -> None:
     try:
         with open(part, "wb") as file:
             np.save(file, values, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, folder / f"{key}.npy")
     finally:
         part.unlink(missing_ok=True)

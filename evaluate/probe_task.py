@@ -6,7 +6,7 @@ probe ─▶ result.json, predictions.parquet, curve.png; pooled features in fea
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 import toto
 from toto.config import Pipelines
-from toto.errors import UsageError, UserError
+from toto.errors import UsageError
 from toto.evaluate.curve import draw_curve
 from toto.evaluate.probe import Subject, probe
 from toto.evaluate.results import Result, write_result
@@ -22,8 +22,9 @@ from toto.evaluate.settings import ProbeSettings
 from toto.evaluate.views import class_names
 from toto.files import write_whole
 from toto.shards.dataset import Dataset
+from toto.shards.hashing import json_sha256
 from toto.train.hardware import choose_device, memory_bytes, use_cores
-from toto.train.load import Loaded, load_model
+from toto.train.load import Loaded, check_fits, load_model
 
 CACHE = "features"
 MEMORY_SHARE = 4  # token features take at most a quarter of what is free
@@ -54,7 +55,7 @@ def run_probe(request: Request, say: Callable[[str], None] = lambda text: None) 
     loaded, dataset = load_model(request.checkpoint, device), Dataset(request.data)
     settings = checked(request.settings, loaded, dataset)
     name = f"{loaded.path.parent.name}/{loaded.path.name}"
-    out = request.out or loaded.path.parent / "eval" / f"{settings.protocol.replace('@', '-')}-{loaded.path.name}"
+    out = request.out or loaded.path.parent / "eval" / _folder_name(settings, loaded, dataset)
     say(f"{name} on {dataset.store.uri}: {settings.protocol}")
     subject = Subject(loaded.model, loaded.config.layers, loaded.used_ids, loaded.config.heads, loaded.id, str(device))
     memory = memory_bytes(device) // MEMORY_SHARE
@@ -77,10 +78,10 @@ def run_probe(request: Request, say: Callable[[str], None] = lambda text: None) 
 def checked(settings: ProbeSettings, loaded: Loaded, dataset: Dataset) -> ProbeSettings:
     """The settings with their stride filled in (the model's, else the stored one), when model and dataset fit them and
     one another; UserError or UsageError otherwise."""
-    mine, theirs = loaded.tokenizer, dataset.tokenizer
-    if mine["id"] != theirs["id"]:
-        problem = f"made by tokenizer {theirs['name']} ({theirs['id']}), the model knows {mine['name']} ({mine['id']})"
-        raise UserError(f"{dataset.store.uri}: {problem}; give --data made with the model's own")
+    if settings.train_split == settings.test_split:
+        raise UsageError(f"--train-split and --val-split are both {settings.test_split}: a probe is judged on others")
+    first = dataset.row(0).record
+    check_fits(loaded, dataset.tokenizer, (first.grid_h, first.grid_w), dataset.store.uri)
     cells = loaded.grid[0] * loaded.grid[1]
     if settings.frames * cells > loaded.context:
         most = loaded.context // cells
@@ -91,6 +92,13 @@ def checked(settings: ProbeSettings, loaded: Loaded, dataset: Dataset) -> ProbeS
     if settings.frames == 1:
         return replace(settings, stride=None)
     return replace(settings, stride=settings.stride or loaded.stride or dataset.info["settings"]["stride"])
+
+
+def _folder_name(settings: ProbeSettings, loaded: Loaded, dataset: Dataset) -> str:
+    """Protocol, step and dataset in words, and a hash of all settings: other questions go to other folders."""
+    asked = json_sha256({"settings": asdict(settings), "dataset": dataset.dataset_id})[:6]
+    protocol, name = settings.protocol.replace("@", "-"), str(dataset.info["name"])
+    return f"{protocol}-{loaded.path.name}-{name}-{asked}"
 
 
 def _checkpoint(loaded: Loaded, name: str) -> dict[str, Any]:

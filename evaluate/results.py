@@ -14,6 +14,7 @@ import pyarrow as pa
 from toto.errors import UserError, naming
 from toto.evaluate.interval import LEVEL, wilson
 from toto.evaluate.outcome import HeadResult, Outcome, true_ranks
+from toto.evaluate.settings import ONE_FRAME, POOLINGS
 from toto.files import write_whole
 from toto.shards.parquet import parquet_bytes, read_parquet
 
@@ -95,6 +96,8 @@ def read_result(path: str | Path) -> Result:
         raise UserError(f"{folder / RESULT}: damaged, not JSON; probe again") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(f"{folder / RESULT}: not of format {FORMAT}, which this version reads")
+    if not _is_result(value):
+        raise UserError(f"{folder / RESULT}: damaged, or not written by toto-eval; probe again")
     return Result(folder, value)
 
 
@@ -118,6 +121,39 @@ def result_value(outcome: Outcome, names: list[str]) -> dict[str, Any]:
         "heads": heads,
         "configuration": settings,
     }
+
+
+def _is_result(value: dict[str, Any]) -> bool:
+    """Whether a stranger's result.json has numbers where pages and tables expect them, and known poolings."""
+    heads, chosen, counts = value.get("heads"), value.get("chosen"), value.get("counts")
+    if not (isinstance(heads, list) and heads and isinstance(chosen, dict) and isinstance(counts, dict)):
+        return False
+    texts = ("protocol", "interval_kind", "chosen_on")
+    return (
+        all(isinstance(value.get(name), str) for name in texts)
+        and all(_is_number(value.get(name)) for name in ("top1", "chance", "majority"))
+        and all(_is_number(count) for count in counts.values())
+        and all(isinstance(value.get(name), dict) for name in ("checkpoint", "dataset", "made_by", "configuration"))
+        and all(isinstance(kind, dict) and {"label", "name"} <= kind.keys() for kind in value.get("classes", [None]))
+        and all(isinstance(head, dict) and _is_head(head) for head in heads)
+        and any((head["layer"], head["pooling"]) == (chosen.get("layer"), chosen.get("pooling")) for head in heads)
+    )
+
+
+def _is_head(head: dict[str, Any]) -> bool:
+    interval = head.get("interval")
+    return (
+        type(head.get("layer")) is int
+        and head.get("pooling") in (*POOLINGS, ONE_FRAME)
+        and isinstance(interval, list)
+        and len(interval) == 2
+        and all(map(_is_number, [*interval, head.get("top1"), head.get("held_out_top1")]))
+        and all(head.get(name) is None or _is_number(head[name]) for name in ("penalty", "top5"))
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _head_value(head: HeadResult, outcome: Outcome) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class ProbeSettings:
 
     @property
     def protocol(self) -> str:
-        """Names the numbers: what may be compared has the same."""
+        """Names the numbers: those of different protocols cannot be compared; the rest is in the configuration."""
         if self.frames == 1:
             return "probe@1f"
         return f"probe@{self.frames}f-{f'stride{self.stride}' if self.stride else 'as-stored'}"

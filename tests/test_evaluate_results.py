@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import browser
 import numpy as np
@@ -137,6 +138,26 @@ def test_a_folder_without_a_result_is_named(tmp_path: Path) -> None:
         read_result(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"top1": "<script>alert(1)</script>"},
+        {"heads": [{"layer": "<b>1", "pooling": "average"}]},
+        {"heads": [{"layer": 1, "pooling": "<script>"}]},
+        {"chosen": {"layer": 99, "pooling": "average"}},
+        {"counts": {"test": "<b>"}},
+        {"classes": "none"},
+    ],
+)
+def test_a_strangers_result_that_is_none_is_refused(result: Result, tmp_path: Path, change: dict[str, Any]) -> None:
+    value = json.loads((result.path / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps(value))
+    read_result(tmp_path)
+    (tmp_path / "result.json").write_text(json.dumps(value | change))
+    with pytest.raises(UserError, match="damaged, or not written"):
+        read_result(tmp_path)
+
+
 def test_the_curve_is_a_picture_in_both_themes(result: Result) -> None:
     light, dark = draw_curve(result), draw_curve(result, DARK)
     assert light != dark and all(png.startswith(b"\x89PNG") for png in (light, dark))
@@ -202,7 +223,7 @@ def test_probe_compare_and_report_from_the_command_line(
     output, error = run(monkeypatch, loaded, "probe", *words, "--json")
     assert error is None, output
     value = json.loads(output.splitlines()[-1])
-    out = loaded.path.parent / "eval" / "probe-4f-stride4-step-000000007"
+    (out,) = (loaded.path.parent / "eval").glob("probe-4f-stride4-step-000000007-world-*")
     assert value["out"] == str(out) and value["protocol"] == "probe@4f-stride4" and len(value["heads"]) == 12
     assert {path.name for path in out.iterdir()} == {"result.json", "predictions.parquet", "curve.png"}
     assert "chosen on 8 held-out training sources" in output
@@ -238,7 +259,7 @@ def test_a_dataset_of_another_tokenizer_is_refused(monkeypatch: pytest.MonkeyPat
     other = replace(loaded, tokenizer={**loaded.tokenizer, "id": "0" * 16})
     data = loaded.path.parents[2] / "set"
     _, error = run(monkeypatch, other, "probe", "--ckpt", "x", "--data", data, "--frames", "4", "--device", "cpu")
-    assert isinstance(error, UserError) and "(0000000000000000)" in str(error)
+    assert isinstance(error, UserError) and "(id 000000000000)" in str(error)
 
 
 def test_list_names_the_tasks() -> None:

@@ -1,13 +1,14 @@
 """toto-train: shards -> checkpoints, and what a checkpoint knows. Needs no video library and no tokenizer."""
 
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 import click
 
 import toto
 from toto import command
-from toto.errors import UsageError
+from toto.errors import UsageError, UserError
 from toto.train.generate_command import generate
 from toto.train.loss_command import loss_by_position
 
@@ -69,18 +70,26 @@ def pretrain(
              torchrun --nproc-per-node 8 -m toto.train pretrain --size large
     """
     from toto.config import load
+    from toto.train.alone import alone
     from toto.train.loop import train
     from toto.train.parallel import joined
-    from toto.train.run import Asked, prepare
+    from toto.train.run import Asked, folder_of, prepare
     from toto.train.summary import summary_of
 
     pipelines = load(configs, sets)
     asked = Asked(needed(size), recipe, data, out, stop_at)
-    with joined(device) as team:
+    with ExitStack() as held, joined(device) as team:
+        refused: UserError | None = None
         if team.is_first:
-            prepare(asked, pipelines, team.device)
-        team.wait()
-        job = prepare(asked, pipelines, team.device, writes=False)
+            try:
+                held.enter_context(alone(folder_of(asked)))
+                prepare(asked, pipelines, team)
+            except UserError as error:
+                refused = error
+        code = team.agree(refused.exit_code if refused else 0)
+        if code:
+            raise refused or (UsageError if code == 2 else UserError)("the first process refused to start; it says why")
+        job = prepare(asked, pipelines, team, writes=False)
         if team.is_first:
             command.say(summary_of(job, team))
             sys.stdout.flush()

@@ -7,7 +7,7 @@ A multiply-add (MAC) is two FLOPs; a training step costs three forward passes (P
 from dataclasses import dataclass
 from functools import cached_property
 
-from toto.config import ModelConfig
+from toto.config import ModelConfig, RecipeConfig
 from toto.shards.ids import CODE_OFFSET, model_vocab
 
 FLOPS_PER_MAC = 2
@@ -118,3 +118,9 @@ class Cost:
     def _matrix_macs(self) -> int:
         groups = self.parameters_by_group
         return groups["table"] + groups["attention"] + groups["mlp"]
+
+
+def memory_of(cost: Cost, recipe: RecipeConfig, micro_sequences: int) -> Memory:
+    """Bytes of a micro-batch as a recipe trains it; `auto` precision counts as bf16, which a GPU takes."""
+    compute_bytes = FP32 if recipe.precision == "fp32" else BF16
+    return cost.memory(micro_sequences, compute_bytes, recipe.recompute)

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from toto.errors import UserError
-from toto.shards.mixture import Phase
+from toto.shards.dataset import Dataset
+from toto.shards.mixture import MOST_WEIGHT, Phase
 from toto.shards.recipe import Kind, Recipe, make_recipe
 from toto.shards.stream import Stream
-from toto.train.load import Loaded, same_tokenizer
+from toto.train.load import Loaded, check_fits
 
 
 def held_out(loaded: Loaded, data: str | None, split: str | None, kind: Kind) -> Stream:
@@ -19,13 +20,30 @@ def held_out(loaded: Loaded, data: str | None, split: str | None, kind: Kind) ->
     """
     own = Recipe.from_json(json.dumps(loaded.recipe), str(loaded.path))
     if data is None:
-        kept = tuple(replace(part, split=split or part.split) for part in own.parts if part.kind == kind)
-        if not kept:
-            raise UserError(f"{loaded.path} was trained on no {kind} sequences; choose another --kind, or give --data")
-        recipe = replace(own, parts=kept, phases=(Phase(0, (1,) * len(kept)),))
+        recipe = _own(loaded, own, split, kind)
     else:
         sources = [(Path(data).name, data, 1, split)]
         recipe = make_recipe(sources, own.frames, own.stride, own.seed, own.batch_sequences, kinds=(kind,))
     stream = Stream(recipe)
-    same_tokenizer(loaded, stream.tokenizer, ", ".join(part.uri for part in recipe.parts))
-    return stream
+    check_fits(loaded, stream.tokenizer, stream.grid, ", ".join(part.uri for part in recipe.parts))
+    return Stream(replace(recipe, phases=(Phase(0, _weights(stream)),)))
+
+
+def _own(loaded: Loaded, own: Recipe, split: str | None, kind: Kind) -> Recipe:
+    """Those of the model's own datasets that have the kind, and the split."""
+    alike = [part for part in own.parts if part.kind == kind]
+    if not alike:
+        raise UserError(f"{loaded.path} was trained on no {kind} sequences; choose another --kind, or give --data")
+    able = [part for part in alike if not split or split in Dataset(part.uri, part.dataset_id).splits]
+    if not able:
+        names = ", ".join(part.name for part in alike)
+        raise UserError(f"{names}: no split {split!r}, on which {loaded.path} could be judged; choose another --split")
+    parts = tuple(replace(part, split=split or part.split) for part in able)
+    return replace(own, parts=parts, phases=(Phase(0, (1,) * len(parts)),))
+
+
+def _weights(stream: Stream) -> tuple[int, ...]:
+    """In proportion to the sequences of each part, so that one epoch of all is one of each; exact up to 10,000."""
+    counts = list(stream.sequences_per_epoch().values())
+    scale = max(1.0, sum(counts) / (MOST_WEIGHT - len(counts)))
+    return tuple(max(1, int(count / scale)) for count in counts)

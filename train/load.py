@@ -75,10 +75,15 @@ def model_config(facts: dict[str, Any], folder: Path) -> ModelConfig:
     return ModelConfig(**facts["model"])
 
 
-def same_tokenizer(loaded: Loaded, tokenizer: dict[str, Any], place: str) -> None:
-    """UserError when shards were not made by the tokenizer that the model was trained with: ids would mean nothing."""
+def check_fits(loaded: Loaded, tokenizer: dict[str, Any], grid: tuple[int, int], place: str) -> None:
+    """UserError when a model cannot read shards: other ids mean nothing to it, in another grid cells lie elsewhere."""
     if tokenizer["id"] != loaded.tokenizer["id"]:
         raise UserError(
             f"{place} was made with {tokenizer['name']} (id {tokenizer['id'][:12]}), but {loaded.path} was trained on "
             f"{loaded.tokenizer['name']} (id {loaded.tokenizer['id'][:12]}); take shards of that tokenizer"
+        )
+    if grid != loaded.grid:
+        raise UserError(
+            f"{place} has frames of {grid[0]}×{grid[1]} codes, but {loaded.path} was trained on "
+            f"{loaded.grid[0]}×{loaded.grid[1]}; take shards of that resolution"
         )

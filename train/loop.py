@@ -20,7 +20,7 @@ from toto.errors import UserError
 from toto.shards.recipe import Recipe
 from toto.shards.stream import Stream
 from toto.train import checkpoint
-from toto.train.cost import Cost
+from toto.train.cost import Cost, memory_of
 from toto.train.data import Batch, loader
 from toto.train.hardware import autocast, memory_bytes, peak_flops
 from toto.train.log import Done, RunLog, StepSums
@@ -153,7 +153,7 @@ def micro_sequences(job: Job, team: Team) -> int:
         most = max(1, CPU_MICRO_TOKENS // context)
     else:
         cost = Cost(job.model, job.facts["used_ids"], context)
-        one, two = (cost.memory(n, checkpoint_blocks=job.recipe.recompute).total for n in (1, 2))
+        one, two = (memory_of(cost, job.recipe, n).total for n in (1, 2))
         most = max(1, int((0.9 * memory_bytes(team.device) - one) // (two - one)) + 1)
     passes = -(-share // min(most, share))
     return -(-share // passes)  # as even as can be
@@ -168,7 +168,7 @@ def _resume(job: Job, model: Llama, optimizer: torch.optim.Optimizer, team: Team
     if not there:
         return 0
     facts = checkpoint.read_facts(there[-1])
-    different = [key for key, value in job.facts.items() if facts.get(key) != value]
+    different = [key for key, value in job.facts.items() if key != "recipe" and facts.get(key) != value]
     if different:
         raise UserError(
             f"{there[-1]} belongs to another run (it differs in {', '.join(different)}); choose another --out"

@@ -15,7 +15,7 @@ from toto.errors import UserError
 from toto.shards.ids import CODE_OFFSET
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
-from toto.train.cost import Cost
+from toto.train.cost import Cost, memory_of
 from toto.train.hardware import PEAK_BF16
 from toto.train.progress import amount, duration
 from toto.train.run import Source, batch_sequences, make_stream, name_sources
@@ -56,7 +56,7 @@ def make_plan(
     tokens = recipe.steps * per_step
     flops = tokens * cost.training_flops_per_token
     gpu_days = flops / (machine.peak * machine.mfu) / DAY
-    one, two = (cost.memory(n, checkpoint_blocks=recipe.recompute) for n in (1, 2))
+    one, two = (memory_of(cost, recipe, n) for n in (1, 2))
     return {
         "size": size,
         "recipe": recipe_name,

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import toto
 from toto.config import Pipelines, RecipeConfig
 from toto.errors import UsageError, UserError, naming
@@ -24,12 +22,16 @@ from toto.shards.dataset import Dataset
 from toto.shards.recipe import RECIPE, Kind, Recipe, make_recipe
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
+from toto.train.checkpoint import found
 from toto.train.hardware import faster_precision
 from toto.train.loop import Job
+from toto.train.metrics import FILE as METRICS
+from toto.train.parallel import Team
 
 RUN = "run.json"
 FORMAT = 1
-SECTIONS = {"model", "recipe", "data", "validation"}  # of run.json
+SECTIONS = {"model": dict, "recipe": dict, "data": list, "validation": dict | None}  # of run.json
+SOURCE_KEYS = {"name", "uri", "weight"}
 HELD_OUT = "val"
 KINDS: dict[str, tuple[Kind, ...]] = {"all": ("video", "image"), "video": ("video",), "image": ("image",)}
 # What may change when a run goes on: it decides neither the data nor, but for rounding, the weights.
@@ -67,33 +69,44 @@ class Asked:
     stop_at: int | None = None
 
 
-def prepare(asked: Asked, pipelines: Pipelines, device: torch.device, writes: bool = True) -> Job:
+def folder_of(asked: Asked) -> Path:
+    """The run's folder: the one that was asked for, else ${TOTO_RUNS:-runs}/SIZE."""
+    return Path(asked.out or f"{os.environ.get('TOTO_RUNS') or 'runs'}/{asked.size}")
+
+
+def prepare(asked: Asked, pipelines: Pipelines, team: Team, writes: bool = True) -> Job:
     """The job of a command line: a new one, which is written down, or that of the run that is there.
 
     UsageError for unknown names and for a folder of another run; UserError where shards are missing.
     """
     model, recipe = pipelines.model(asked.size), pipelines.recipe(asked.recipe)
-    folder = Path(asked.out or default_folder(asked.size))
+    folder = folder_of(asked)
     written = read_run(folder) if (folder / RUN).is_file() else None
+    if writes and not found(folder) and not (folder / METRICS).is_file():
+        written = None  # a try that did not get as far as a step binds nobody
     if recipe.precision == "auto":
-        precision = written["recipe"]["precision"] if written else faster_precision(device)
+        precision = written["recipe"]["precision"] if written else faster_precision(team.device)
         recipe = replace(recipe, precision=precision)
     sources = find_sources(asked.data, recipe.mixture, pipelines)
     wanted = {"model": asdict(model), "recipe": asdict(recipe), "data": [asdict(source) for source in sources]}
     if written:
         _same(written, wanted, folder)
-        stream = Recipe.from_json((folder / RECIPE).read_text(), str(folder / RECIPE))
-        validation = Recipe.from_json(json.dumps(written["validation"])) if written["validation"] else None
+        stream = _moved(_read_stream(folder), sources)
+        validation = written["validation"] and _moved(
+            Recipe.from_json(json.dumps(written["validation"]), str(folder / RUN)), sources
+        )
     else:
         stream = make_stream(sources, recipe, None)
-        held_out = [source for source in sources if HELD_OUT in Dataset(source.uri).splits]
-        validation = make_stream(held_out, recipe, HELD_OUT) if held_out and recipe.validate_every else None
+        validation = _validation(stream, sources, recipe)
+    if stream.batch_sequences % team.world:
+        raise UsageError(f"a batch of {stream.batch_sequences} sequences is not divisible by {team.world} ranks")
     opened = Stream(stream)
     facts = _as_json(
         {
             "model": asdict(model),
             "training": {key: value for key, value in asdict(recipe).items() if key not in FREE},
             "recipe": json.loads(stream.to_json()),
+            "stream": stream.id,
             "tokenizer": opened.tokenizer,
             "used_ids": opened.used_ids,
             "context": opened.context,
@@ -111,18 +124,18 @@ def prepare(asked: Asked, pipelines: Pipelines, device: torch.device, writes: bo
     return Job(folder, model, recipe, stream, validation, facts, asked.stop_at)
 
 
-def default_folder(size: str) -> str:
-    """${TOTO_RUNS:-runs}/SIZE."""
-    return f"{os.environ.get('TOTO_RUNS') or 'runs'}/{size}"
-
-
 def read_run(folder: Path) -> dict[str, Any]:
     """What run.json says; UserError where it cannot be read."""
     try:
         value = json.loads((folder / RUN).read_text())
     except (OSError, ValueError):
         raise UserError(f"{folder / RUN} cannot be read; is {folder} the folder of a run?") from None
-    if not isinstance(value, dict) or value.get("format") != FORMAT or not SECTIONS <= value.keys():
+    if (
+        not isinstance(value, dict)
+        or value.get("format") != FORMAT
+        or not all(isinstance(value.get(name), kind) for name, kind in SECTIONS.items())
+        or not all(isinstance(source, dict) and SOURCE_KEYS <= source.keys() for source in value["data"])
+    ):
         raise UserError(f"{folder / RUN}: not a run of format {FORMAT}, which this version of toto goes on with")
     return value
 
@@ -142,9 +155,14 @@ def name_sources(data: Sequence[str], mixture: str, pipelines: Pipelines) -> lis
     return [
         Source(name, pipelines.shards(name), weight)
         if name in pipelines.datasets
-        else Source(Path(name.rstrip("/")).name, name, weight)
+        else Source(_name_of(name), name, weight)
         for name, weight in given
     ]
+
+
+def _name_of(uri: str) -> str:
+    """`k600/dct-128` of `s3://bucket/k600/dct-128`: the last two parts; `:` is for the kinds of a dataset."""
+    return "/".join(uri.rstrip("/").split("/")[-2:]).replace(":", "-")
 
 
 def _missing(missing: list[Source], pipelines: Pipelines) -> str:
@@ -174,6 +192,38 @@ def make_stream(sources: Sequence[Source], recipe: RecipeConfig, split: str | No
     return replace(made, batch_sequences=batch_sequences(recipe.batch_tokens, made.context))
 
 
+def _validation(stream: Recipe, sources: Sequence[Source], recipe: RecipeConfig) -> Recipe | None:
+    """The stream of the held-out splits of those that have one and are not trained on it; None where none has.
+
+    A held-out split that is too short for a single window is no reason not to train.
+    """
+    trained = {(part.name.split(":")[0], part.split) for part in stream.parts}
+    able = []
+    for source in sources:
+        if HELD_OUT in Dataset(source.uri).splits and (source.name, HELD_OUT) not in trained:
+            try:
+                make_stream([source], recipe, HELD_OUT)
+            except UserError:
+                continue
+            able.append(source)
+    return make_stream(able, recipe, HELD_OUT) if able else None
+
+
+def _read_stream(folder: Path) -> Recipe:
+    try:
+        text = (folder / RECIPE).read_text()
+    except OSError:
+        raise UserError(f"{folder / RECIPE} is missing, and with it what the run reads; choose another --out") from None
+    return Recipe.from_json(text, str(folder / RECIPE))
+
+
+def _moved(stream: Recipe, sources: Sequence[Source]) -> Recipe:
+    """The same stream, read where the datasets lie now; their ids are checked when they are opened."""
+    places = {source.name: open_store(source.uri).uri for source in sources}
+    parts = (replace(part, uri=places.get(part.name.split(":")[0], part.uri)) for part in stream.parts)
+    return replace(stream, parts=tuple(parts))
+
+
 def batch_sequences(batch_tokens: int, context: int) -> int:
     """Sequences of a step; UsageError when a step is smaller than one sequence."""
     if batch_tokens < context:
@@ -192,7 +242,8 @@ def _same(written: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None
                     f"{folder} holds a run with {section}.{key} {written[section].get(key)!r}, not {value!r}; "
                     "ask for the same to go on with it, or choose another --out"
                 )
-    if _as_json(written["data"]) != _as_json(wanted["data"]):
+    asked, there = ([(one["name"], one["weight"]) for one in run["data"]] for run in (wanted, written))
+    if asked != there:
         names = ", ".join(f"{source['uri']}={source['weight']}" for source in written["data"])
         raise UsageError(f"{folder} holds a run on {names}; give the same --data to go on, or choose another --out")
 

@@ -37,7 +37,7 @@ class Sampling:
         codes = logits[..., CODE_OFFSET:].double()
         if self.greedy:
             return codes.argmax(-1)
-        codes = codes / self.temperature
+        codes = (codes - codes.amax(-1, keepdim=True)) / self.temperature  # at most 0: no temperature overflows
         if self.top_k is None and self.top_p is None:
             return _draw(codes.softmax(-1), uniforms)
         codes, order = codes.sort(dim=-1, descending=True, stable=True)
