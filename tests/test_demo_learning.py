@@ -22,8 +22,8 @@ STEPS = 6
 def done(scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:  # noqa: F811
     folder = tmp_path_factory.mktemp("whole demo")
     build(folder / "data" / "demo-world", TINY)
-    text = re.sub(r"steps: 360\n", f"steps: {STEPS}\n", (ROOT / "pipelines.yaml").read_text())
-    (folder / "pipelines.yaml").write_text(text.replace("validate_every: 120", "validate_every: 3"))
+    text = re.sub(r"steps: 300\n", f"steps: {STEPS}\n", (ROOT / "pipelines.yaml").read_text())
+    (folder / "pipelines.yaml").write_text(text.replace("validate_every: 100", "validate_every: 3"))
     return run(scripts, folder), folder
 
 
