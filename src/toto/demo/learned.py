@@ -34,8 +34,7 @@ def figures(places: Places) -> list[tuple[str, str, str]]:
     result = read_result(places.probe)
     low, high = result.value["interval"]
     return [
-        ("Model", f"{loss['model']:.2f}", "nats a token, held-out clips"),
-        ("Copying", f"{loss['copy']:.2f}", f"unigram {loss['unigram']:.2f}"),
+        ("Model", f"{loss['model']:.2f}", f"nats a token; copying {loss['copy']:.2f}, unigram {loss['unigram']:.2f}"),
         ("Motion", f"{result.value['top1']:.0%}", f"{low:.0%} to {high:.0%}; chance {result.value['chance']:.0%}"),
     ]
 

@@ -102,8 +102,7 @@ def _head(story: Story) -> str:
         ("Tokens", f"{totals['tokens']:,}", f"{spec['vocab_size']:,} different codes"),
         ("On disk", _size(totals["bytes"]), f"made from {_size(source_bytes)}"),
         ("Tokens a second", *speed),
-        ("Verified", "whole", "every byte was read again"),
-        *(figures(story.learned) if story.learned else []),
+        *(figures(story.learned) if story.learned else [("Verified", "whole", "every byte was read again")]),
     ]
     road = "videos, tokens, model, evaluation" if story.learned else "videos in, verified token shards out"
     over = f'<p class="over">toto · {road}</p>'
