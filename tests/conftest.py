@@ -1,6 +1,7 @@
 """What every test has: pinned threads, repeatable random cases, and the folder of real media files."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,9 @@ MOST_WORKERS = 4  # a Ray of its own takes about 1 GB
 
 # One thread each, as a worker has: no test has imported numpy, pyarrow or torch yet, which read these once.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+# Started in the background, as some CI does, a process ignores Ctrl-C, and so would every command under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("toto", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("toto")

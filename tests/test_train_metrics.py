@@ -43,7 +43,7 @@ def test_the_batch_of_a_line_is_the_hash_of_the_streams_sequences(run: Path) -> 
 
 def test_held_out_losses_are_logged_by_frame(run: Path) -> None:
     lines = [line for line in read_metrics(run) if "validation_loss" in line]
-    assert [line["step"] for line in lines] == [4, 6, 12, 18]
+    assert [line["step"] for line in lines] == [6, 12, 18]  # not where it paused, at 4
     for line in lines:
         assert len(line["validation_by_frame"]) == RECIPE["frames"]
         assert sum(line["validation_by_frame"]) / RECIPE["frames"] == pytest.approx(line["validation_loss"], abs=1e-5)
@@ -55,7 +55,7 @@ def test_tensorboard_holds_the_same_losses(run: Path) -> None:
     told = {event.step: event.value for event in board.Scalars("loss")}
     assert told == pytest.approx({line["step"]: line["loss"] for line in steps(run)}, rel=1e-6)
     held_out = {event.step: event.value for event in board.Scalars("validation_loss")}
-    assert list(held_out) == [4, 6, 12, 18]
+    assert list(held_out) == [6, 12, 18]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def train(job: Job, team: Team) -> Done:
                 log.add(one_step(spread, optimizer, parts, step, rate, job, team))
                 asked, done = team.agree(stopping.asked), step + 1
                 saves = asked or done == job.last or done % recipe.checkpoint_every == 0
-                validates = held_out and (done % recipe.validate_every == 0 or done == job.last)
+                validates = held_out and (done % recipe.validate_every == 0 or done == recipe.steps)
                 if saves or validates or done % recipe.log_every == 0:
                     log.flush()  # ends the run at a loss that is not finite: it must not be saved
                 if held_out and validates:
