@@ -89,7 +89,7 @@ def sequences_of(
         if not found["video"]:
             raise UserError(
                 f"{part.name}: no window of {cut.frames} frames fits into {where}, split {part.split}: "
-                f"it takes {cut.span} stored frames, and the longest run has {longest}"
+                f"it takes {cut.span} stored frames, and the longest run has {longest}; ask for fewer frames"
             )
     images = Entries(part.dataset, None).count
     if images and "image" in kinds:
