@@ -66,7 +66,10 @@ def _prediction(places: Places, loss: dict[str, Any]) -> str:
 
 
 def _continued(places: Places) -> str:
-    shots = [(places.made, f"{PROMPT} frames are given, the rest is made; left the true clip, right the model's")]
+    value = json.loads((places.made / "generated.json").read_text())
+    shares = [share for share in value["accuracy_by_frame"] or [] if share is not None]
+    sides = "; left the true clip, right the model's" if shares else ""  # longer than every clip: there is no truth
+    shots = [(places.made, f"{PROMPT} frames are given, the rest is made{sides}")]
     if (places.imagined / "generated.gif").is_file():
         shots.append((places.imagined, "nothing is given"))
     cards = []
@@ -77,10 +80,11 @@ def _continued(places: Places) -> str:
         still = (folder / "generated.png").read_bytes()
         moving = page.moving_picture((folder / "generated.gif").read_bytes(), still, caption)
         cards += [page.figure(moving, (caption,), ""), page.figure(page.picture(still, caption), ("as strips",), "")]
-    value = json.loads((places.made / "generated.json").read_text())
-    shares = [share for share in value["accuracy_by_frame"] or [] if share is not None]
-    told = f" It names {shares[0]:.0%} of the codes of the first frame that it makes, {shares[-1]:.0%} of the last."
-    lead = "Held-out clips: the model sees the first frames and goes on, code by code." + (told if shares else "")
+    lead = "Held-out clips: the model sees the first frames and goes on, code by code."
+    if shares:
+        lead += (
+            f" It names {shares[0]:.0%} of the codes of the first frame that it makes, {shares[-1]:.0%} of the last."
+        )
     return page.section("How it goes on", lead, *cards)
 
 
