@@ -18,6 +18,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from toto.errors import UserError, naming
+from toto.files import sync
 
 SCRATCH = "tmp"  # beside shards/: unfinished files, safe to remove when no run is going on
 
@@ -75,9 +76,9 @@ class LocalStore:
         """Moves a finished scratch file to its name, durably; replaces what is there."""
         target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _fsync(finished)
+        sync(finished)
         os.replace(finished, target)
-        _fsync(target.parent)
+        sync(target.parent)
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a whole file atomically; replaces what is there."""
@@ -89,12 +90,12 @@ class LocalStore:
         target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         with _finished_file(self, data) as path:
-            _fsync(path)
+            sync(path)
             try:
                 os.link(path, target)
             except FileExistsError:
                 return False
-        _fsync(target.parent)
+        sync(target.parent)
         return True
 
     @contextmanager
@@ -257,11 +258,3 @@ def _finished_file(store: LocalStore, data: bytes) -> Iterator[Path]:
 
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "toto"
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

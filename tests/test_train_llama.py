@@ -238,6 +238,6 @@ def test_compiled_blocks_keep_the_numbers_and_the_names(model: Llama) -> None:
     try:
         torch.testing.assert_close(model(sequences()), expected, atol=1e-5, rtol=1e-4)
     except torch._inductor.exc.InductorError as error:  # a machine without a C++ compiler
-        pytest.skip(str(error).splitlines()[0])
+        pytest.skip(f"torch.compile needs a C++ compiler here: {str(error).splitlines()[0]}")
     torch.testing.assert_close(model(sequences(), sequences(seed=1)), losses, atol=1e-5, rtol=1e-4)
     assert list(model.state_dict()) == names

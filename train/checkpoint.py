@@ -21,7 +21,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
 
-from toto.errors import UserError, naming
+from toto.errors import UserError
+from toto.files import sync, write_whole
 from toto.shards.hashing import file_sha256, json_sha256
 from toto.train.parallel import Team
 from toto.train.safe_reader import SafeReader, described
@@ -178,22 +179,11 @@ def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[
 def _publish(partial: Path, target: Path, facts: dict[str, Any]) -> None:
     files = {path.name: file_sha256(path) for path in sorted((partial / STATE).iterdir())}
     value = {**facts, "format": FORMAT, "files": files}
-    with naming(target), open(partial / FACTS, "w") as file:
-        json.dump({**value, "hash": json_sha256(value)}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    write_whole(partial / FACTS, json.dumps({**value, "hash": json_sha256(value)}, indent=1).encode())
     if target.exists():  # of an earlier try of the same run
         shutil.rmtree(target)
     os.replace(partial, target)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(target.parent)
 
 
 def _cause(error: BaseException) -> str:

@@ -100,13 +100,15 @@ def against_baselines(by_sequence: "np.ndarray", stream: "Stream", training: "St
         (codes(training, g) for g in range(min(FITTED_ON, sum(training.sequences_per_epoch().values())))),
         stream.used_ids - CODE_OFFSET,
     )
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, count, (RESAMPLES, count))
+    read = (codes(stream, g) for g in range(count))
+    both = np.array([[fitted.unigram(held).mean(1), fitted.copy(held).mean(1)] for held in read])
     value: dict[str, Any] = {"copy_share": fitted.copy_share}
-    for name, losses in (("unigram", fitted.unigram), ("copy", fitted.copy)):
-        each = np.stack([losses(codes(stream, g)).mean(1) for g in range(count)])  # [sequences, frames]
+    for i, name in enumerate(("unigram", "copy")):
+        each = both[:, i]  # [sequences, frames]
         better = each.mean(1) - by_sequence
-        low, high = np.quantile(better[picks].mean(1), [0.025, 0.975])
+        rng = np.random.default_rng(0)  # the same resamples for both, one at a time: a split may be large
+        means = [better[rng.integers(0, count, count)].mean() for _ in range(RESAMPLES)]
+        low, high = np.quantile(means, [0.025, 0.975])
         value |= {
             name: float(each.mean()),
             f"{name}_by_frame": each.mean(0).tolist(),
@@ -134,10 +136,9 @@ def text_of(value: dict[str, Any]) -> str:
 
 
 def write(folder: Path, value: dict[str, Any]) -> None:
-    """The JSON file and, where matplotlib is, the picture."""
+    """The JSON file and the picture."""
     from toto.files import write_whole
-
-    write_whole(folder / "loss_by_position.json", (json.dumps(value, indent=1) + "\n").encode())
     from toto.train.loss_picture import picture
 
+    write_whole(folder / "loss_by_position.json", (json.dumps(value, indent=1) + "\n").encode())
     write_whole(folder / "loss_by_position.png", picture(value))

@@ -7,6 +7,15 @@ from uuid import uuid4
 from toto.errors import naming
 
 
+def sync(path: Path) -> None:
+    """Returns when a file, or what a folder lists, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file under a name of its own, then renames it; makes the folders above. An OSError names the file."""
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
