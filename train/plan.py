@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toto.config import Pipelines
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.shards.ids import CODE_OFFSET
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
@@ -35,9 +35,9 @@ class Machine:
 
     @property
     def peak(self) -> float:
-        """Dense bf16 FLOP/s of one card; UserError for an unknown one."""
+        """Dense bf16 FLOP/s of one card; UsageError for an unknown one."""
         if self.card not in PEAK_BF16:
-            raise UserError(f"--gpu {self.card}: not in the table of peaks; known: {', '.join(PEAK_BF16)}")
+            raise UsageError(f"--gpu {self.card}: not in the table of peaks; known: {', '.join(PEAK_BF16)}")
         return PEAK_BF16[self.card]
 
 
