@@ -92,7 +92,7 @@ def test_epochs_of_videos_and_images_together(tmp_path: Path) -> None:
     [
         ([], 2, "which model"),
         (["--size", "larg"], 2, "did you mean 'large'"),
-        (["--size", "large", "--gpu", "H1000"], 1, "known: B200"),
+        (["--size", "large", "--gpu", "H1000"], 2, "known: B200"),
         (["--size", "large", "--data", "/nowhere"], 1, "no shards in /nowhere"),
         (["--size", "large", "--set", "recipes.pretrain.batch_tokens=100"], 2, "one sequence has 4,096 tokens"),
     ],
