@@ -11,7 +11,7 @@ import numpy as np
 
 from toto.tokenizers import Tokenizer
 
-BATCH = 16  # frames of a block, the most that are encoded at once; on a CPU small batches stay in cache
+BATCH = 16  # frames of a block, the most that are submitted at once
 
 
 class Encoder(Protocol):
@@ -41,8 +41,12 @@ class LocalEncoder:
 
 
 def encode_padded(tokenizer: Tokenizer, frames: np.ndarray) -> np.ndarray:
-    """uint8 [n, H, W, 3], n ≤ BATCH -> int32 [n, h, w]; pads to BATCH pictures where the tokenizer needs it."""
-    n = len(frames)
-    if tokenizer.fixed_batch and n < BATCH:
-        frames = np.concatenate([frames, np.zeros((BATCH - n, *frames.shape[1:]), np.uint8)])
-    return tokenizer.encode(frames.transpose(0, 3, 1, 2))[:n]
+    """uint8 [n, H, W, 3] -> int32 [n, h, w]; in batches of the tokenizer's own size, the last one filled up."""
+    size = tokenizer.batch
+    if size is None:
+        return tokenizer.encode(frames.transpose(0, 3, 1, 2))
+    missing = -len(frames) % size
+    if missing:
+        frames = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), np.uint8)])
+    batches = frames.transpose(0, 3, 1, 2).reshape(-1, size, 3, *frames.shape[1:3])
+    return np.concatenate([tokenizer.encode(batch) for batch in batches])[: len(batches) * size - missing]

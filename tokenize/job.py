@@ -78,4 +78,7 @@ def content_settings(config: DatasetConfig) -> dict[str, Any]:
             name: getattr(config, name)
             for name in ("crop", "resolution", "views", "run_frames", "min_frames", "keep_pixels", "seed")
         },
+        # Where they are used only: datasets that were made before there was such a setting keep their ids.
+        **{name: value for name in ("variant", "fold", "flips") if (value := getattr(config, name))},
+        **({"protocols": list(config.protocols)} if config.protocols else {}),
     }

@@ -104,8 +104,8 @@ def refuse_other_settings(plans: Plans, job: Job, where: str) -> None:
     """Raises UsageError when the target was planned with settings that give other rows."""
     if plans.settings is None:
         return
-    for key, value in job.settings.items():
-        fixed = plans.settings.get(key)
+    for key in {**job.settings, **plans.settings}:
+        fixed, value = plans.settings.get(key), job.settings.get(key)
         if fixed != value:
             raise UsageError(
                 f"{where} was planned with {key} = {fixed!r}, this run has {value!r}; "

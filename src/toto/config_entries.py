@@ -6,10 +6,12 @@ recipe is how it is trained; a task is how it is judged. Figures marked with a �
 
 from dataclasses import MISSING, dataclass
 
-from toto.config_rules import choice, names, number, text, whole, whole_or, yes_no
-from toto.tokenizers import BUILT_IN
+from toto.config_rules import choice, mapping, name_of, names, number, text, whole, whole_or, yes_no
 
-LAYOUTS = ("folder", "kinetics", "imagenet", "demo")  # the readers of toto.tokenize.sources
+LAYOUTS = (  # the readers of toto.tokenize.sources
+    "folder", "webdataset", "howto100m", "kinetics", "ego4d", "imagenet", "imagenet21k",
+    "davis", "ucf101", "hmdb51", "cater", "ego4d-sta", "demo",
+)  # fmt: skip
 THREE_VIEWS = 3
 
 
@@ -21,6 +23,8 @@ class DatasetConfig:
     layout: str = choice(MISSING, *LAYOUTS)
     root: str = text()  # path or fsspec URI
     annotations: str | None = text(None)  # where the official lists are, if not under root
+    variant: str | None = text(None)  # which of a layout's renditions, such as ego4d's video_540ss or davis' 480p
+    fold: int | None = whole(None, 1, 3)  # which of the official train/test divisions: ucf101, hmdb51
     split: tuple[str, ...] = names()  # none: every split that the layout has
     stride: int | None = whole(None, 1, 65_535)  # every n-th frame; 4 (the paper's) when none is set
     fps: float | None = number(None, 0.001, 1000)  # the grid of presentation times
@@ -28,6 +32,8 @@ class DatasetConfig:
     crop: str = choice("random", "random", "center", "three", "full", "squash")
     resolution: int = whole(128, 8, 4096, multiple=8)  # pixels of the short side
     views: int = whole(1, 1, 256)  # random crops of each run; `three` has 3
+    flips: bool = yes_no(False)  # every view once more, mirrored
+    protocols: tuple[str, ...] = names()  # evaluation views whose frames are stored too, beside the grid's
     run_frames: int | str = whole_or(64, "all", 1, 65_000)  # kept frames of a row
     min_frames: int = whole(16, 1, 65_535)  # kept frames below which a video goes to quarantine
     max_bad_fraction: float = number(0.02, 0, 1)
@@ -50,13 +56,23 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """One entry of `tokenizers:`; the numbers are those of `dct`."""
+    """One entry of `tokenizers:`: what makes codes of pictures, where its weights are, and how it is run."""
 
     name: str  # its key in pipelines.yaml
-    backend: str = choice(MISSING, *BUILT_IN)
-    vocab_size: int = whole(8192, 2, 65_532)  # codes; with the four special ids they fit 16 bits
-    luma_coefficients: int = whole(3, 1, 6)  # of the 64 of an 8×8 patch, lowest first
-    seed: int = whole(0, 0, 2**63 - 1)  # of the codebook
+    backend: str = name_of("a tokenizer")  # dct, dvae, vqgan, sdvae, none, or a plug-in's name (toto.tokenizers)
+    vocab_size: int | None = whole(None, 2, 65_532)  # codes (with four special ids 16 bits); none: the backend's own
+    seed: int = whole(0, 0, 2**63 - 1)  # of a random codebook: dct, sdvae
+    luma_coefficients: int = whole(3, 1, 6)  # dct: of the 64 of an 8×8 patch, lowest first
+    weights: str | None = text(None)  # path or URI: dvae's encoder, vqgan's checkpoint, sdvae's folder or file
+    weights_sha256: str | None = text(None)  # none: recorded at the first use, and a later change is refused
+    decoder: str | None = text(None)  # dvae: decoder.pkl, for pictures back from codes
+    decoder_sha256: str | None = text(None)
+    model_config: str | None = text(None)  # vqgan: the yaml beside the checkpoint
+    trained_with: str = text("")  # what else went into the weights; a footnote on every result
+    precision: str = choice("auto", "auto", "fp32", "bf16")  # auto: fp32, the exact mode, on a CPU; bf16 on a GPU
+    compile: str = choice("auto", "auto", "on", "off")
+    device: str = choice("auto", "auto", "cpu", "cuda")
+    options: dict[str, str | int | float | bool] = mapping()  # handed to a plug-in as they stand
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,22 @@ def names() -> Any:
     return _field((), "a name or a list of names", accepts, convert=lambda v: (v,) if isinstance(v, str) else tuple(v))
 
 
+def name_of(what: str) -> Any:
+    """The name of something that is looked up later."""
+    return _field(MISSING, f"the name of {what}", lambda v: isinstance(v, str) and bool(NAME.fullmatch(v)))
+
+
+def mapping() -> Any:
+    """Keys with one value each, such as {size: 3, mode: fast}; none by default."""
+
+    def accepts(value: Any) -> bool:
+        plain = (str, int, float, bool)
+        return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, plain) for k, v in value.items())
+
+    rule = Rule("keys with a plain value each", accepts)
+    return field(default_factory=dict, metadata={"rule": rule})
+
+
 def _is_whole(low: int, high: int, multiple: int) -> Callable[[Any], bool]:
     def accepts(value: Any) -> bool:
         is_int = isinstance(value, int) and not isinstance(value, bool)

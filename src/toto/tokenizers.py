@@ -23,7 +23,7 @@ class Tokenizer(Protocol):
 
     vocab_size: int  # codes are 0 … vocab_size - 1; 0 means that there are no codes
     patch: int  # pixels of a side that become one code
-    fixed_batch: bool  # True where codes could differ with the number of pictures encoded at once
+    batch: int | None  # pictures of one call, filled up with zeros; None: codes never depend on their number
 
     @property
     def spec(self) -> dict[str, Any]:

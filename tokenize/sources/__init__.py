@@ -7,8 +7,17 @@ from toto.tokenize.sources.base import Listing, Source
 
 READERS = {
     "folder": "toto.tokenize.sources.folder",
+    "webdataset": "toto.tokenize.sources.webdataset",
+    "howto100m": "toto.tokenize.sources.howto100m",
     "kinetics": "toto.tokenize.sources.kinetics",
+    "ego4d": "toto.tokenize.sources.ego4d",
     "imagenet": "toto.tokenize.sources.imagenet",
+    "imagenet21k": "toto.tokenize.sources.imagenet21k",
+    "davis": "toto.tokenize.sources.davis",
+    "ucf101": "toto.tokenize.sources.ucf101",
+    "hmdb51": "toto.tokenize.sources.hmdb51",
+    "cater": "toto.tokenize.sources.cater",
+    "ego4d-sta": "toto.tokenize.sources.ego4d_sta",
     "demo": "toto.tokenize.sources.demo",
 }
 

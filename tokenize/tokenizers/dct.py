@@ -44,7 +44,7 @@ class DCT:
     """Low DCT coefficients of 8×8 patches, each patch its nearest code in a seeded Gaussian codebook."""
 
     patch = PATCH
-    fixed_batch = False  # exact arithmetic
+    batch = None  # exact arithmetic
 
     def __init__(self, vocab_size: int, luma_coefficients: int = 3, seed: int = 0) -> None:
         if not 1 <= luma_coefficients <= len(LUMA_ORDER):

@@ -18,7 +18,7 @@ class NoCodes:
 
     vocab_size = 0
     patch = 1
-    fixed_batch = False
+    batch = None
     spec = with_id({"name": "none", "vocab_size": 0, "patch": 1})
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:
