@@ -9,6 +9,7 @@ import click
 from toto import __version__, command
 from toto.config import DatasetConfig, load
 from toto.errors import UserError
+from toto.gpus import peak_bf16
 
 try:
     import av  # noqa: F401
@@ -17,7 +18,7 @@ except ImportError as error:
     raise SystemExit(f"toto-tokenize needs {error.name}: pip install 'toto-video[tokenize]'") from None
 
 from toto.shards.store import open_store
-from toto.tokenize.cost import Cost, cost
+from toto.tokenize.cost import Cost, Prices, cost, cost_text
 from toto.tokenize.job import Job, make_job
 from toto.tokenize.retry import retry as retry_sources
 from toto.tokenize.run import Options, Result, tokenize
@@ -113,24 +114,38 @@ def cli() -> None:
 @cli.command()
 @target_options
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N sources of the listing.")
+@click.option("--cost-per-core-hour", "core_hour", type=click.FloatRange(0), default=0.04, show_default=True)
+@click.option("--cost-per-gpu-hour", "gpu_hour", type=click.FloatRange(0), default=2.5, show_default=True)
 @click.option(
-    "--cost-per-core-hour",
-    "price",
-    type=click.FloatRange(0),
-    default=0.04,
-    show_default=True,
-    help="In your currency.",
+    "--gpu", "card", default="H100", show_default=True, metavar="CARD", help="To plan for where none is here."
 )
-def plan(limit: int | None, price: float, as_json: bool, **names: Any) -> None:
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0.001, 1),
+    default=0.4,
+    show_default=True,
+    help="Share of that card's bf16 peak; assumed.",
+)
+def plan(
+    limit: int | None,
+    core_hour: float,
+    gpu_hour: float,
+    card: str,
+    utilisation: float,
+    as_json: bool,
+    **names: Any,
+) -> None:
     """List sources, cut units, and say what a run will take. Writes nothing (but draws the demo world, once).
 
     \b
     Example: toto-tokenize plan k400 --cost-per-core-hour 0.05
     """
+    prices = Prices(core_hour, gpu_hour, card, utilisation)
+    peak_bf16(card)
     target = resolve(**names)
     listing = list_sources(target.config)
-    planned = cost(target.job, listing.sources[:limit], price)
-    command.say(plan_text(target, planned, listing.ignored))
+    planned = cost(target.job, listing.sources[:limit], prices)
+    command.say(plan_text(target, planned, prices, listing.ignored))
     if as_json:
         command.print_json({**planned.value(), "out": target.job.out, "ignored": listing.ignored})
 
@@ -200,28 +215,17 @@ def split_options(names: dict[str, Any]) -> tuple[Options, Target]:
     return options, resolve(**names)
 
 
-def plan_text(target: Target, planned: Cost, ignored: dict[str, int]) -> str:
+def plan_text(target: Target, planned: Cost, prices: Prices, ignored: dict[str, int]) -> str:
     """The plan for a person."""
     job, left_out = target.job, ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
     lines = [
         f"{job.name} with {target.tokenizer} -> {job.out}",
         f"  sources        {planned.sources:,} in {planned.units:,} units"
         + (f" (left out: {left_out})" if left_out else ""),
-        f"  frames         {planned.frames_decoded:,} to decode, {planned.frames_kept:,} kept",
-        f"  tokens         {planned.tokens:,} ({planned.tokens_every_frame:,} if every frame were kept)",
-        f"  on disk        about {planned.bytes / 1e6:,.1f} MB",
-        f"  decode         {core_time(planned.decode_core_hours)}",
-        f"  encode         {core_time(planned.encode_core_hours)}, no GPU",
-        f"  price          {planned.price:,.4f} (--cost-per-core-hour)",
-        f"  bottleneck     {planned.bottleneck}",
+        *cost_text(planned, prices),
         "estimated from container headers and a short calibration on this machine",
     ]
     return "\n".join(lines)
-
-
-def core_time(hours: float) -> str:
-    """Core-hours, or core-seconds where there are few."""
-    return f"{hours:,.1f} core-hours" if hours >= 1 else f"{hours * 3600:,.1f} core-seconds"
 
 
 def status_text(out: str, found: Status) -> str:

@@ -1,34 +1,41 @@
-"""What a run will take, before anything is spent: frames, tokens, bytes, core-hours, money, and the bottleneck.
+"""What a run will take, before anything is spent: frames, tokens, bytes, core-hours, GPU-hours, money, the bottleneck.
 
-Decode and encode rates are measured here and now: a few sources are decoded on one core, their frames encoded.
+    listing ─ headers ─▶ frames ─▶ tokens, bytes          calibration ─▶ rates here ─▶ hours, price
+
+Frames come from container headers, rates from decoding and encoding a little here and now. Where encoding has no GPU
+here, its hours on another card follow from the tokenizer's arithmetic and an assumed share of the card's peak.
 """
 
-import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from toto.gpus import peak_bf16
 from toto.shards.ids import id_dtype
-from toto.tokenize.clip import DecoderDied, SourceError, SourceInfo
-from toto.tokenize.decoder import Decoder
-from toto.tokenize.encoder import encode_padded
+from toto.tokenize.calibrate import Rates, calibrate
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import Job
-from toto.tokenize.one_source import decode_request
 from toto.tokenize.sources.base import Source
 from toto.tokenize.units import cut_units, planned
-from toto.tokenizers import Tokenizer, load
 
-CALIBRATION_SOURCES = 3
+HOUR = 3600.0
+BYTES_PER_RAW_BYTE = 0.9  # zstd on ids; repeated pictures make it less
+PAPER_STRIDE = 4  # §3.4
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Measured on one core of this machine."""
+class Prices:
+    """What an hour costs, in the user's currency, and which GPU is meant where none is here."""
 
-    decoded_per_s: float  # frames, with resize of the kept ones
-    encoded_per_s: float  # frames
+    core_hour: float = 0.04
+    gpu_hour: float = 2.5
+    card: str = "H100"
+    utilisation: float = 0.4  # share of the card's bf16 peak that encoding reaches; assumed
+
+    @property
+    def flops(self) -> float:
+        """FLOP/s of encoding on that card; UsageError for an unknown one."""
+        return peak_bf16(self.card) * self.utilisation
 
 
 @dataclass(frozen=True)
@@ -36,79 +43,111 @@ class Cost:
     """The whole listing under one job; all of it estimated from headers and a short calibration."""
 
     sources: int
+    source_bytes: int
     units: int
     frames_decoded: int
     frames_kept: int  # at this sampling, all views
     tokens: int
-    tokens_every_frame: int  # if every decoded frame were kept (how the paper's Table 2 counts)
+    tokens_stride_4: int  # as the paper samples (§3.4)
+    tokens_every_frame: int  # as its Table 2 counts
     bytes: int
     decode_core_hours: float
-    encode_core_hours: float
-    price: float
-    bottleneck: str
+    encode_core_hours: float | None  # on the CPU cores here; None where a GPU encodes
+    encode_gpu_hours: float | None  # measured on the GPU here, or by arithmetic on `gpu`; None where unknown
+    gpu: str  # what encode_gpu_hours is of: "here", or a card's name
+    price: float  # of decoding and encoding on this kind of machine
+    price_with_gpu: float | None  # of decoding on cores and encoding on `gpu`
+    bottleneck: str  # "decode" | "encode": what takes longer on this kind of machine
+    decode_cores_per_gpu: float | None  # that keep one such GPU busy
 
     def value(self) -> dict[str, Any]:
         """For `--json`."""
         return asdict(self)
 
 
-def cost(job: Job, sources: list[Source], price_per_core_hour: float) -> Cost:
+def cost(job: Job, sources: list[Source], prices: Prices) -> Cost:
     """Estimates; decodes at most a few sources of middle size."""
     estimator = Estimator(job)
     decoded, kept = estimator.decoded_frames(sources), estimator.kept_frames(sources)
     views = int(job.settings["views"])
     units = list(cut_units([planned(s, k) for s, k in zip(sources, kept, strict=True)], job.cells * views, {}))
-    rates = calibrate(job, sources)
     frames = sum(kept) * views
-    tokens = frames * job.cells if job.has_codes else 0
+    cells = job.cells if job.has_codes else 0
     pixels = frames * 3 * (job.settings["keep_pixels"] or 0) ** 2
-    decode_h, encode_h = sum(decoded) / rates.decoded_per_s / 3600, frames / rates.encoded_per_s / 3600
     return Cost(
         sources=len(sources),
+        source_bytes=sum(max(0, source.size) for source in sources),
         units=len(units),
         frames_decoded=round(sum(decoded)),
         frames_kept=frames,
-        tokens=tokens,
-        tokens_every_frame=round(sum(decoded)) * views * job.cells if job.has_codes else 0,
-        bytes=round(tokens * id_dtype(job.tokenizer["vocab_size"]).itemsize * 0.9) + pixels,
-        decode_core_hours=decode_h,
-        encode_core_hours=encode_h,
-        price=(decode_h + encode_h) * price_per_core_hour,
-        bottleneck="decode" if decode_h >= encode_h else "encode",
+        tokens=frames * cells,
+        tokens_stride_4=_every(PAPER_STRIDE, decoded) * views * cells,
+        tokens_every_frame=round(sum(decoded)) * views * cells,
+        bytes=round(frames * cells * id_dtype(job.tokenizer["vocab_size"]).itemsize * BYTES_PER_RAW_BYTE) + pixels,
+        **_hours(calibrate(job, sources), sum(decoded), frames, prices),
     )
 
 
-def calibrate(job: Job, sources: list[Source]) -> Rates:
-    """Decodes and encodes a few sources on one core; 1,000 frames/s where nothing could be decoded."""
-    tokenizer = load(job.tokenizer)
-    _encode_seconds(tokenizer, np.zeros((1, *[job.settings["resolution"]] * 2, 3), np.uint8))  # loads what it needs
-    decoded = encoded = 0
-    decode_s = encode_s = 0.0
-    with Decoder(job.timeout_s, job.memory_mb) as decoder:
-        for source in _typical(sources):
-            started, spent_before = time.perf_counter(), encode_s
-            try:
-                for item in decoder.decode(decode_request(job, planned(source, 1), source.uri)):
-                    if isinstance(item, SourceInfo):
-                        decoded += item.frames_decoded
-                    elif item.frames is not None:
-                        encode_s += _encode_seconds(tokenizer, item.frames)
-                        encoded += len(item.frames)
-            except (SourceError, DecoderDied):
-                continue
-            decode_s += time.perf_counter() - started - (encode_s - spent_before)
-    return Rates(decoded / decode_s if decoded else 1000.0, encoded / encode_s if encoded else 1000.0)
+def _every(stride: int, decoded: Iterable[float]) -> int:
+    return sum(-(-round(frames) // stride) for frames in decoded)
 
 
-def _encode_seconds(tokenizer: Tokenizer, frames: np.ndarray) -> float:
-    started = time.perf_counter()
-    encode_padded(tokenizer, frames)
-    return time.perf_counter() - started
+def _hours(rates: Rates, decoded: float, frames: int, prices: Prices) -> dict[str, Any]:
+    """The fields of Cost that follow from rates."""
+    decode_h, encode_h = decoded / rates.decoded / HOUR, frames / rates.encoded / HOUR
+    on_gpu = rates.device == "cuda"
+    gpu_h = encode_h if on_gpu else None
+    if gpu_h is None and rates.flops_per_frame:
+        gpu_h = frames * rates.flops_per_frame / prices.flops / HOUR
+    core_price = decode_h * prices.core_hour
+    with_gpu = None if gpu_h is None else core_price + gpu_h * prices.gpu_hour
+    return {
+        "decode_core_hours": decode_h,
+        "encode_core_hours": None if on_gpu else encode_h,
+        "encode_gpu_hours": gpu_h,
+        "gpu": "here" if on_gpu else prices.card,
+        "price": with_gpu if on_gpu else core_price + encode_h * prices.core_hour,
+        "price_with_gpu": with_gpu,
+        "bottleneck": "decode" if decode_h >= encode_h else "encode",
+        "decode_cores_per_gpu": decode_h / gpu_h if gpu_h else None,
+    }
 
 
-def _typical(sources: list[Source]) -> list[Source]:
-    """A few sources of middle size: videos where there are any."""
-    videos = [s for s in sources if s.kind == "video" and s.size > 0] or [s for s in sources if s.size > 0]
-    ordered = sorted(videos, key=lambda source: (source.size, source.key))
-    middle = len(ordered) // 2
-    return ordered[max(0, middle - 1) : middle + CALIBRATION_SOURCES - 1]
+def cost_text(found: Cost, prices: Prices) -> list[str]:
+    """The estimate for a person, one line a fact."""
+    lines = [
+        f"  frames         {found.frames_decoded:,} to decode, {found.frames_kept:,} kept",
+        f"  tokens         {found.tokens:,} ({found.tokens_stride_4:,} at stride {PAPER_STRIDE}, "
+        f"{found.tokens_every_frame:,} of every frame)",
+        f"  read           {_amount(found.source_bytes)}",
+        f"  written        about {_amount(found.bytes)}",
+        f"  decode         {_time(found.decode_core_hours, 'core')}",
+    ]
+    if found.encode_core_hours is not None:
+        lines.append(f"  encode         {_time(found.encode_core_hours, 'core')} on CPUs like this one")
+    if found.encode_gpu_hours is not None:
+        where = "measured here" if found.gpu == "here" else f"{found.gpu} at {prices.utilisation:.0%} of peak, assumed"
+        busy = f"; {found.decode_cores_per_gpu:,.1f} decoding cores keep one busy"
+        lines.append(f"  encode         {_time(found.encode_gpu_hours, 'GPU')} ({where}{busy})")
+    lines.append(f"  price          {found.price:,.4f} at {prices.core_hour:g} a core-hour" + _gpu_price(found, prices))
+    lines.append(f"  bottleneck     {found.bottleneck}")
+    return lines
+
+
+def _gpu_price(found: Cost, prices: Prices) -> str:
+    if found.price_with_gpu is None:
+        return ""
+    if found.gpu == "here":
+        return f" and {prices.gpu_hour:g} a GPU-hour"
+    return f"; {found.price_with_gpu:,.4f} with {found.gpu} at {prices.gpu_hour:g} an hour"
+
+
+def _time(hours: float, unit: str) -> str:
+    return f"{hours:,.1f} {unit}-hours" if hours >= 1 else f"{hours * HOUR:,.1f} {unit}-seconds"
+
+
+def _amount(count: int) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if count >= size:
+            return f"{count / size:,.2f} {unit}"
+    return f"{count / 1e6:,.2f} MB"

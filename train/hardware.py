@@ -11,17 +11,8 @@ import torch
 
 from toto.affinity import cores
 from toto.errors import UsageError
+from toto.gpus import PEAK_BF16
 
-# Dense bf16 FLOP/s, from NVIDIA's data sheets (SXM where a card has several forms).
-PEAK_BF16 = {
-    "B200": 2.25e15,
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10": 125e12,
-}
 _MEASURED = {"cpu": (1024, 3), "cuda": (8192, 10)}  # device -> side of the matrices, repetitions
 
 

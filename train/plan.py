@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from toto.config import Pipelines
-from toto.errors import UsageError, UserError
+from toto.errors import UserError
+from toto.gpus import peak_bf16
 from toto.shards.ids import CODE_OFFSET
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
 from toto.train.cost import Cost, memory_of
-from toto.train.hardware import PEAK_BF16
 from toto.train.progress import amount, duration
 from toto.train.run import Source, batch_sequences, make_stream, name_sources
 
@@ -36,9 +36,7 @@ class Machine:
     @property
     def peak(self) -> float:
         """Dense bf16 FLOP/s of one card; UsageError for an unknown one."""
-        if self.card not in PEAK_BF16:
-            raise UsageError(f"--gpu {self.card}: not in the table of peaks; known: {', '.join(PEAK_BF16)}")
-        return PEAK_BF16[self.card]
+        return peak_bf16(self.card)
 
 
 def make_plan(

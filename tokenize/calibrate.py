@@ -1,0 +1,76 @@
+"""How fast this machine decodes and encodes: a few sources are decoded on one core, their frames encoded, for a plan.
+
+A tokenizer that states what a pixel costs it (`flops_per_pixel`) can be planned for a GPU that is not here.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from toto.tokenize.clip import DecoderDied, SourceError, SourceInfo
+from toto.tokenize.decoder import Decoder
+from toto.tokenize.encoder import encode_padded
+from toto.tokenize.job import Job
+from toto.tokenize.one_source import decode_request
+from toto.tokenize.sources.base import Source
+from toto.tokenize.units import planned
+from toto.tokenizers import Tokenizer, load
+
+SOURCES = 3
+ENOUGH_S = 5.0  # of encoding: a dVAE needs a second for one picture on a core
+UNKNOWN_RATE = 1000.0  # frames/s where nothing could be decoded
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Frames per second, measured here."""
+
+    decoded: float  # on one core, with the resize of the kept ones
+    encoded: float  # on one core, or on the GPU that is here
+    device: str  # "cpu" | "cuda"
+    flops_per_frame: float | None  # of encoding; None where the tokenizer does not state it
+
+
+def calibrate(job: Job, sources: list[Source]) -> Rates:
+    """Decodes a few sources of middle size and encodes their frames, some seconds long."""
+    tokenizer = load(job.tokenizer)
+    side = job.settings["resolution"]
+    _encode_seconds(tokenizer, np.zeros((1, side, side, 3), np.uint8))  # loads what it needs
+    decoded = encoded = 0
+    decode_s = encode_s = 0.0
+    with Decoder(job.timeout_s, job.memory_mb) as decoder:
+        for source in _typical(sources):
+            decoder.probe(source.uri, source.kind)  # starts the child, outside what is timed
+            started, spent_before = time.perf_counter(), encode_s
+            try:
+                for item in decoder.decode(decode_request(job, planned(source, 1), source.uri)):
+                    if isinstance(item, SourceInfo):
+                        decoded += item.frames_decoded
+                    elif item.frames is not None and encode_s < ENOUGH_S:
+                        encode_s += _encode_seconds(tokenizer, item.frames)
+                        encoded += len(item.frames)
+            except (SourceError, DecoderDied):
+                continue
+            decode_s += time.perf_counter() - started - (encode_s - spent_before)
+    per_pixel = getattr(tokenizer, "flops_per_pixel", None)
+    return Rates(
+        decoded=decoded / decode_s if decoded else UNKNOWN_RATE,
+        encoded=encoded / encode_s if encoded else UNKNOWN_RATE,
+        device=getattr(tokenizer, "device", "cpu"),
+        flops_per_frame=per_pixel and per_pixel * side * side,
+    )
+
+
+def _encode_seconds(tokenizer: Tokenizer, frames: np.ndarray) -> float:
+    started = time.perf_counter()
+    encode_padded(tokenizer, frames)
+    return time.perf_counter() - started
+
+
+def _typical(sources: list[Source]) -> list[Source]:
+    """A few sources of middle size: videos where there are any."""
+    videos = [s for s in sources if s.kind == "video" and s.size > 0] or [s for s in sources if s.size > 0]
+    ordered = sorted(videos, key=lambda source: (source.size, source.key))
+    middle = len(ordered) // 2
+    return ordered[max(0, middle - 1) : middle + SOURCES - 1]
