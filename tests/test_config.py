@@ -154,7 +154,7 @@ def test_wrong_mixture_is_refused(write, mixture, problem):
         ("views: null", ["datasets.x.views: nothing is not"]),
         ("tokenizer: dtc", ["datasets.x.tokenizer", "did you mean 'dct'", "known: dct"]),
         ("stride: 4, fps: 7.5", ["datasets.x: stride and fps exclude each other"]),
-        ("layout: folders", ["datasets.x.layout: folders", "folder, kinetics, imagenet, demo"]),
+        ("layout: folders", ["datasets.x.layout: folders", "one of: folder, webdataset, howto100m, kinetics"]),
         ("layout: kinetics, labels: folders", ["datasets.x.labels", "folder only"]),
     ],
 )
@@ -175,7 +175,8 @@ def test_mistake_in_an_entry_names_path_value_and_what_is_allowed(write, entry, 
         ("just text", "just text is not a mapping"),
         ("datasets: {x: {root: /x}}", "datasets.x.layout: missing"),
         ("datasets: {../x: {layout: folder, root: /x}}", "names are letters, digits"),
-        ("tokenizers: {t: {backend: vqgan}}", "tokenizers.t.backend: vqgan is not one of"),
+        ("tokenizers: {t: {backend: dct, precision: fp16}}", "tokenizers.t.precision: fp16 is not one of"),
+        ("tokenizers: {t: {backend: mine, options: {size: [1]}}}", "tokenizers.t.options"),
     ],
 )
 def test_mistake_in_the_outline_of_a_file(write, text, expected):
@@ -190,7 +191,7 @@ def test_missing_file_is_named(write):
 def test_unknown_dataset_names_known_ones_and_the_nearest():
     message = refusal(load().dataset, "k4000")
     assert "unknown dataset 'k4000'; did you mean 'k400'" in message
-    assert "known: demo, folder, k400" in message
+    assert "known: demo, folder, webdataset, k400" in message
     assert "unknown tokenizer 'dcd'; did you mean 'dct'" in refusal(load().tokenizer, "dcd")
 
 

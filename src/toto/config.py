@@ -58,8 +58,11 @@ class Pipelines:
         return replace(config, root=root, annotations=annotations)
 
     def tokenizer(self, name: str) -> TokenizerConfig:
-        """An entry of `tokenizers:`; UsageError when there is none."""
-        return _find("tokenizer", self.tokenizers, name, self.path)
+        """An entry of `tokenizers:` ready for use; UsageError when there is none, or a variable is not set."""
+        config = _find("tokenizer", self.tokenizers, name, self.path)
+        paths = {key: getattr(config, key) for key in ("weights", "decoder", "model_config")}
+        expanded = {key: expand(path, f"tokenizers.{name}.{key}") for key, path in paths.items() if path is not None}
+        return replace(config, **expanded)
 
     def model(self, name: str) -> ModelConfig:
         """An entry of `models:`; UsageError when there is none."""
