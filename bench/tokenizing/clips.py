@@ -10,10 +10,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+from footage import write_clip
 from PIL import Image
 from sides import Line, compare, skipped
 
-from footage import write_clip
 from toto.tokenize.clip import DecodeRequest, SourceInfo
 from toto.tokenize.decoder import Decoder
 
