@@ -77,6 +77,14 @@ def call(stage: str, *arguments: str | Path, cwd: Path | None = None, **extra: s
     )
 
 
+def short_error(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """The error of a command that failed with this code: one or two lines, no traceback."""
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("Usage:", "Try "))]
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    assert 1 <= len(lines) <= 2 and "Traceback" not in done.stderr, done.stderr
+    return "\n".join(lines)
+
+
 def tokenize(videos: Path, out: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     """`toto-tokenize run folder` in one process, every frame, on these videos."""
     return call("tokenize", "run", *run_arguments(videos, out), "--ray-address", "local", *arguments, **extra)

@@ -218,7 +218,8 @@ def test_every_dataset_and_tokenizer_is_in_its_table() -> None:
 def test_every_setting_is_in_its_table_and_marked_when_fixed() -> None:
     rows = table("docs/tokenize.md", "## Settings")
     assert [row[0] for row in rows] == [field.name for field in fields(DatasetConfig) if field.name != "name"]
-    fixed = set(content_settings(DatasetConfig("x", "folder", "x"))) - {"filter"} | {"tokenizer"}
+    used = DatasetConfig("x", "folder", "x", variant="480p", fold=1, flips=True, protocols=("single-1x1-16f4",))
+    fixed = set(content_settings(used)) - {"filter"} | {"tokenizer"}
     assert {row[0] for row in rows if row[2] == "yes"} == fixed
 
 

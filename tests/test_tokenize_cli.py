@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from clips import call, run_arguments, tokenize, write_clips, write_image
+from clips import call, run_arguments, short_error, tokenize, write_clips, write_image
 
 from toto import Dataset
 
@@ -18,14 +18,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_image(folder / "one.png")
     (folder / "notes.txt").write_text("not media")
     return folder
-
-
-def short_error(done, code: int) -> str:  # type: ignore[no-untyped-def]
-    """The error of a command that failed with this code: one or two lines, no traceback."""
-    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("Usage:", "Try "))]
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    assert 1 <= len(lines) <= 2 and "Traceback" not in done.stderr, done.stderr
-    return "\n".join(lines)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from toto.tokenize.sources.base import Source
 from toto.tokenize.units import planned
 from toto.tokenizers import Tokenizer, load
 
-SOURCES = 3
+SOURCES = 3  # videos; of pictures 16 times as many
 ENOUGH_S = 5.0  # of encoding: a dVAE needs a second for one picture on a core
 UNKNOWN_RATE = 1000.0  # frames/s where nothing could be decoded
 
@@ -69,8 +69,9 @@ def _encode_seconds(tokenizer: Tokenizer, frames: np.ndarray) -> float:
 
 
 def _typical(sources: list[Source]) -> list[Source]:
-    """A few sources of middle size: videos where there are any."""
-    videos = [s for s in sources if s.kind == "video" and s.size > 0] or [s for s in sources if s.size > 0]
-    ordered = sorted(videos, key=lambda source: (source.size, source.key))
-    middle = len(ordered) // 2
-    return ordered[max(0, middle - 1) : middle + SOURCES - 1]
+    """A few sources of middle size: videos where there are any, else more pictures, of one frame each."""
+    videos = [source for source in sources if source.kind == "video" and source.size > 0]
+    count = SOURCES if videos else 16 * SOURCES
+    ordered = sorted(videos or (s for s in sources if s.size > 0), key=lambda source: (source.size, source.key))
+    first = max(0, (len(ordered) - count) // 2)
+    return ordered[first : first + count]

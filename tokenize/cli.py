@@ -8,7 +8,7 @@ import click
 
 from toto import __version__, command
 from toto.config import DatasetConfig, load
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.gpus import peak_bf16
 
 try:
@@ -18,7 +18,7 @@ except ImportError as error:
     raise SystemExit(f"toto-tokenize needs {error.name}: pip install 'toto-video[tokenize]'") from None
 
 from toto.shards.store import open_store
-from toto.tokenize.cost import Cost, Prices, cost, cost_text
+from toto.tokenize.cost import Cost, Prices, cost, cost_text, published_cost
 from toto.tokenize.job import Job, make_job
 from toto.tokenize.retry import retry as retry_sources
 from toto.tokenize.run import Options, Result, tokenize
@@ -126,8 +126,10 @@ def cli() -> None:
     show_default=True,
     help="Share of that card's bf16 peak; assumed.",
 )
+@click.option("--published", is_flag=True, help="Of the size that the paper states, before the data are here.")
 def plan(
     limit: int | None,
+    published: bool,
     core_hour: float,
     gpu_hour: float,
     card: str,
@@ -142,12 +144,15 @@ def plan(
     """
     prices = Prices(core_hour, gpu_hour, card, utilisation)
     peak_bf16(card)
-    target = resolve(**names)
-    listing = list_sources(target.config)
-    planned = cost(target.job, listing.sources[:limit], prices)
-    command.say(plan_text(target, planned, prices, listing.ignored))
+    target = resolve(**names, anywhere=published)
+    if published:
+        found, ignored = published_cost(target.job, published_tokens(target.config), prices), {}
+    else:
+        listing = list_sources(target.config)
+        found, ignored = cost(target.job, listing.sources[:limit], prices), listing.ignored
+    command.say(plan_text(target, found, prices, ignored))
     if as_json:
-        command.print_json({**planned.value(), "out": target.job.out, "ignored": listing.ignored})
+        command.print_json({**found.value(), "out": target.job.out, "ignored": ignored})
 
 
 @cli.command()
@@ -198,11 +203,19 @@ def status(cleaning: bool, as_json: bool, **names: Any) -> None:
 
 
 def resolve(
-    dataset: str, tokenizer: str | None, out: str | None, sets: tuple[str, ...], configs: tuple[str, ...]
+    dataset: str,
+    tokenizer: str | None,
+    out: str | None,
+    sets: tuple[str, ...],
+    configs: tuple[str, ...],
+    anywhere: bool = False,
 ) -> Target:
-    """Configuration and command line -> what to work on; UsageError for whatever does not exist."""
+    """Configuration and command line -> what to work on; UsageError for whatever does not exist.
+
+    `anywhere`: the dataset's root is not needed, and so need not be set.
+    """
     pipelines = load(configs, sets)
-    config = pipelines.dataset(dataset)
+    config = pipelines.dataset(dataset, anywhere)
     chosen = pipelines.tokenizer(tokenizer or config.tokenizer)
     job = make_job(config, chosen, out or pipelines.shards(dataset, chosen.name))
     return Target(config, chosen.name, job)
@@ -215,15 +228,27 @@ def split_options(names: dict[str, Any]) -> tuple[Options, Target]:
     return options, resolve(**names)
 
 
+def published_tokens(config: DatasetConfig) -> int:
+    """As the paper counts them; UsageError where it does not say."""
+    if config.published_tokens is None:
+        raise UsageError(f"datasets.{config.name}.published_tokens is not set, so --published has nothing to plan")
+    return config.published_tokens
+
+
 def plan_text(target: Target, planned: Cost, prices: Prices, ignored: dict[str, int]) -> str:
     """The plan for a person."""
     job, left_out = target.job, ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
+    if planned.sources is None:
+        what = "  sources        not listed: the size is the paper's (Table 2)"
+        how = "rates are measured on this machine, on made-up footage of 640×360 (pictures: 500×375)"
+    else:
+        what = f"  sources        {planned.sources:,} in {planned.units:,} units"
+        how = "estimated from container headers and a short calibration on this machine"
     lines = [
         f"{job.name} with {target.tokenizer} -> {job.out}",
-        f"  sources        {planned.sources:,} in {planned.units:,} units"
-        + (f" (left out: {left_out})" if left_out else ""),
+        what + (f" (left out: {left_out})" if left_out else ""),
         *cost_text(planned, prices),
-        "estimated from container headers and a short calibration on this machine",
+        how,
     ]
     return "\n".join(lines)
 

@@ -6,8 +6,10 @@ Frames come from container headers, rates from decoding and encoding a little he
 here, its hours on another card follow from the tokenizer's arithmetic and an assumed share of the card's peak.
 """
 
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from toto.gpus import peak_bf16
@@ -15,12 +17,14 @@ from toto.shards.ids import id_dtype
 from toto.tokenize.calibrate import Rates, calibrate
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import Job
+from toto.tokenize.sample_footage import sample_sources
 from toto.tokenize.sources.base import Source
 from toto.tokenize.units import cut_units, planned
 
 HOUR = 3600.0
 BYTES_PER_RAW_BYTE = 0.9  # zstd on ids; repeated pictures make it less
 PAPER_STRIDE = 4  # §3.4
+TABLE_2_FRAME = 256  # tokens that Table 2 counts a frame
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,6 @@ class Prices:
 class Cost:
     """The whole listing under one job; all of it estimated from headers and a short calibration."""
 
-    sources: int
-    source_bytes: int
-    units: int
     frames_decoded: int
     frames_kept: int  # at this sampling, all views
     tokens: int
@@ -59,6 +60,9 @@ class Cost:
     price_with_gpu: float | None  # of decoding on cores and encoding on `gpu`
     bottleneck: str  # "decode" | "encode": what takes longer on this kind of machine
     decode_cores_per_gpu: float | None  # that keep one such GPU busy
+    sources: int | None = None  # None where nothing was listed
+    source_bytes: int | None = None
+    units: int | None = None
 
     def value(self) -> dict[str, Any]:
         """For `--json`."""
@@ -71,20 +75,47 @@ def cost(job: Job, sources: list[Source], prices: Prices) -> Cost:
     decoded, kept = estimator.decoded_frames(sources), estimator.kept_frames(sources)
     views = int(job.settings["views"])
     units = list(cut_units([planned(s, k) for s, k in zip(sources, kept, strict=True)], job.cells * views, {}))
-    frames = sum(kept) * views
-    cells = job.cells if job.has_codes else 0
-    pixels = frames * 3 * (job.settings["keep_pixels"] or 0) ** 2
-    return Cost(
+    return _cost(
+        job,
+        frames=round(sum(decoded)),
+        kept=sum(kept),
+        stride_4=_every(PAPER_STRIDE, decoded),
+        rates=calibrate(job, sources),
+        prices=prices,
         sources=len(sources),
         source_bytes=sum(max(0, source.size) for source in sources),
         units=len(units),
-        frames_decoded=round(sum(decoded)),
-        frames_kept=frames,
-        tokens=frames * cells,
-        tokens_stride_4=_every(PAPER_STRIDE, decoded) * views * cells,
-        tokens_every_frame=round(sum(decoded)) * views * cells,
-        bytes=round(frames * cells * id_dtype(job.tokenizer["vocab_size"]).itemsize * BYTES_PER_RAW_BYTE) + pixels,
-        **_hours(calibrate(job, sources), sum(decoded), frames, prices),
+    )
+
+
+def published_cost(job: Job, tokens: int, prices: Prices) -> Cost:
+    """The cost of a dataset that is not here, of the size that the paper states; rates are of made-up footage.
+
+    `tokens`: as Table 2 counts them, 256 for every frame or picture.
+    """
+    frames = tokens // TABLE_2_FRAME
+    kind = "image" if job.settings["layout"].startswith("imagenet") else "video"
+    with tempfile.TemporaryDirectory() as folder:
+        rates = calibrate(job, sample_sources(Path(folder), kind))
+    stride_4 = frames if kind == "image" else -(-frames // PAPER_STRIDE)
+    stride = 1 if kind == "image" else job.settings["stride"] or PAPER_STRIDE
+    return _cost(job, frames, -(-frames // stride), stride_4, rates, prices)
+
+
+def _cost(job: Job, frames: int, kept: int, stride_4: int, rates: Rates, prices: Prices, **listing: int) -> Cost:
+    views = int(job.settings["views"])
+    cells = job.cells if job.has_codes else 0
+    stored = kept * views
+    pixels = stored * 3 * (job.settings["keep_pixels"] or 0) ** 2
+    return Cost(
+        frames_decoded=frames,
+        frames_kept=stored,
+        tokens=stored * cells,
+        tokens_stride_4=stride_4 * views * cells,
+        tokens_every_frame=frames * views * cells,
+        bytes=round(stored * cells * id_dtype(job.tokenizer["vocab_size"]).itemsize * BYTES_PER_RAW_BYTE) + pixels,
+        **_hours(rates, frames, stored, prices),
+        **listing,
     )
 
 
@@ -115,11 +146,12 @@ def _hours(rates: Rates, decoded: float, frames: int, prices: Prices) -> dict[st
 
 def cost_text(found: Cost, prices: Prices) -> list[str]:
     """The estimate for a person, one line a fact."""
+    listed = found.sources is not None
     lines = [
+        *([f"  read           {_amount(found.source_bytes or 0)}"] if listed else []),
         f"  frames         {found.frames_decoded:,} to decode, {found.frames_kept:,} kept",
         f"  tokens         {found.tokens:,} ({found.tokens_stride_4:,} at stride {PAPER_STRIDE}, "
         f"{found.tokens_every_frame:,} of every frame)",
-        f"  read           {_amount(found.source_bytes)}",
         f"  written        about {_amount(found.bytes)}",
         f"  decode         {_time(found.decode_core_hours, 'core')}",
     ]

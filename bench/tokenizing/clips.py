@@ -10,12 +10,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-from footage import write_clip
 from PIL import Image
 from sides import Line, compare, skipped
 
 from toto.tokenize.clip import DecodeRequest, SourceInfo
 from toto.tokenize.decoder import Decoder
+from toto.tokenize.sample_footage import write_clip
 
 STRIDE, SIDE, FRAMES = 4, 128, 16
 SECONDS = 40

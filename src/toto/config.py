@@ -47,9 +47,14 @@ class Pipelines:
     mixtures: dict[str, dict[str, int]]  # name -> dataset -> weight
     path: str  # the file it came from
 
-    def dataset(self, name: str) -> DatasetConfig:
-        """An entry ready for use; UsageError when there is none, or a variable in its paths is not set."""
+    def dataset(self, name: str, anywhere: bool = False) -> DatasetConfig:
+        """An entry ready for use; UsageError when there is none, or a variable in its paths is not set.
+
+        `anywhere`: paths stay as they are written, for questions that need no data.
+        """
         config = _find("dataset", self.datasets, name, self.path)
+        if anywhere:
+            return config
         source = f"\n{name} comes from {config.homepage}" if config.homepage else ""
         root = expand(config.root, f"datasets.{name}.root", source)
         if config.annotations is None:

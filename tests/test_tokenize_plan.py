@@ -1,0 +1,62 @@
+"""`toto-tokenize plan`: what it says before the data are there, of GPUs that are not here, and what is missing."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from clips import call, short_error
+
+from toto.config import load
+
+ROOTLESS = {"demo"}  # drawn on first use
+DATASETS = [name for name in load(("pipelines.yaml",)).datasets if name not in ROOTLESS]
+
+
+def variable_of(name: str) -> str:
+    """The environment variable that says where a dataset lies."""
+    found = re.search(r"\$\{(\w+)", load(("pipelines.yaml",)).datasets[name].root)
+    assert found
+    return found.group(1)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_dataset_that_is_not_here_says_what_is_missing_and_where_people_get_it(name: str, tmp_path: Path) -> None:
+    from toto.errors import UsageError, UserError
+    from toto.tokenize.cli import resolve
+    from toto.tokenize.sources import list_sources
+
+    pipelines = load(("pipelines.yaml",))
+    variable, homepage = variable_of(name), pipelines.datasets[name].homepage
+    os.environ.pop(variable, None)
+    with pytest.raises(UsageError) as unset:
+        resolve(name, None, None, (), ("pipelines.yaml",))
+    assert variable in str(unset.value) and homepage in str(unset.value)
+    for root in (tmp_path / "nowhere", tmp_path):
+        config = load(("pipelines.yaml",), (f"datasets.{name}.root={root}",)).dataset(name)
+        with pytest.raises(UserError) as error:
+            list_sources(config)
+        text = str(error.value)
+        assert str(root) in text and homepage in text and len(text.splitlines()) <= 3, text
+
+
+def test_a_dataset_of_the_paper_is_planned_before_it_is_here(tmp_path: Path) -> None:
+    done = call("tokenize", "plan", "k600", "--published", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(done.stdout.splitlines()[-1])
+    frames = 41_300_000_000 // 256  # Table 2: 256 tokens for each frame
+    assert planned["frames_decoded"] == frames and planned["frames_kept"] == -(-frames // 4)
+    assert planned["tokens_every_frame"] == frames * 256 and planned["sources"] is None
+    assert planned["decode_core_hours"] > 0 and planned["price"] > 0 and "the paper's (Table 2)" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_paper_does_not_count_cannot_be_planned_so(tmp_path: Path) -> None:
+    error = short_error(call("tokenize", "plan", "k700", "--published", cwd=tmp_path), 2)
+    assert "datasets.k700.published_tokens" in error
+
+
+def test_an_unknown_gpu_names_the_known_ones(tmp_path: Path) -> None:
+    error = short_error(call("tokenize", "plan", "k600", "--published", "--gpu", "H1000", cwd=tmp_path), 2)
+    assert "H1000" in error and "H100" in error
