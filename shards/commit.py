@@ -79,4 +79,5 @@ def committed_units(store: Store) -> set[str]:
 def read_commits(store: Store, units: set[str] | None = None) -> list[Commit]:
     """The commits of these units (all by default), sorted by unit id."""
     chosen = sorted(committed_units(store) if units is None else units)
-    return [parse_commit(store.read(f"{COMMITS}/{unit}.json"), f"{COMMITS}/{unit}.json") for unit in chosen]
+    names = [f"{COMMITS}/{unit}.json" for unit in chosen]
+    return [parse_commit(data, name) for data, name in zip(store.read_all(names), names, strict=True)]

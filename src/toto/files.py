@@ -7,6 +7,11 @@ from uuid import uuid4
 from toto.errors import naming
 
 
+def cache_folder() -> Path:
+    """This user's folder for what can be fetched or worked out anew; nothing is made."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "toto"
+
+
 def sync(path: Path) -> None:
     """Returns when a file, or what a folder lists, is on the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -1,0 +1,120 @@
+"""One run at a time, on a store that lets two writers create the same file.
+
+    tmp/run.lock    whose run it is, and a beat that the run raises every 10 seconds
+
+Who finds it there watches it: a beat that moves is a run that lives, and this one is refused; one that stands still
+was left by a run that was killed, and is taken over. No clock is compared with another machine's.
+"""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from toto.errors import UserError
+from toto.shards.store import SCRATCH, Store
+
+LOCK = f"{SCRATCH}/run.lock"
+BEAT_S = 10.0
+WATCH_S = 35.0  # a beat may be late by as much as a slow store makes it
+SETTLE_S = 3.0  # two who find no lock at the same moment both write theirs; after this the last one stands
+
+
+@contextmanager
+def only_run(store: Store) -> Iterator[None]:
+    """Held by one run; UserError when another one is alive, or when another one took it over meanwhile."""
+    me = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    _wait_until_free(store)
+    _write(store, me, 0)
+    time.sleep(SETTLE_S)
+    _refuse_others(store, me)
+    beating = _Beat(store, me)
+    beating.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if beating.lost:
+            raise UserError(_taken(store, beating.lost)) from None
+        raise
+    finally:
+        beating.stop()
+    if beating.lost:
+        raise UserError(_taken(store, beating.lost))
+
+
+class _Beat(threading.Thread):
+    """Raises the beat until it is stopped; interrupts the run when the lock is somebody else's."""
+
+    def __init__(self, store: Store, me: str) -> None:
+        super().__init__(daemon=True)
+        self.lost = ""
+        self._store, self._me, self._over = store, me, threading.Event()
+
+    def run(self) -> None:
+        beat = 0
+        while not self._over.wait(BEAT_S):
+            beat += 1
+            with suppress(UserError, OSError):  # a store that does not answer now will later
+                self.lost = _owner(self._store, self._me)
+                if self.lost:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
+                _write(self._store, self._me, beat)
+
+    def stop(self) -> None:
+        """Ends the beat and gives the lock back."""
+        self._over.set()
+        self.join()
+        with suppress(UserError, OSError):
+            if not self.lost:
+                self._store.remove(LOCK)
+
+
+def _wait_until_free(store: Store) -> None:
+    first = _read(store)
+    until = time.monotonic() + WATCH_S
+    while first is not None and time.monotonic() < until:
+        time.sleep(WATCH_S / 20)
+        now = _read(store)
+        if now is not None and now != first:
+            raise UserError(_taken(store, str(now.get("owner"))))
+        first = now
+
+
+def _refuse_others(store: Store, me: str) -> None:
+    other = _owner(store, me)
+    if other:
+        raise UserError(_taken(store, other))
+
+
+def _owner(store: Store, me: str) -> str:
+    """Who else holds the lock; "" when nobody else does."""
+    now = _read(store)
+    return "" if now is None or now.get("owner") == me else str(now.get("owner"))
+
+
+def _taken(store: Store, owner: str) -> str:
+    return (
+        f"{store.uri}: the run {owner} is going on, and this store lets two writers create the same file, "
+        "so that only one run at a time is allowed; wait for it, or choose a store with conditional writes"
+    )
+
+
+def _read(store: Store) -> dict[str, Any] | None:
+    try:
+        value = json.loads(store.read(LOCK))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write(store: Store, me: str, beat: int) -> None:
+    store.write(LOCK, json.dumps({"owner": me, "beat": beat}).encode())
