@@ -37,9 +37,14 @@ def canonical_json(value: Any) -> bytes:
 
 
 class ContentHasher:
-    """Hashes the logical values of record batches of one schema; how they were cut into batches does not count."""
+    """Hashes the logical values of record batches of one schema; how they were cut into batches does not count.
+
+    Raises ValueError for a column of lists of anything but numbers, or of structs.
+    """
 
     def __init__(self, schema: pa.Schema) -> None:
+        for field in schema:
+            _refuse_nested(field)
         self._columns = [(field.name, _type_name(field.type), _ColumnHasher()) for field in schema]
 
     def update(self, batch: pa.RecordBatch | pa.Table) -> None:
@@ -93,6 +98,13 @@ class _ColumnHasher:
         data = column.buffers()[2]
         if data is not None and len(offsets):
             self.values.update(memoryview(data)[offsets[0] : offsets[-1]])
+
+
+def _refuse_nested(field: pa.Field) -> None:
+    kind = field.type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if pa.types.is_nested(kind) and not (lists and pa.types.is_primitive(kind.value_type)):
+        raise ValueError(f"column {field.name}: {kind} has no content hash; make it a table of its own, a row a value")
 
 
 def _fixed_width(column: pa.Array) -> memoryview:

@@ -86,6 +86,12 @@ def test_published_vectors(table: pa.Table, expected: str, root) -> None:
     assert expected in (root / "docs" / "format.md").read_text()
 
 
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.struct([("x", pa.int32())]), pa.list_(pa.list_(pa.int8()))])
+def test_what_has_no_values_of_one_width_is_refused(kind: pa.DataType) -> None:
+    with pytest.raises(ValueError, match="column odd: .* has no content hash"):
+        content_hash(pa.table({"odd": pa.array([], kind)}))
+
+
 def test_json_is_hashed_in_one_spelling() -> None:
     assert canonical_json({"b": [1, "é"], "a": None}) == '{"a":null,"b":[1,"é"]}'.encode()
     assert json_sha256({"a": 1, "b": 2}) == json_sha256({"b": 2, "a": 1})

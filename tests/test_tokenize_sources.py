@@ -2,15 +2,18 @@
 
 import os
 import socket
+import tarfile
+from importlib import import_module
 
 import fsspec
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from listings import dataset, keys, refusal, tree
 
-from toto.config import DatasetConfig
-from toto.errors import UsageError, UserError
+from toto.errors import UsageError
+from toto.tokenize.input_file import open_binary
 from toto.tokenize.sources import READERS, list_sources
 from toto.tokenize.sources.base import MISSING_SIZE
 from toto.tokenize.sources.names import escape, suffix_of
@@ -23,35 +26,6 @@ abseiling,-caPS4FHFF8,36,46,{split},0
 SPACED = ("riding a bike", "abseiling", "arm wrestling")
 JOINED = ("riding_a_bike", "abseiling", "arm_wrestling")
 STEMS = ("0wR5jVB-WPk_000417_000427", "-caPS4FHFF8_000036_000046", "_XOdVQRjxtk_000000_000010")
-
-
-def tree(root, *names, **contents):
-    """Writes small files, folders included."""
-    root.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode("utf-8", "surrogateescape"))
-    for name, text in contents.items():
-        (root / name).write_text(text)
-    return root
-
-
-def dataset(root, layout="folder", **more):
-    return DatasetConfig(name="mine", layout=layout, root=str(root), **more)
-
-
-def keys(listing):
-    return [source.key for source in listing.sources]
-
-
-def refusal(config, kind=UserError):
-    """The message in which listing ends: one or two lines."""
-    with pytest.raises(kind) as caught:
-        list_sources(config)
-    message = str(caught.value)
-    assert type(caught.value) is kind and 1 <= len(message.splitlines()) <= 2
-    return message
 
 
 # folder
@@ -373,6 +347,55 @@ def test_kinetics_lists_of_mmaction2_bring_their_labels(tmp_path):
     assert all(os.path.realpath(s.uri).startswith(str(tmp_path.resolve())) for s in listing.sources)
 
 
+def test_kinetics_lists_of_paths_without_times_find_clips_by_id_alone(tmp_path):
+    lists = {
+        "trainlist.txt": "/data/train/riding_a_bike/0wR5jVB-WPk.mp4 252\n",
+        "vallist.txt": "/data/val/abseiling/-caPS4FHFF8.mp4 0\n/data/val/arm_wrestling/_XOdVQRjxtk.mp4 6\n",
+    }
+    videos = ["train_256/riding_a_bike/0wR5jVB-WPk.mp4", f"val_256/abseiling/{STEMS[1]}.mp4"]
+    listing = list_sources(dataset(kinetics(tmp_path, *videos, **lists), "kinetics"))
+    assert [(s.key, s.label, s.size > 0) for s in listing.sources] == [
+        ("train/0wR5jVB-WPk", 252, True), ("val/-caPS4FHFF8", 0, True), ("val/_XOdVQRjxtk", 6, False),
+    ]  # fmt: skip
+
+
+def test_kinetics_600_and_700_lists_do_not_quote_labels(tmp_path):
+    rows = "label,youtube_id,time_start,time_end,split\n"
+    rows += "riding a bike,AAAAAAAAAAA,1,11,validate\nyoga,BBBBBBBBBBB,0,10,validate\n"
+    root = kinetics(tmp_path, "val/AAAAAAAAAAA_000001_000011.mp4", **{"kinetics700_2020_validate.csv": rows})
+    listing = list_sources(dataset(root, "kinetics"))
+    assert [(s.key, s.label) for s in listing.sources] == [
+        ("val/AAAAAAAAAAA_000001_000011", 0), ("val/BBBBBBBBBBB_000000_000010", 1),
+    ]  # fmt: skip
+
+
+def test_kinetics_lists_that_slowfast_reads_bring_their_labels(tmp_path):
+    root = kinetics(tmp_path, f"val/{STEMS[0]}.mp4", **{"val.csv": f"/data/val/{STEMS[0]}.mp4 17\n"})
+    listing = list_sources(dataset(root, "kinetics"))
+    assert [(s.key, s.label) for s in listing.sources] == [(f"val/{STEMS[0]}", 17)]
+
+
+def test_kinetics_folders_named_as_another_class_change_no_label(tmp_path):
+    videos = [f"val/{folder}/{stem}.mp4" for folder, stem in zip(("zumba", "yoga", "abseiling"), STEMS, strict=True)]
+    listing = list_sources(dataset(kinetics(tmp_path, *videos), "kinetics"))
+    assert [s.label for s in listing.sources] == [0, 2, 1]
+
+
+def test_kinetics_clips_are_read_where_they_lie_in_tars(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = kinetics(tmp_path / "k400")
+    videos = tree(tmp_path / "loose", *(f"{stem}.mp4" for stem in STEMS))
+    with tarfile.open(root / "val_0.tar", "w") as tar:
+        for stem in STEMS[:2]:
+            tar.add(videos / f"{stem}.mp4", f"./{stem}.mp4")
+    listing = list_sources(dataset(root, "kinetics"))
+    assert [(s.key, s.size > 0) for s in listing.sources] == [
+        (f"val/{STEMS[1]}", True), (f"val/{STEMS[0]}", True), (f"val/{STEMS[2]}", False),
+    ]  # fmt: skip
+    with open_binary(listing.sources[0].uri) as file:
+        assert file.read() == f"{STEMS[1]}.mp4".encode()
+
+
 def test_kinetics_two_clips_of_one_video_are_told_apart_by_times(tmp_path):
     csv = "label,youtube_id,time_start,time_end\n" + "".join(
         f"yoga,AAAAAAAAAAA,{times}\n" for times in ("1,11", "20,30", "1,11")
@@ -558,5 +581,7 @@ def test_every_file_of_the_real_media_is_listed_or_counted(media):
 
 
 def test_readers_are_importable_by_their_names():
-    assert {name: module.rsplit(".", 1)[1] for name, module in READERS.items()} == {name: name for name in READERS}
+    names = {name: name.replace("-", "_") for name in READERS}
+    assert {name: module.rsplit(".", 1)[1] for name, module in READERS.items()} == names
+    assert all(callable(import_module(module).read) for module in READERS.values())
     assert suffix_of("a.b/C.MP4") == ".mp4" and suffix_of("none") == ""

@@ -3,6 +3,7 @@
 from importlib import import_module
 
 from toto.config import DatasetConfig
+from toto.errors import UsageError
 from toto.tokenize.sources.base import Listing, Source
 
 READERS = {
@@ -21,10 +22,21 @@ READERS = {
     "demo": "toto.tokenize.sources.demo",
 }
 
+ASKED_OF = {  # key -> layouts that have it
+    "variant": ("davis", "ego4d", "ego4d-sta", "cater"),
+    "fold": ("ucf101", "hmdb51"),
+}
+
 __all__ = ["READERS", "Listing", "Source", "list_sources"]
 
 
 def list_sources(config: DatasetConfig) -> Listing:
-    """Everything under the dataset's root that its layout names; UserError when there is nothing to read."""
+    """Everything under the dataset's root that its layout names.
+
+    UserError when there is nothing to read; UsageError for a `variant` or `fold` of a layout that has none.
+    """
+    for key, layouts in ASKED_OF.items():
+        if getattr(config, key) is not None and config.layout not in layouts:
+            raise UsageError(f"datasets.{config.name}.{key}: only layouts {', '.join(layouts)} have it; take it away")
     listing: Listing = import_module(READERS[config.layout]).read(config)
     return listing

@@ -17,10 +17,12 @@ import pyarrow as pa
 from toto.config import DatasetConfig
 from toto.errors import UserError
 from toto.tokenize.sources import base
-from toto.tokenize.sources.base import MISSING_SIZE, Listing, Source
-from toto.tokenize.sources.files import File, list_files, root_error
+from toto.tokenize.sources.base import Listing, Source
+from toto.tokenize.sources.files import File
 from toto.tokenize.sources.kinetics_lists import SPLITS, Clip, parse_stem, read_clips, split_of
+from toto.tokenize.sources.listed import UNLISTED, check_found, listed_source, stem
 from toto.tokenize.sources.names import VIDEO_SUFFIXES
+from toto.tokenize.sources.tars import list_media
 
 REPLACEMENT = "replacement"  # cvdf's folder of re-encoded copies, without splits
 _Timed = tuple[int | None, int | None, File]  # start and end in seconds, where the name has them
@@ -33,7 +35,7 @@ def read(config: DatasetConfig) -> Listing:
     UserError when root or lists are not there, or no listed clip is.
     """
     chosen = base.chosen_splits(config, SPLITS)
-    files, ignored = list_files(config, VIDEO_SUFFIXES)
+    files, ignored = list_media(config, VIDEO_SUFFIXES)
     clips, classes = read_clips(config, ignored)
     found = _find(clips, files)
     _count_left_out(files, clips, found, ignored)
@@ -91,16 +93,13 @@ def _count_left_out(
     stems = {clip.stem for clip in clips.values()}
     for file in files:
         if file.key not in used:
-            is_listed = file.parts[-1].rsplit(".", 1)[0] in stems
-            ignored["(another copy of a listed clip)" if is_listed else "(in no official list)"] += 1
+            is_listed = stem(file) in stems
+            ignored["(another copy of a listed clip)" if is_listed else UNLISTED] += 1
 
 
 def _source(key: str, clip: Clip, file: File | None, labels: Mapping[str, int], config: DatasetConfig) -> Source:
     label = clip.label if clip.label is not None or clip.name is None else labels[clip.name]
-    if file is None:
-        expected = f"{config.root.rstrip('/')}/{key}.mp4"
-        return Source(key, expected, "video", clip.split, label, MISSING_SIZE)
-    return Source(key, file.uri, "video", clip.split, label, file.size, file.mtime_us, file.etag)
+    return listed_source(config, key, file, clip.split, label, ".mp4")
 
 
 def _check_any(config: DatasetConfig, sources: Sequence[Source], splits: Sequence[str]) -> None:
@@ -109,8 +108,7 @@ def _check_any(config: DatasetConfig, sources: Sequence[Source], splits: Sequenc
             f"datasets.{config.name}.split: no official list has clips of {', '.join(splits)}"
             f"\nput {splits[0]}.csv beside the other lists, or choose another split"
         )
-    if all(source.size == MISSING_SIZE for source in sources):
-        raise root_error(config, f"none of the {len(sources)} clips that the lists name is here")
+    check_found(config, sources, "clips")
 
 
 def _labels(sources: Sequence[Source], clips: Mapping[str, Clip], classes: Mapping[int, str]) -> pa.Table:

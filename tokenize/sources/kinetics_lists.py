@@ -3,27 +3,29 @@
     label,youtube_id,time_start,time_end,split,is_cc    official CSVs (K400 quotes labels, others do not)
     youtube_id,time_start,time_end,split                official test CSVs without labels
     abseiling/0wR5jVB-WPk_000417_000427.mp4 0           mmaction2's kinetics400_train_list_videos.txt
+    val/abseiling/0wR5jVB-WPk.mp4 0                     older lists of files without times: vallist.txt
 
-Labels are indices into the sorted names over all lists, as in the official label maps; mmaction2's are taken
-as given. The split is in the list's name.
+Labels are indices into the sorted names over all lists, as in the official label maps; those of lists
+of paths are taken as given. The split is in the list's name.
 """
 
-import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
+from toto.tokenize.sources.csv_table import find_columns, read_rows
+from toto.tokenize.sources.listed import no_lists
 from toto.tokenize.sources.lists import find_lists, read_lines
 from toto.tokenize.sources.names import shown, suffix_of
 
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {"valid": "val", "validate": "val", "validation": "val"}
-_SPLIT = re.compile(r"(?<![a-z])(train|validation|validate|valid|val|test)(?![a-z])")
+_SPLIT = re.compile(r"(?<![a-z])(train|validation|validate|valid|val|test)(?:list)?(?![a-z])")
 _COLUMNS = {
     "id": ("youtube_id", "ytid", "video_id", "id"),
     "label": ("label", "class", "label_name"),
@@ -102,17 +104,8 @@ def _choose_lists(config: DatasetConfig) -> list[str]:
                 f"\nset datasets.{config.name}.annotations to a folder with the lists of one dataset"
             )
     if not chosen:
-        raise _no_lists(config)
+        raise no_lists(config, "train.csv, val.csv, test.csv")
     return chosen
-
-
-def _no_lists(config: DatasetConfig) -> UserError:
-    place = shown(config.annotations or config.root)
-    source = f" (from {config.homepage})" if config.homepage else ""
-    return UserError(
-        f"datasets.{config.name}: no official lists (train.csv, val.csv, test.csv) in {place}"
-        f"\nset datasets.{config.name}.annotations to their folder{source}"
-    )
 
 
 def _is_of_clips(name: str) -> bool:
@@ -131,29 +124,13 @@ def _parse(uri: str, split: str) -> Iterator[Clip | None]:
     """The clips of one list; None for a line that holds none."""
     lines = read_lines(uri)
     first = lines[0] if lines else ""
-    columns = _columns(first)
+    columns = find_columns(first, _COLUMNS)
     if "id" in columns:
-        return _parse_csv(uri, split, lines[1:], columns)
+        return (_csv_clip(split, row) for row in read_rows(uri, lines[1:], columns))
     if _PATH_LINE.fullmatch(first):
         return (_path_clip(split, line) for line in lines if line.strip())
     expected = "a CSV with a youtube_id column or lines of `path label`"
     raise UserError(f"{shown(uri)}: begins {first[:60]!r}; expected {expected}")
-
-
-def _columns(header: str) -> dict[str, int]:
-    names = [name.strip().strip('"').lower() for name in header.split(",")]
-    found = {what: [names.index(name) for name in known if name in names] for what, known in _COLUMNS.items()}
-    return {what: places[0] for what, places in found.items() if places}
-
-
-def _parse_csv(uri: str, split: str, lines: Sequence[str], at: dict[str, int]) -> Iterator[Clip | None]:
-    rows = csv.reader(lines)
-    try:
-        for row in rows:
-            if row:
-                yield _csv_clip(split, {what: row[i].strip() for what, i in at.items() if i < len(row)})
-    except csv.Error as error:
-        raise UserError(f"{shown(uri)}: line {rows.line_num + 1}: {error}") from error
 
 
 def _csv_clip(split: str, row: dict[str, str]) -> Clip | None:

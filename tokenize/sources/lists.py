@@ -1,6 +1,7 @@
-"""A dataset's own lists (CSV, text): where they are, and their lines. Local or through fsspec, bounded."""
+"""A dataset's own lists (CSV, JSON, text): where they are, and what is in them. Local or through fsspec, bounded."""
 
 import io
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,31 +17,58 @@ from toto.tokenize.sources.names import escape, is_passed_over, shown, suffix_of
 MAX_LIST_BYTES = 256 * 2**20  # Kinetics-700's largest has 25 MB
 
 
-def find_lists(config: DatasetConfig, suffixes: Sequence[str]) -> list[str]:
+def find_lists(config: DatasetConfig, suffixes: Sequence[str], folders: Sequence[str] = ()) -> list[str]:
     """Uris of files with one of `suffixes` in `annotations`, else in the root's annotations/ and the root.
 
-    `annotations` may also name one file. Folders in that order, names sorted; UserError when `annotations` is
-    set and not there.
+    `annotations` may also name one file. `folders` are names of further folders, looked for in those. Folders in that
+    order, names sorted; UserError when `annotations` is set and not there.
     """
     if config.annotations is not None:
-        return _lists_in(config.annotations, suffixes, f"datasets.{config.name}.annotations")
-    root = config.root.rstrip("/")
-    return [uri for folder in (f"{root}/annotations", root) for uri in _lists_in(folder, suffixes, None)]
+        place = config.annotations.rstrip("/")
+        found = _lists_in(place, suffixes, f"datasets.{config.name}.annotations")
+        places = [place]
+    else:
+        found = []
+        places = [f"{config.root.rstrip('/')}/annotations", config.root.rstrip("/")]
+        folders = ["", *folders]
+    inner = [f"{place}/{folder}".rstrip("/") for folder in folders for place in places]
+    return found + [uri for folder in inner for uri in _lists_in(folder, suffixes, None)]
 
 
 def read_lines(uri: str) -> list[str]:
     """The lines of a UTF-8 text file, without line ends; UserError when it cannot be read as one."""
-    try:
-        with _open(uri) as file:
-            data = file.read(MAX_LIST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{shown(uri)}: cannot be read ({error.strerror or error})") from error
-    if len(data) > MAX_LIST_BYTES:
-        raise UserError(f"{shown(uri)}: larger than {MAX_LIST_BYTES // 2**20} MiB, so no list of a dataset")
+    data = read_within(uri, MAX_LIST_BYTES)
+    if data is None:
+        raise _too_large(uri)
     try:
         return io.StringIO(str(data, "utf-8-sig"), newline=None).read().split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{shown(uri)}: not UTF-8 text (byte {error.start}); convert it first") from error
+
+
+def read_json(uri: str, limit: int = MAX_LIST_BYTES) -> Any:
+    """What a JSON file of at most `limit` bytes holds; UserError when it cannot be read as one."""
+    data = read_within(uri, limit)
+    if data is None:
+        raise _too_large(uri, limit)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{shown(uri)}: not JSON ({error}); get the file again") from error
+
+
+def read_within(uri: str, limit: int) -> bytes | None:
+    """A file's bytes; None when they are more than `limit`. UserError when it cannot be read."""
+    try:
+        with _open(uri) as file:
+            data: bytes = file.read(limit + 1)
+    except OSError as error:
+        raise UserError(f"{shown(uri)}: cannot be read ({error.strerror or error})") from error
+    return data if len(data) <= limit else None
+
+
+def _too_large(uri: str, limit: int = MAX_LIST_BYTES) -> UserError:
+    return UserError(f"{shown(uri)}: larger than {limit // 2**20} MiB, so no list of a dataset")
 
 
 def _open(uri: str) -> Any:
@@ -52,7 +80,7 @@ def _lists_in(place: str, suffixes: Sequence[str], required_by: str | None) -> l
     """The lists directly in a folder, or the file itself; none when it is not there and need not be."""
     try:
         found = _children(place)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if required_by is None:
             return []
         problem = f"{required_by}: {escape(shown(place))}: no such file or folder"

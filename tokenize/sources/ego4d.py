@@ -1,0 +1,83 @@
+"""Ego4D's videos or clips, all in the split "train", without labels; keys are uids.
+
+    ego4d_data/v2/full_scale/<uid>.mp4       variants: video_540ss (short side 540), full_scale, clips
+    ego4d_data/v2/full_scale/manifest.csv
+    ego4d_data/v2/ego4d.json                 the root may be ego4d_data, a version's folder, or the videos' own
+
+Where several variants lie there and `variant` names none, video_540ss is taken before full_scale, that before clips:
+the first two show the same videos, and at 128 pixels the smaller file gives the same picture sooner. The benchmarks'
+own splits stand in the table `videos`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from toto.config import DatasetConfig
+from toto.config_layers import unknown
+from toto.errors import UsageError
+from toto.tokenize.sources import base
+from toto.tokenize.sources.base import Listing
+from toto.tokenize.sources.ego4d_lists import CLIPS, OFFICIAL, VERSIONS, read_list, tables
+from toto.tokenize.sources.files import File, root_error
+from toto.tokenize.sources.listed import Shelf, check_found, listed_source, stem
+from toto.tokenize.sources.names import VIDEO_SUFFIXES, shown
+from toto.tokenize.sources.tars import list_media
+
+SPLITS = ("train",)
+VARIANTS = ("video_540ss", "full_scale", CLIPS)
+
+
+def read(config: DatasetConfig) -> Listing:
+    """Every video, or clip, that ego4d.json names, or else manifest.csv; without them, every file.
+
+    `videos` has times, size and the splits of the benchmarks; `scenarios` and `redacted` (intervals that were made
+    unrecognisable) stand beside it (ego4d_lists). UserError when the root is not there or holds no listed video;
+    UsageError for a variant that is not there.
+    """
+    base.chosen_splits(config, SPLITS)
+    files, ignored = list_media(config, VIDEO_SUFFIXES)
+    variant = _variant(config, files)
+    files = _of_variant(files, variant, ignored)
+    own = config.root.rstrip("/").rpartition("/")
+    above = replace(config, root=own[0]) if own[2] in VARIANTS and own[0] else config
+    rows = read_list(above, variant, ignored)
+    if rows is None and not files:
+        raise root_error(config, f"no videos here ({ignored.total()} other files)")
+    shelf = Shelf(files, stem)
+    uids = shelf.names() if rows is None else list(rows)
+    if rows is None:
+        ignored[f"(no {OFFICIAL}: taken as they are)"] = len(uids)
+    newest = [f"{version}/{variant}" for version in VERSIONS]
+    found = {uid: shelf.take(uid, *(f"{folder}/{uid}.mp4" for folder in newest)) for uid in uids}
+    shelf.count_left(ignored)
+    sources = [listed_source(config, uid, found[uid], SPLITS[0], None, ".mp4") for uid in uids]
+    check_found(config, sources)
+    sources = base.in_order(sources, SPLITS)
+    return Listing(sources, tables([source.key for source in sources], rows or {}), dict(+ignored))
+
+
+def _variant(config: DatasetConfig, files: Sequence[File]) -> str | None:
+    """The chosen variant; None for a folder of videos that does not say what it is."""
+    where, own = f"datasets.{config.name}.variant", config.root.rstrip("/").rpartition("/")[2]
+    if config.variant is not None and config.variant not in VARIANTS:
+        raise UsageError(f"{where}: {unknown('variant', config.variant, VARIANTS)}")
+    places = {_place(file) for file in files}
+    here = [name for name in VARIANTS if name in places] or [name for name in VARIANTS if name == own]
+    if config.variant is not None and here and config.variant not in here:
+        raise UsageError(f"{where}: {config.variant} is not in {shown(config.root)}; there is {', '.join(here)}")
+    return config.variant or next(iter(here), None)
+
+
+def _of_variant(files: Sequence[File], variant: str | None, ignored: Counter[str]) -> list[File]:
+    """Files in the variant's folder; all of them where no folder is called like a variant."""
+    if all(_place(file) is None for file in files):
+        return list(files)
+    taken = [file for file in files if _place(file) == variant]
+    ignored["(of another variant)"] += len(files) - len(taken)
+    return taken
+
+
+def _place(file: File) -> str | None:
+    """The variant whose folder a file lies in."""
+    return next((part for part in file.parts[:-1] if part in VARIANTS), None)

@@ -1,0 +1,88 @@
+"""Sources that an official list names: each is found among the files by its name, wherever it lies under the root.
+
+What is listed and not there stays in the listing as missing, so that it ends in the quarantine instead of vanishing.
+A file in no list is counted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from toto.config import DatasetConfig
+from toto.errors import UserError
+from toto.tokenize.sources.base import MISSING_SIZE, Source
+from toto.tokenize.sources.files import File, root_error
+from toto.tokenize.sources.names import escape, is_passed_over, shown
+
+UNLISTED = "(in no official list)"
+COPY = "(another copy of a listed file)"
+
+
+class Shelf:
+    """Files by name. Of several with one name the one in the fewest folders counts, then the first by key."""
+
+    def __init__(self, files: Sequence[File], name_of: Callable[[File], str]) -> None:
+        self._by_key = {file.key: file for file in files}
+        self._first: dict[str, File] = {}
+        self._names: Counter[str] = Counter()
+        self._taken: set[str] = set()
+        for file in sorted(files, key=lambda file: (len(file.parts), file.key)):
+            name = name_of(file)
+            self._first.setdefault(name, file)
+            self._names[name] += 1
+
+    def take(self, name: str, *keys: str | None) -> File | None:
+        """The file at the first of `keys` that is there, else one with this name; None when there is none."""
+        self._taken.add(name)
+        found = (self._by_key[key] for key in keys if key in self._by_key)
+        return next(found, self._first.get(name))
+
+    def names(self) -> list[str]:
+        """Every name, sorted."""
+        return sorted(self._names)
+
+    def count_left(self, ignored: Counter[str]) -> None:
+        """Counts files of names that nobody took, and second copies of those that somebody did."""
+        copies = sum(count - 1 for name, count in self._names.items() if name in self._taken)
+        left = sum(count for name, count in self._names.items() if name not in self._taken)
+        ignored.update({what: count for what, count in ((COPY, copies), (UNLISTED, left)) if count})
+
+
+def stem(file: File) -> str:
+    """A file's name without its suffix."""
+    return file.parts[-1].rpartition(".")[0]
+
+
+def is_name(text: str) -> bool:
+    """Whether a word of a list can be the name of a file: no folders, not hidden."""
+    return bool(text) and not is_passed_over(text) and not set("/\\\0") & set(text)
+
+
+def listed_source(
+    config: DatasetConfig, key: str, file: File | None, split: str, label: int | None, suffix: str
+) -> Source:
+    """The video of a line of a list; where there is no file, the source is missing at the root's `key` + `suffix`.
+
+    Keys are compared with those of files, so a name of a list is escaped when it is read.
+    """
+    if file is None:
+        return Source(key, f"{config.root.rstrip('/')}/{key}{suffix}", "video", split, label, MISSING_SIZE)
+    return Source(key, file.uri, "video", split, label, file.size, file.mtime_us, file.etag)
+
+
+def check_found(config: DatasetConfig, sources: Sequence[Source], what: str = "videos") -> None:
+    """UserError when every source is missing, or when there is none at all."""
+    if not sources:
+        where = f"datasets.{config.name}"
+        raise UserError(f"{where}: the lists name none of the {what} that are asked for\nput complete lists into place")
+    if all(source.size == MISSING_SIZE for source in sources):
+        raise root_error(config, f"none of the {len(sources)} {what} that the lists name is here")
+
+
+def no_lists(config: DatasetConfig, names: str) -> UserError:
+    """Says which official lists are not there, where they were looked for, and where people get them."""
+    place = escape(shown(config.annotations or config.root))
+    source = f" (from {config.homepage})" if config.homepage else ""
+    return UserError(
+        f"datasets.{config.name}: no official lists ({names}) in {place}"
+        f"\nset datasets.{config.name}.annotations to their folder{source}"
+    )

@@ -1,0 +1,76 @@
+"""The texts in webdataset shards: read with few requests, shard by shard, bounded, and once (tar_cache keeps them).
+
+A text of more than 1 MiB is left out, and so is a whole suffix that has more than 256 MiB in all: its table would
+be written with every plan, and read by everyone who opens the dataset.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+from threading import Event
+
+import pyarrow as pa
+import xxhash
+
+from toto.errors import UserError
+from toto.tokenize.clip import SourceError
+from toto.tokenize.part import Part, parse_part
+from toto.tokenize.ranges import Ranges
+from toto.tokenize.sources.files import File
+from toto.tokenize.sources.names import shown
+from toto.tokenize.sources.samples import Sample
+from toto.tokenize.sources.tar_cache import cached
+from toto.tokenize.sources.tar_index import Stopped
+from toto.tokenize.sources.tars import side_by_side
+from toto.tokenize.transient import TransientError
+
+MAX_TEXT_BYTES = 2**20
+MAX_TABLE_BYTES = 256 * 2**20
+_TEXTS = pa.schema([("text", pa.string())])
+
+
+def read_texts(samples: Sequence[Sample], suffix: str, ignored: Counter[str]) -> dict[str, str]:
+    """Sample key -> its text with this suffix; what is too large or no UTF-8 is counted.
+
+    UserError when a shard cannot be read.
+    """
+    having = [sample for sample in samples if suffix in sample.texts]
+    wanted = [sample for sample in having if sample.texts[suffix].size <= MAX_TEXT_BYTES]
+    ignored[f"({suffix} of more than 1 MiB)"] += len(having) - len(wanted)
+    if sum(sample.texts[suffix].size for sample in wanted) > MAX_TABLE_BYTES:
+        ignored[f"({suffix}, more than 256 MiB in all)"] += len(wanted)
+        return {}
+    shards = [list(group) for _, group in groupby(wanted, key=lambda sample: sample.shard.key)]
+    parts = side_by_side(lambda shard, stop: _of_shard(shard, suffix, stop), shards)
+    found = dict(pair for pairs in parts for pair in pairs)
+    ignored["(text that is not UTF-8)"] += sum(text is None for text in found.values())
+    return {key: text for key, text in found.items() if text is not None}
+
+
+def _of_shard(samples: Sequence[Sample], suffix: str, stop: Event) -> list[tuple[str, str | None]]:
+    """(key, text) of samples of one shard, None where it is not UTF-8."""
+    shard = samples[0].shard
+    places = [place for sample in samples if (place := parse_part(sample.texts[suffix].uri))]
+    asked = xxhash.xxh3_64_hexdigest(repr([(place.offset, place.size) for place in places]).encode())
+    try:
+        table = cached(shard, f"texts {suffix} {asked}", lambda: _read(shard, places, stop))
+    except (SourceError, TransientError) as error:
+        raise UserError(f"{shown(shard.uri)}: cannot be read ({error}); put it right, or take it away") from error
+    return list(zip([sample.key for sample in samples], table["text"].to_pylist(), strict=True))
+
+
+def _read(shard: File, places: Sequence[Part], stop: Event) -> pa.Table:
+    texts: list[str | None] = []
+    with Ranges(shard.uri, shard.size) as ranges:
+        for place in places:
+            if stop.is_set():
+                raise Stopped
+            texts.append(_decoded(ranges.read(place.offset, place.size)))
+    return pa.table([texts], _TEXTS)
+
+
+def _decoded(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
