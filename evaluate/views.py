@@ -78,11 +78,11 @@ def views_of(dataset: Dataset, labels: dict[str, int], frames: int, stride: int,
 
 def stored_stride(dataset: Dataset, stride: int | None) -> int:
     """A stride in source frames as one in stored frames; UsageError where it does not divide. None: as stored."""
-    stored = dataset.info["settings"]["stride"]
+    stored = dataset.stored_stride
     if stride is None:
         return 1
     if not stored or stride % stored:
-        has = f"every {stored}th frame" if stored else "frames by time, not by number"
+        has = f"every {stored}th frame" if stored else "frames that are not one stride apart"
         raise UsageError(f"{dataset.store.uri} holds {has}: stride {stride} cannot be cut from it")
     return int(stride // stored)
 

@@ -12,6 +12,7 @@ import numpy as np
 from toto import tokenizers
 from toto.errors import UserError
 from toto.shards.dataset import Dataset, Row
+from toto.shards.flags import Flag
 from toto.shards.ids import KIND_VIDEO
 from toto.shards.originals import Originals
 
@@ -94,6 +95,8 @@ class Painter:
             raise UserError(f"{pick.title}: it holds neither codes nor pixels")
         record = pick.row.record
         beside = self._originals.frames(record.source, pick.frame_index.tolist(), record.crop)
+        if beside is not None and record.flags & Flag.MIRRORED:
+            beside = [frame[:, ::-1] for frame in beside]
         if beside is None and kept is not None and self._has_codes:
             return Clip(pick, shown, True, list(kept), "pixels")
         return Clip(pick, shown, self._has_codes, beside, "source")

@@ -21,6 +21,7 @@ from toto.errors import UserError
 from toto.shards.hashing import content_hash
 from toto.shards.manifest import final_results
 from toto.shards.parquet import read_parquet
+from toto.shards.protocols import beside_grid
 from toto.shards.reader import DamagedShard, ShardReader
 from toto.shards.row import Row, Window, cut_window, windows_in
 from toto.shards.schema import SOURCES_SCHEMA, RowRecord, batch_to_rows
@@ -42,6 +43,7 @@ class Dataset:
         self.store = open_store(uri)
         self.info = read_snapshot(self.store, id).value
         self._units = self._read_manifest(split)
+        self._chosen = set(self.info["splits"]) if split is None else {split}
         self._manifest = self._units.filter(pc.is_valid(self._units["path"]))  # the units with a shard
         self._row_ends = np.cumsum([sum(rows) for rows in self._manifest["batch_rows"].to_pylist()], dtype=np.int64)
         self._paths: list[str] = self._manifest["path"].to_pylist()
@@ -69,8 +71,21 @@ class Dataset:
 
     @property
     def views(self) -> int:
-        """Crops of every run and image; their rows stand side by side."""
+        """Crops of every run and image, mirrored ones too; their rows stand side by side."""
         return int(self.info["settings"].get("views") or 1)
+
+    @property
+    def base_views(self) -> int:
+        """Views 0 … base_views - 1 are upright; with `flips` view base_views + v shows view v mirrored."""
+        return self.views // 2 if self.info["settings"].get("flips") else self.views
+
+    @property
+    def stored_stride(self) -> int | None:
+        """Decoded frames from one stored frame to the next; None where that is not one number in every row (frames
+        by time, spread, named by annotations, or stored beside the grid for the clips of a protocol)."""
+        settings = self.info["settings"]
+        uneven = any(beside_grid(settings, split) for split in self._chosen)
+        return None if uneven else settings.get("stride")
 
     @property
     def splits(self) -> list[str]:
@@ -162,6 +177,17 @@ class Dataset:
         if content_hash(table) != self.info["annotations"][name]:
             raise DamagedShard(files[name]["path"], "its content is not what was sealed")
         return table
+
+    def protocol_views(self, protocol: str) -> pa.Table:
+        """The clips of an evaluation protocol, one row for each clip and crop of a source (columns: VIEWS_SCHEMA), of
+        the dataset's split where it has one. `positions` count in the row `row_id`; null where no row holds them all.
+        KeyError names the known protocols."""
+        files = self.info["files"].get("views", {})
+        if protocol not in files:
+            known = ", ".join(files) or "none"
+            raise KeyError(f"no views of protocol {protocol!r} in {self.store.uri}; there are: {known}")
+        table = read_parquet(self._checked(files[protocol]))
+        return table.filter(pc.is_in(table["split"], pa.array(sorted(self._chosen), pa.string())))
 
     def sources(self) -> pa.Table:
         """What is known of every source, one row for each time it was tried (columns: SOURCES_SCHEMA)."""

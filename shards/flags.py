@@ -12,3 +12,4 @@ class Flag(enum.IntFlag):
     VARIABLE_RATE = 8  # some kept frame's time is more than 1 ms off a steady frame rate
     REPEATED = 16  # some frame stands more than once (fps or uniform sampling of a shorter source)
     NON_SQUARE = 32  # the file declares non-square pixels; they are not resampled to square ones
+    MIRRORED = 64  # this row shows its crop mirrored left to right (flips); says nothing of the source

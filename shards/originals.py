@@ -67,10 +67,13 @@ def _stays_inside(key: str) -> bool:
 
 
 def _local(root: str, key: str) -> str | None:
-    """The file with this key, or with this key less its suffix, there or in a class folder one level below."""
+    """The file with this key, or with this key less its suffix, there or in a class folder one level below; a folder
+    with this key is a video of pictures."""
     exact = os.path.join(root, key)
     if os.path.isfile(exact):
         return exact
+    if os.path.isdir(exact):
+        return f"frames:{exact}"
     folder, name = os.path.split(exact)
     below = (os.path.join(folder, sub) for sub in _contents(folder).folders)
     found = (_contents(place).by_stem.get(name) for place in (folder, *below))

@@ -14,7 +14,9 @@ import pyarrow as pa
 from toto.errors import UserError
 from toto.shards.commit import COMMITS, SHARDS, SOURCES, Commit, FileRef, committed_units, read_commits
 from toto.shards.hashing import content_hash
+from toto.shards.manifest import final_results
 from toto.shards.parquet import read_parquet
+from toto.shards.protocol_views import VIEWS, source_labels, view_tables
 from toto.shards.reader import ShardReader
 from toto.shards.row_rules import ROW_ID_PAIR, read_rows, told_lengths
 from toto.shards.snapshot import MANIFEST, dataset_id, parse_snapshot, read_snapshot
@@ -59,6 +61,8 @@ def verify(store: Store, deep: bool = False, progress: Callable[[int, int], None
         progress(done, len(units))
         row_ids += _check_unit(store, value, unit, deep, report)
     _check_uniqueness(row_ids, report)
+    if deep and report.ok:  # what follows from damage need not be told beside it
+        _check_views(store, value, units, report)
     _find_foreign(store, small, report)
     return report
 
@@ -70,6 +74,7 @@ def _check_small_files(store: Store, value: dict[str, Any], report: Report) -> t
         files["quarantine"],
         files["card"],
         *files["annotations"].values(),
+        *files.get("views", {}).values(),
         *files["plans"],
     ]
     good = {ref["path"]: _check_file(store, FileRef(**ref), True, report) for ref in refs}
@@ -162,13 +167,27 @@ def _check_uniqueness(row_ids: list[np.ndarray], report: Report) -> None:
         report.problems.append(f"{doubled} rows stand more than once")
 
 
+def _check_views(store: Store, value: dict[str, Any], units: list[dict[str, Any]], report: Report) -> None:
+    """Whether the tables of views are those that follow from the per-source results."""
+    files = value["files"]
+    if not files.get("views"):
+        return
+    final = final_results([read_parquet(store.read(unit["sources_path"])) for unit in units])
+    labels = files["annotations"].get("labels")
+    known = source_labels(read_parquet(store.read(labels["path"]))) if labels else {}
+    expected = view_tables(value["settings"], final, known)
+    for name, ref in files["views"].items():
+        if name not in expected or not read_parquet(store.read(ref["path"])).equals(expected[name]):
+            report.problems.append(f"{ref['path']}: does not follow from the per-source results")
+
+
 def _find_foreign(store: Store, small: set[str], report: Report) -> None:
     """Files that no snapshot and no commit names: leftovers of a run that goes on or was killed, unless they stand
     where a run would stumble over them."""
     commits = {f"{COMMITS}/{commit.unit}.json": commit for commit in _readable_commits(store)}
     known = small | set(commits) | {name for commit in commits.values() for name in _files_of(commit)}
     known |= {f"{PLAN}/canary.json", *_older_snapshots(store, report)}
-    for folder in (SHARDS, SOURCES, ANNOTATIONS, PLAN, MANIFEST, COMMITS):
+    for folder in (SHARDS, SOURCES, ANNOTATIONS, VIEWS, PLAN, MANIFEST, COMMITS):
         for name in store.list(folder):
             if name in known or any(problem.startswith(name) for problem in report.problems):
                 continue
@@ -188,7 +207,8 @@ def _older_snapshots(store: Store, report: Report) -> Iterator[str]:
             continue
         yield name
         _check_file(store, FileRef(**files["manifest"]), True, report)
-        yield from (ref["path"] for ref in [files["manifest"], *files["annotations"].values(), *files["plans"]])
+        named = [*files["annotations"].values(), *files.get("views", {}).values(), *files["plans"]]
+        yield from (ref["path"] for ref in [files["manifest"], *named])
 
 
 def _readable_table(store: Store, name: str) -> bool:

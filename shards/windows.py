@@ -59,7 +59,12 @@ def stored_cut(dataset: Dataset, frames: int, stride: int | None, hop: int) -> C
     if stride is None:
         return Cut(frames, 1, hop)
     settings, where = dataset.info["settings"], dataset.store.uri
-    stored = settings.get("stride")
+    stored = dataset.stored_stride
+    if stored is None and settings.get("stride"):
+        raise UsageError(
+            f"{where} holds frames beside every {settings['stride']}th one, for {', '.join(settings['protocols'])}: "
+            "windows of one stride are in its split train alone; elsewhere its views name the frames"
+        )
     if stored is None:
         how = next((f"{name} {settings[name]}" for name in ("fps", "uniform") if settings.get(name)), "no stride")
         raise UsageError(f"{where} was sampled by {how}: leave the stride {stride} out to take its frames as stored")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toto.uris import shown
+
 BLOCK_FRAMES = 16
 CROPS = ("random", "center", "three", "full", "squash")
 REASONS = (
@@ -30,7 +32,7 @@ class DecodeRequest:
     uri: str
     kind: str  # "video" | "image"
     animated: bool  # a picture of two frames and more is a video; else its first frame counts
-    stride: int | None  # exactly one of stride (decoded frames), fps (1/s) and uniform (frames) is set
+    stride: int | None  # one of stride (decoded frames), fps (1/s) and uniform (frames) is set, or `positions`
     fps: float | None
     uniform: int | None
     crop: str
@@ -41,12 +43,17 @@ class DecodeRequest:
     seed: int
     pixels: int | None  # R': the same crops once more at this resolution
     codes: bool  # False: only `pixels` are wanted
+    flips: bool = False  # the second half of the views shows the first half mirrored
+    protocols: tuple[str, ...] = ()  # evaluation views whose frames are kept beside the stride grid
+    positions: tuple[int, ...] | None = None  # these decoded frames and no others, ascending
 
     def __post_init__(self) -> None:
         chosen = [value for value in (self.stride, self.fps, self.uniform) if value is not None]
-        views = {"random": self.views, "three": 3}.get(self.crop, 1)
-        if len(chosen) != 1 or chosen[0] <= 0:
-            raise ValueError(f"{self.key}: exactly one of stride, fps and uniform must be set, and positive")
+        views = {"random": self.base_views, "three": 3}.get(self.crop, 1) * (1 + self.flips)
+        if len(chosen) != (self.positions is None) or not all(value > 0 for value in chosen):
+            raise ValueError(f"{self.key}: exactly one of stride, fps, uniform and positions must be set, and positive")
+        if self.protocols and self.stride is None:
+            raise ValueError(f"{self.key}: protocols stand beside a stride")
         if self.crop not in CROPS or self.kind not in ("video", "image"):
             raise ValueError(f"{self.key}: unknown crop {self.crop!r} or kind {self.kind!r}")
         if self.views != views or not 1 <= self.views <= 256:
@@ -55,6 +62,11 @@ class DecodeRequest:
             raise ValueError(f"{self.key}: patch {self.patch} at {self.resolution} px, run {self.run_frames}")
         if not self.codes and self.pixels is None:
             raise ValueError(f"{self.key}: neither codes nor pixels are wanted")
+
+    @property
+    def base_views(self) -> int:
+        """Views as they are upright: 0 … base_views - 1; with flips as many mirrored ones follow."""
+        return self.views // 2 if self.flips else self.views
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,8 @@ class Block:
     pixels: np.ndarray | None  # uint8 RGB [n, H', W', 3] at `pixels`
     index: np.ndarray  # int64 [n], position among the decoded frames
     pts_us: np.ndarray | None  # int64 [n] by the file's own clock; None where a frame has no time
-    crop: Box
+    crop: Box  # of the picture as it is upright, also where it is shown mirrored
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,6 @@ class DecoderDied(_Failure):
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line of at most 300 characters, for logs and reports."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An error as one line of at most 300 characters, for logs and reports, without the secrets that URLs hold."""
+    text = shown(" ".join(str(error).split())) or type(error).__name__
     return f"{type(error).__name__}: {text}"[:300]

@@ -17,6 +17,7 @@ POINTS = (
     "after_sources",
     "before_commit",  # both files were read back and agree
     "after_commit",
+    "after_views",
     "after_manifest",
     "after_quarantine",
     "after_card",

@@ -33,7 +33,11 @@ def cut_size(request: DecodeRequest, source: Size, resolution: int) -> Size:
 
 
 def boxes(request: DecodeRequest, source: Size, run: int) -> list[Box]:
-    """One box for each view of a run, in upright source pixels."""
+    """One box for each view of a run, in upright source pixels; mirrored views have those of the views they mirror."""
+    return _boxes(request, source, run) * (1 + request.flips)
+
+
+def _boxes(request: DecodeRequest, source: Size, run: int) -> list[Box]:
     width, height = source
     short = min(source)
     spare_x, spare_y = width - short, height - short
@@ -46,7 +50,7 @@ def boxes(request: DecodeRequest, source: Size, run: int) -> list[Box]:
             return [(spare_x // 2, spare_y // 2, short, short)]
         case "three":
             return [(spare_x * view // 2, spare_y * view // 2, short, short) for view in range(3)]
-    drawn = (_fractions(request, run, view) for view in range(request.views))
+    drawn = (_fractions(request, run, view) for view in range(request.base_views))
     return [(int(x * (spare_x + 1)), int(y * (spare_y + 1)), short, short) for x, y in drawn]
 
 

@@ -5,17 +5,19 @@
 Everything streams: memory holds 16 + 15 small frames whatever the length. Only kept frames are converted.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from toto.shards.protocols import parse, stored_frames
 from toto.tokenize.clip import BLOCK_FRAMES, Block, Box, DecodeRequest, SourceInfo
-from toto.tokenize.container import open_container
+from toto.tokenize.container import open_video
 from toto.tokenize.crop import boxes, cut, cut_size, scaled_size
 from toto.tokenize.decode_image import ImagePictures
 from toto.tokenize.decode_video import VideoPictures
+from toto.tokenize.frames_folder import FolderPictures, folder_of
 from toto.tokenize.input_file import check, open_binary
 from toto.tokenize.picture import Picture, Pictures
 from toto.tokenize.resize import Resizer
@@ -30,24 +32,38 @@ def decode(request: DecodeRequest, on_frame: Callable[[], None] = lambda: None) 
     `on_frame` is called for every decoded frame.
     Raises SourceError (also after blocks were given), TransientError, MemoryError.
     """
-    frames = _count(request, on_frame) if request.uniform is not None else 0
+    positions = _positions(request, on_frame)
     with open_pictures(request.uri, request.kind, request.animated) as pictures:
         tally = Tally(pictures, on_frame)
-        kept = tally.kept(_sampled(request, pictures, tally.decoded(), frames))
+        kept = tally.kept(_sampled(request, pictures, tally.decoded(), positions))
         yield from _blocks(request, kept, tally)
-        yield tally.info()
+        yield _told(request, tally.info())
 
 
 @contextmanager
 def open_pictures(uri: str, kind: str, animated: bool) -> Iterator[Pictures]:
     """The frames of a "video" or "image" source. Raises SourceError or TransientError."""
+    if folder_of(uri) is not None:
+        yield FolderPictures(uri)
+        return
     check(uri)
-    if kind == "image":
+    container = None if kind == "image" else open_video(uri)
+    if container is None:
         with open_binary(uri) as file:
             yield ImagePictures(file, animated)
     else:
-        with closing(open_container(uri)) as container:
+        with closing(container):
             yield VideoPictures(container, uri)
+
+
+def _positions(request: DecodeRequest, on_frame: Callable[[], None]) -> Sequence[int] | None:
+    """The frames to keep, where they are known one by one; None where the rule needs no count."""
+    if request.uniform is not None:
+        return spread(_count(request, on_frame), request.uniform)
+    if request.protocols and request.stride is not None:
+        protocols = [parse(name) for name in request.protocols]
+        return stored_frames(_count(request, on_frame), request.stride, protocols).tolist()
+    return request.positions
 
 
 def _count(request: DecodeRequest, on_frame: Callable[[], None]) -> int:
@@ -56,14 +72,24 @@ def _count(request: DecodeRequest, on_frame: Callable[[], None]) -> int:
         return sum(1 for _ in Tally(pictures, on_frame).decoded())
 
 
-def _sampled(request: DecodeRequest, pictures: Pictures, decoded: Iterator[Picture], frames: int) -> Iterator[Picture]:
+def _sampled(
+    request: DecodeRequest, pictures: Pictures, decoded: Iterator[Picture], positions: Sequence[int] | None
+) -> Iterator[Picture]:
     if pictures.kind == "image":
         return decoded
+    if positions is not None:
+        return by_position(decoded, positions)
     if request.stride is not None:
         return by_stride(decoded, request.stride)
-    if request.fps is not None:
-        return by_rate(decoded, request.fps, pictures.rate)
-    return by_position(decoded, spread(frames, request.uniform or 0))
+    return by_rate(decoded, request.fps or 0, pictures.rate)
+
+
+def _told(request: DecodeRequest, info: SourceInfo) -> SourceInfo:
+    """The facts; frames that were asked for by number and are not there are named, where no error is."""
+    missing = len(request.positions or ()) - info.frames_kept
+    if request.positions is None or missing <= 0 or info.detail:
+        return info
+    return replace(info, detail=f"{missing} of {len(request.positions)} wanted frames lie beyond the last one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +109,10 @@ def _blocks(request: DecodeRequest, kept: Iterable[Picture], tally: Tally) -> It
         times = [frame.pts_us for frame in group if frame.pts_us is not None]
         pts_us = np.array(times, np.int64) if len(times) == len(group) else None
         for view, box in enumerate(boxes(request, tally.size, run)):
-            frames = shaper.cut([frame.small for frame in group], box, request.resolution)
-            pixels = shaper.cut([frame.pixels for frame in group], box, request.pixels)
-            yield Block(run, view, frames, pixels, index, pts_us, box)
+            mirrored = view >= request.base_views
+            frames = shaper.cut([frame.small for frame in group], box, request.resolution, mirrored)
+            pixels = shaper.cut([frame.pixels for frame in group], box, request.pixels, mirrored)
+            yield Block(run, view, frames, pixels, index, pts_us, box, mirrored)
 
 
 class _Shaper:
@@ -109,13 +136,17 @@ class _Shaper:
         self._last = _Kept(picture.index, picture.pts_us, small, pixels)
         return self._last
 
-    def cut(self, scaled: list[np.ndarray | None], box: Box, resolution: int | None) -> np.ndarray | None:
-        """uint8 [n, H, W, 3]: the box out of each frame; None where that resolution is not wanted."""
+    def cut(
+        self, scaled: list[np.ndarray | None], box: Box, resolution: int | None, mirrored: bool
+    ) -> np.ndarray | None:
+        """uint8 [n, H, W, 3]: the box out of each frame, or its mirror image; None where that resolution is not
+        wanted."""
         wanted = [frame for frame in scaled if frame is not None]
         if not wanted or resolution is None:
             return None
         size = cut_size(self._request, self._tally.size, resolution)
-        return np.stack([cut(frame, box, self._tally.size, size) for frame in wanted])
+        step = -1 if mirrored else 1
+        return np.stack([cut(frame, box, self._tally.size, size)[:, ::step] for frame in wanted])
 
     def _resizer(self, resolution: int) -> Resizer:
         return Resizer(scaled_size(self._request, self._tally.size, resolution), self._tally.turned)

@@ -47,6 +47,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("estimated_frames", pa.int64(), nullable=False),
     ]
 )
+MOMENTS = pa.field("moments", pa.list_(pa.int32()))  # a column more, in plans of sources that have them
 
 Estimate = Callable[[list[Source]], list[int]]
 
@@ -111,7 +112,7 @@ def refuse_other_settings(plans: Plans, job: Job, where: str) -> None:
                 f"{where} was planned with {key} = {fixed!r}, this run has {value!r}; "
                 f"use the same value, or another --out for a new dataset"
             )
-    if plans.tokenizer != job.tokenizer:
+    if plans.tokenizer is None or plans.tokenizer["id"] != job.tokenizer["id"]:
         raise UsageError(
             f"{where} was planned with tokenizer {_describe(plans.tokenizer)}, "
             f"this run has {_describe(job.tokenizer)}; use the same one, or another --out for a new dataset"
@@ -164,7 +165,8 @@ def _create(store: Store, job: Job, plans: Plans, units: list[Unit], tables: dic
         "annotations": {name: asdict(annotation) for name, annotation in written.items()},
     }
     rows = [{**asdict(source), "unit": unit.id, "attempt": unit.attempt} for unit in units for source in unit.sources]
-    schema = PLAN_SCHEMA.with_metadata({"toto": json.dumps(facts, sort_keys=True)})
+    columns = PLAN_SCHEMA.append(MOMENTS) if any(row["moments"] is not None for row in rows) else PLAN_SCHEMA
+    schema = columns.with_metadata({"toto": json.dumps(facts, sort_keys=True)})
     data = parquet_bytes(pa.Table.from_pylist(rows, schema))
     created = store.create(f"{FOLDER}/{len(plans.files) + 1:04d}.parquet", data)
     reached("after_plan")
@@ -188,11 +190,13 @@ def _units_of(table: pa.Table) -> Iterator[Unit]:
         rows.setdefault(row["unit"], []).append(row)
     for unit, members in rows.items():
         attempt, split = members[0]["attempt"], members[0]["split"]
-        sources = tuple(
-            PlannedSource(**{key: value for key, value in row.items() if key not in ("unit", "attempt")})
-            for row in members
-        )
-        yield Unit(unit, split, attempt, sources)
+        yield Unit(unit, split, attempt, tuple(map(_planned_source, members)))
+
+
+def _planned_source(row: dict[str, Any]) -> PlannedSource:
+    values = {key: value for key, value in row.items() if key not in ("unit", "attempt")}
+    moments = values.get("moments")
+    return PlannedSource(**{**values, "moments": None if moments is None else tuple(moments)})
 
 
 def _read_table(data: bytes, where: str) -> pa.Table:

@@ -7,6 +7,7 @@ from toto.tokenize.clip import SourceError
 from toto.tokenize.container import open_container, video_stream
 from toto.tokenize.decode_image import ImagePictures
 from toto.tokenize.decode_video import believable_rate
+from toto.tokenize.frames_folder import folder_of, list_pictures
 from toto.tokenize.input_file import check, open_binary
 from toto.tokenize.sampling import DEFAULT_RATE
 from toto.tokenize.transient import TransientError
@@ -27,6 +28,8 @@ class Probe:
 def probe(uri: str, kind: str) -> Probe | None:
     """The header of a "video" or "image" source; None where it cannot be read: a bad file never raises."""
     try:
+        if folder_of(uri) is not None:
+            return _folder(uri)
         check(uri)
         return _picture(uri) if kind == "image" else _video(uri)
     except (SourceError, TransientError, MemoryError):
@@ -41,6 +44,12 @@ def _video(uri: str) -> Probe:
         claimed = stream.frames or round((duration_s or 0) * (rate or DEFAULT_RATE))
         codec = stream.codec_context.codec.canonical_name
         return Probe(max(1, claimed), stream.width, stream.height, rate, duration_s, codec)
+
+
+def _folder(uri: str) -> Probe:
+    uris = list_pictures(uri)
+    first = _picture(uris[0])
+    return Probe(len(uris), first.width, first.height, None, None, first.codec)
 
 
 def _picture(uri: str) -> Probe:

@@ -43,10 +43,11 @@ def by_rate(pictures: Iterable[Picture], fps: float, claimed_rate: float | None)
 
 
 def by_position(pictures: Iterable[Picture], positions: Sequence[int]) -> Iterator[Picture]:
-    """The frames at ascending decoded indices, as often as an index stands there."""
+    """The frames at ascending decoded indices, as often as an index stands there; the next one for one that is not
+    there (a damaged picture in a folder of them)."""
     following = 0
     for picture in pictures:
-        while following < len(positions) and positions[following] == picture.index:
+        while following < len(positions) and positions[following] <= picture.index:
             yield picture
             following += 1
 

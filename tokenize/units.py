@@ -25,6 +25,7 @@ class PlannedSource:
     mtime_us: int
     etag: str
     estimated_frames: int  # kept frames
+    moments: tuple[int, ...] | None = None  # decoded frames that its row holds, where annotations name them
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def planned(source: Source, estimated_frames: int) -> PlannedSource:
         source.mtime_us,
         source.etag,
         estimated_frames,
+        source.moments,
     )
 
 
@@ -75,5 +77,6 @@ def cut_units(
 
 
 def _unit(sources: list[PlannedSource], settings: dict[str, Any], attempt: int) -> Unit:
-    identity = {"sources": [[s.key, s.size] for s in sources], "settings": settings, "attempt": attempt}
+    named = [[s.key, s.size] if s.moments is None else [s.key, s.size, list(s.moments)] for s in sources]
+    identity = {"sources": named, "settings": settings, "attempt": attempt}
     return Unit(json_sha256(identity)[:16], sources[0].split, attempt, tuple(sources))

@@ -77,6 +77,7 @@ def send_part(fd: int, part: Block | SourceInfo) -> None:
         "index": part.index.tolist(),
         "pts_us": None if part.pts_us is None else part.pts_us.tolist(),
         "crop": part.crop,
+        "mirrored": part.mirrored,
         "frames": None if part.frames is None else part.frames.shape,
         "pixels": None if part.pixels is None else part.pixels.shape,
     }
@@ -105,4 +106,5 @@ def to_block(message: Message, body: bytes) -> Block:
         index=np.array(message["index"], np.int64),
         pts_us=None if times is None else np.array(times, np.int64),
         crop=(x, y, width, height),
+        mirrored=message["mirrored"],
     )

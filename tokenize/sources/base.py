@@ -30,6 +30,7 @@ class Source:
     size: int  # bytes; MISSING_SIZE when the official list names it but it is not there
     mtime_us: int = 0  # µs since 1970; 0 when the store does not say
     etag: str = ""
+    moments: tuple[int, ...] | None = None  # ascending decoded frames: its row holds these alone
 
 
 @dataclass(frozen=True)

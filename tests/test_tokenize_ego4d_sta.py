@@ -1,0 +1,233 @@
+"""Ego4D's short-term anticipation: rows hold the frames before their video's moments, and the tables lead to them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from footage import numbered, write
+from made import NO_CODES, config, make, numbers
+
+from toto.config import DatasetConfig
+from toto.errors import UsageError, UserError
+from toto.shards.hashing import json_sha256
+from toto.shards.parquet import read_parquet
+from toto.shards.store import open_store
+from toto.tokenize.job import make_job
+from toto.tokenize.plan import read_plans
+from toto.tokenize.run import Options, tokenize
+from toto.tokenize.sources import list_sources
+from toto.tokenize.sources.base import MISSING_SIZE
+from toto.tokenize.sources.ego4d_sta_file import MOMENTS, OBJECTS
+from toto.tokenize.units import PlannedSource, cut_units
+
+NOUNS = [{"id": 0, "name": "cup"}, {"id": 7, "name": "knife_(knife, machete)"}]
+VERBS = [{"id": 3, "name": "take"}]
+
+
+def item(video: str, frame: int, number: int = 0, **changes: Any) -> dict[str, Any]:
+    """One annotation, of two objects, one of them without area."""
+    objects = [
+        {"box": [10.5, 20, 60.25, 70], "noun_category_id": 7, "verb_category_id": 3, "time_to_contact": 0.4},
+        {"box": [5, 5, 5, 5], "noun_category_id": 0, "verb_category_id": 3, "time_to_contact": 1.25},
+    ]
+    known = {"uid": f"{video}_{frame:07d}_{number}", "video_uid": video, "frame": frame}
+    return (
+        known
+        | {"clip_uid": f"clip-{video}", "clip_id": 1, "clip_frame": max(0, frame - 20), "objects": objects}
+        | changes
+    )
+
+
+def annotations(*items: dict[str, Any], split: str = "val") -> dict[str, Any]:
+    videos = {one.get("video_uid") or one["video_id"] for one in items}
+    facts = {"fps": 30.0, "frame_width": 1440, "frame_height": 1080, "frame_count": 60}
+    info = {"version": "1.0", "split": split, "video_metadata": dict.fromkeys(videos, facts)}
+    return {"info": info, "annotations": list(items), "noun_categories": NOUNS, "verb_categories": VERBS}
+
+
+def without(one: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in one.items() if name not in names}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Videos of 60 numbered frames, a (train), b and c (val), d (test), and clips of b and c that begin at frame 20."""
+    for folder in ("full_scale", "clips", "annotations"):
+        (tmp_path / folder).mkdir()
+    for name in "abcd":
+        write(tmp_path / "full_scale" / f"{name}.mov", numbered(60), fps=30)
+    for name in "bc":
+        frames = list(numbered(60))[20:]
+        write(tmp_path / "clips" / f"clip-{name}.mov", frames, fps=30)
+    files = {
+        "fho_sta_train.json": annotations(item("a", 30), item("a", 33), split="train"),
+        "fho_sta_val.json": annotations(item("b", 40), item("b", 58, 1), item("c", 4) | {"clip_frame": 0}),
+        "fho_sta_test_unannotated.json": annotations(without(item("d", 20), "objects"), split="test"),
+    }
+    for name, content in files.items():
+        (tmp_path / "annotations" / name).write_text(json.dumps(content))
+    return tmp_path
+
+
+def sta(root: Path, **changes: Any) -> DatasetConfig:
+    return config(root, layout="ego4d-sta", **changes)
+
+
+def test_a_video_with_moments_is_a_source_that_names_the_frames_of_all_of_them(root: Path) -> None:
+    listing = list_sources(sta(root))
+    assert [(s.key, s.split, s.moments) for s in listing.sources] == [
+        ("train/a", "train", tuple(range(15, 34))),
+        ("val/b", "val", (*range(25, 41), *range(43, 59))),
+        ("val/c", "val", tuple(range(5))),
+        ("test/d", "test", tuple(range(5, 21))),
+    ]
+    assert listing.ignored["(video without moments)"] == 2, "the clips"
+
+
+def test_a_moments_frames_are_sixteen_in_a_row_that_end_at_it(root: Path) -> None:
+    listing = list_sources(sta(root, split=("val",)))
+    table = listing.annotations["moments"]
+    assert table.schema == MOMENTS
+    found = {line["uid"]: line for line in table.to_pylist()}
+    assert found["b_0000040_0"]["positions"] == list(range(25, 41))
+    assert found["c_0000004_0"]["positions"] == [0] * 12 + [1, 2, 3, 4]
+    assert {key: found["b_0000040_0"][key] for key in ("source", "frame", "clip_uid", "clip_frame", "fps")} == {
+        "source": "val/b", "frame": 40, "clip_uid": "clip-b", "clip_frame": 20, "fps": 30.0,
+    }  # fmt: skip
+    assert (found["b_0000040_0"]["frame_width"], found["b_0000040_0"]["frame_height"]) == (1440, 1080)
+
+
+def test_objects_stay_as_they_are_given_also_without_area_and_test_has_none(root: Path) -> None:
+    tables = list_sources(sta(root)).annotations
+    assert tables["objects"].schema == OBJECTS and tables["objects"].num_rows == 10
+    first, second = (line for line in tables["objects"].to_pylist() if line["uid"] == "b_0000040_0")
+    assert (first["box"], first["noun"], first["verb"], first["ttc"]) == (
+        [10.5, 20, 60.25, 70],
+        7,
+        3,
+        pytest.approx(0.4),
+    )
+    assert second["box"] == [5, 5, 5, 5] and "test/d" not in tables["objects"]["source"].to_pylist()
+    assert tables["nouns"].to_pylist() == NOUNS and tables["verbs"].to_pylist() == VERBS
+
+
+def test_video_id_is_read_where_video_uid_is_not_there(root: Path) -> None:
+    old = without(item("b", 40), "video_uid") | {"video_id": "b"}
+    (root / "annotations" / "fho_sta_val.json").write_text(json.dumps(annotations(old)))
+    assert [s.key for s in list_sources(sta(root, split=("val",))).sources] == ["val/b"]
+
+
+def test_clips_count_frames_in_the_clip(root: Path) -> None:
+    listing = list_sources(sta(root, variant="clips", split=("val",)))
+    assert [(s.key, s.moments) for s in listing.sources] == [
+        ("val/clip-b", (*range(5, 21), *range(23, 39))),
+        ("val/clip-c", (0,)),
+    ]
+    assert set(listing.annotations["moments"]["source"].to_pylist()) == {"val/clip-b", "val/clip-c"}
+
+
+def test_a_video_that_is_not_there_stays_in_the_listing(root: Path) -> None:
+    (root / "full_scale" / "c.mov").unlink()
+    found = {source.key: source for source in list_sources(sta(root)).sources}
+    assert found["val/c"].size == MISSING_SIZE and found["val/c"].uri.endswith("full_scale/c.mp4")
+
+
+def test_rows_hold_the_frames_of_the_moments_and_no_others(root: Path, tmp_path: Path) -> None:
+    dataset = make(root, tmp_path / "set", layout="ego4d-sta", stride=4)
+    settings = dataset.info["settings"]
+    assert settings["moments"] is True and settings["stride"] is None and dataset.stored_stride is None
+    rows = {row.source: row for row in dataset.rows()}
+    for source, row in rows.items():
+        assert numbers(row) == row.frame_index.tolist(), source
+    assert rows["val/b"].frame_index.tolist() == [*range(25, 41), *range(43, 59)]
+    for moment in dataset.annotations("moments").to_pylist():
+        places = [rows[moment["source"]].frame_index.tolist().index(i) for i in moment["positions"]]
+        assert [numbers(rows[moment["source"]])[place] for place in places] == moment["positions"]
+    assert dataset.info["files"]["views"] == {} and dataset.sources()["frames_decoded"].to_pylist() == [60] * 4
+
+
+def test_a_later_run_over_another_split_keeps_what_is_known(root: Path, tmp_path: Path) -> None:
+    make(root, tmp_path / "set", layout="ego4d-sta", split=("train",))
+    dataset = make(root, tmp_path / "set", layout="ego4d-sta", split=("test",))
+    assert dataset.annotations("moments").num_rows == 3 and dataset.annotations("objects").num_rows == 4
+    assert dataset.annotations("nouns").to_pylist() == NOUNS
+
+
+def test_plans_hold_the_moments_and_new_ones_are_reported(root: Path, tmp_path: Path) -> None:
+    asked = sta(root, split=("val",))
+    job = make_job(asked, NO_CODES, str(tmp_path / "set"))
+    tokenize(asked, job, Options(engine="local", quiet=True))
+    planned = {s.key: s for unit in read_plans(open_store(tmp_path / "set")).units.values() for s in unit.sources}
+    assert planned["val/c"].moments == (0, 1, 2, 3, 4) and planned["val/c"].estimated_frames == 5
+    (root / "annotations" / "fho_sta_val.json").write_text(json.dumps(annotations(item("b", 40), item("c", 9))))
+    done = tokenize(asked, job, Options(engine="local", quiet=True))
+    assert done.changed == ["val/b", "val/c"] and done.units_done == 0
+
+
+def test_a_plan_without_moments_has_the_columns_it_always_had(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    write(tmp_path / "videos" / "a.mov", numbered(5))
+    dataset = make(tmp_path / "videos", tmp_path / "set")
+    (plan,) = dataset.info["files"]["plans"]
+    assert "moments" not in read_parquet(dataset.store.read(plan["path"])).column_names
+
+
+def test_moments_are_part_of_a_units_identity_where_there_are_any() -> None:
+    known = {
+        "split": "val",
+        "kind": "video",
+        "label": None,
+        "size": 9,
+        "mtime_us": 0,
+        "etag": "",
+        "estimated_frames": 5,
+    }
+    ids = {next(iter(cut_units([PlannedSource("a", moments=m, **known)], 1, {}))).id for m in (None, (1, 2), (1, 3))}
+    assert len(ids) == 3
+    (unit,) = cut_units([PlannedSource("a", **known)], 1, {})
+    assert unit.id == json_sha256({"sources": [["a", 9]], "settings": {}, "attempt": 0})[:16], "as it always was"
+
+
+def test_frames_beyond_the_end_are_told_and_a_video_without_any_is_too_short(root: Path, tmp_path: Path) -> None:
+    content = annotations(item("b", 70), item("c", 300))
+    (root / "annotations" / "fho_sta_val.json").write_text(json.dumps(content))
+    dataset = make(root, tmp_path / "set", layout="ego4d-sta", split=("val",))
+    found = {line["key"]: line for line in dataset.sources().to_pylist()}
+    assert found["val/b"]["frames_kept"] == 5 and "11 of 16 wanted frames" in found["val/b"]["detail"]
+    assert (found["val/c"]["status"], found["val/c"]["reason"]) == ("quarantined", "too_short")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ([], "no annotations of short-term anticipation"),
+        ({"annotations": [without(item("b", 1), "video_uid")]}, r"annotation 0: no 'video_id'"),
+        ({"annotations": [item("b", 1), item("b", 1)]}, r"annotation 1: a second one with uid 'b_0000001_0'"),
+        ({"annotations": [item("b", -1)]}, r"annotation 0: frame -1 is no whole number"),
+        ({"annotations": [item("b", 1) | {"frame": 1.5}]}, r"frame 1\.5 is no whole number"),
+        ({"annotations": [item("../../etc/passwd", 1)]}, r"video_uid '\.\./\.\./etc/passwd' is no uid"),
+        ({"annotations": [item("b", 1, objects=[{"box": [1, 2, 3]}])]}, r"annotation 0: "),
+        ({"annotations": [item("b", 1)], "noun_categories": [{"id": "x", "name": "y"}]}, "noun_categories: id 'x'"),
+        ({"annotations": [item("b", 1)], "noun_categories": [{"id": 0, "name": "other"}]}, "other noun categories"),
+    ],
+)
+def test_annotations_that_are_not_in_the_format_are_refused_by_name(root: Path, broken: Any, said: str) -> None:
+    (root / "annotations" / "fho_sta_val.json").write_text(json.dumps(broken))
+    with pytest.raises(UserError, match=said) as failed:
+        list_sources(sta(root))
+    assert "fho_sta_val.json" in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({"variant": "half_scale"}, UsageError, r"datasets\.mine\.variant"),
+        ({"variant": "video_540ss"}, UserError, "none of the 4 videos"),
+        ({"annotations": "full_scale"}, UserError, "no fho_sta_train.json"),
+    ],
+)
+def test_what_is_not_there_is_named(root: Path, changes: dict[str, str], kind: type[Exception], said: str) -> None:
+    changes = {name: str(root / value) if name == "annotations" else value for name, value in changes.items()}
+    with pytest.raises(kind, match=said):
+        list_sources(sta(root, **changes))

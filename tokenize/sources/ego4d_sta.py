@@ -1,0 +1,93 @@
+"""Ego4D's short-term anticipation: what will be touched next, where, how, and when? 16 frames before each moment.
+
+    fho_sta_{train,val}.json, fho_sta_test_unannotated.json     in annotations/ or the root
+    full_scale/<video uid>.mp4, or clips/<clip uid>.mp4         by `variant`; also without that folder
+
+A source is a video with moments; its row holds the frames of all its moments, each once. Keys are
+`<split>/<video uid>` or `<split>/<clip uid>`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from toto.config import DatasetConfig
+from toto.config_layers import unknown
+from toto.errors import UsageError, UserError
+from toto.tokenize.sources import base
+from toto.tokenize.sources.base import MISSING_SIZE, Listing, Source
+from toto.tokenize.sources.ego4d_sta_file import SPLITS, Annotations, Moment, annotation_tables, parse
+from toto.tokenize.sources.files import File, list_files, root_error
+from toto.tokenize.sources.lists import find_lists, read_json
+from toto.tokenize.sources.names import VIDEO_SUFFIXES, shown
+
+NAMES = {"train": "fho_sta_train.json", "val": "fho_sta_val.json", "test": "fho_sta_test_unannotated.json"}
+VARIANTS = ("full_scale", "video_540ss", "clips")  # folders of Ego4D; `clips` counts frames in the clip
+
+
+def read(config: DatasetConfig) -> Listing:
+    """Every video that moments of the chosen splits are in; `moments`, `objects`, `nouns`, `verbs`.
+
+    UsageError for a variant that is not known; UserError for annotations that are not there or not in the format, or
+    when no video is there.
+    """
+    variant = config.variant or VARIANTS[0]
+    if variant not in VARIANTS:
+        raise UsageError(f"datasets.{config.name}.variant: {unknown('variant', variant, VARIANTS)}")
+    splits = base.chosen_splits(config, SPLITS)
+    annotations = _read_all(config, splits, in_clips=variant == "clips")
+    files, ignored = list_files(config, VIDEO_SUFFIXES)
+    shelf = _shelf(files, variant)
+    sources = list(_sources(config, annotations.moments, shelf, variant))
+    if all(source.size == MISSING_SIZE for source in sources):
+        raise root_error(config, f"none of the {len(sources)} videos that the annotations name is in {variant}/")
+    used = {source.uri for source in sources}
+    ignored["(video without moments)"] += sum(file.uri not in used for file in files)
+    return Listing(base.in_order(sources, SPLITS), annotation_tables(annotations), dict(+ignored))
+
+
+def _read_all(config: DatasetConfig, splits: Sequence[str], in_clips: bool) -> Annotations:
+    """The moments of the splits whose files are there; a split that the run asks for by name must have one.
+
+    Categories are taken from every file: a run over `test` alone must not lose their names.
+    """
+    found: dict[str, str] = {}
+    for uri in find_lists(config, (".json",)):
+        found.setdefault(uri.rpartition("/")[2], uri)
+    missing = [split for split in splits if NAMES[split] not in found]
+    if missing == list(splits) or set(missing) & set(config.split):
+        raise root_error(config, f"no {NAMES[missing[0]]} in annotations/ or beside the videos")
+    whole = Annotations([], {}, {})
+    for split in (split for split in SPLITS if NAMES[split] in found):
+        where = shown(found[NAMES[split]])
+        part = parse(read_json(found[NAMES[split]]), split, in_clips, where)
+        for name, mine, theirs in (("noun", whole.nouns, part.nouns), ("verb", whole.verbs, part.verbs)):
+            if mine and theirs and mine != theirs:
+                raise UserError(f"{where}: other {name} categories than the files before it; take all of one version")
+            mine.update(theirs)
+        whole.moments.extend(part.moments if split in splits else ())
+    return whole
+
+
+def _shelf(files: Sequence[File], variant: str) -> dict[str, File]:
+    """Videos by uid: those in the variant's folder, wherever it lies, else those directly at the root."""
+    inside = {_stem(file): file for file in files if variant in file.parts[:-1]}
+    return {_stem(file): file for file in files if len(file.parts) == 1} | inside
+
+
+def _stem(file: File) -> str:
+    return file.parts[-1].rpartition(".")[0]
+
+
+def _sources(
+    config: DatasetConfig, moments: Sequence[Moment], shelf: Mapping[str, File], variant: str
+) -> Iterator[Source]:
+    frames: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for moment in moments:
+        frames[moment.split, moment.video].update(moment.positions)
+    for (split, uid), wanted in frames.items():
+        key, file, positions = f"{split}/{uid}", shelf.get(uid), tuple(sorted(wanted))
+        if file is None:
+            expected = f"{config.root.rstrip('/')}/{variant}/{uid}.mp4"
+            yield Source(key, expected, "video", split, None, MISSING_SIZE, moments=positions)
+        else:
+            yield Source(key, file.uri, "video", split, None, file.size, file.mtime_us, file.etag, positions)
