@@ -1,6 +1,7 @@
 """How fast this machine decodes and encodes: a few sources are decoded on one core, their frames encoded, for a plan.
 
-A tokenizer that states what a pixel costs it (`flops_per_pixel`) can be planned for a GPU that is not here.
+A tokenizer that states its arithmetic (`flops(side)` of one picture) can be planned for a GPU that is not here. What
+bf16 costs in codes is measured too, on frames of the sources themselves.
 """
 
 import time
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toto.tokenize.canary import precision_facts
 from toto.tokenize.clip import DecoderDied, SourceError, SourceInfo
 from toto.tokenize.decoder import Decoder
 from toto.tokenize.encoder import encode_padded
@@ -15,7 +17,7 @@ from toto.tokenize.job import Job
 from toto.tokenize.one_source import decode_request
 from toto.tokenize.sources.base import Source
 from toto.tokenize.units import planned
-from toto.tokenizers import Tokenizer, load
+from toto.tokenizers import Tokenizer
 
 SOURCES = 3  # videos; of pictures 16 times as many
 ENOUGH_S = 5.0  # of encoding: a dVAE needs a second for one picture on a core
@@ -30,14 +32,16 @@ class Rates:
     encoded: float  # on one core, or on the GPU that is here
     device: str  # "cpu" | "cuda"
     flops_per_frame: float | None  # of encoding; None where the tokenizer does not state it
+    flips: float | None  # share of codes that differ from fp32's, where the tokenizer runs in another precision
 
 
 def calibrate(job: Job, sources: list[Source]) -> Rates:
     """Decodes a few sources of middle size and encodes their frames, some seconds long."""
-    tokenizer = load(job.tokenizer)
+    tokenizer = job.make_tokenizer()
     side = job.settings["resolution"]
     _encode_seconds(tokenizer, np.zeros((1, side, side, 3), np.uint8))  # loads what it needs
     decoded = encoded = 0
+    seen: np.ndarray | None = None
     decode_s = encode_s = 0.0
     with Decoder(job.timeout_s, job.memory_mb) as decoder:
         for source in _typical(sources):
@@ -50,15 +54,17 @@ def calibrate(job: Job, sources: list[Source]) -> Rates:
                     elif item.frames is not None and encode_s < ENOUGH_S:
                         encode_s += _encode_seconds(tokenizer, item.frames)
                         encoded += len(item.frames)
+                        seen = item.frames
             except (SourceError, DecoderDied):
                 continue
             decode_s += time.perf_counter() - started - (encode_s - spent_before)
-    per_pixel = getattr(tokenizer, "flops_per_pixel", None)
+    flops = getattr(tokenizer, "flops", None)
     return Rates(
         decoded=decoded / decode_s if decoded else UNKNOWN_RATE,
         encoded=encoded / encode_s if encoded else UNKNOWN_RATE,
         device=getattr(tokenizer, "device", "cpu"),
-        flops_per_frame=per_pixel and per_pixel * side * side,
+        flops_per_frame=None if flops is None else flops(side),
+        flips=None if seen is None else precision_facts(tokenizer, seen).get("flips"),
     )
 
 

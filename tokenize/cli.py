@@ -1,4 +1,4 @@
-"""toto-tokenize: plan, run, status, retry. What they print; the work is in cost.py, run.py, retry.py, status.py."""
+"""toto-tokenize: plan, run, status, retry, weights. What they print; the work is in cost.py, run.py, retry.py, …"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from toto.tokenize.run import Options, Result, tokenize
 from toto.tokenize.sources import list_sources
 from toto.tokenize.status import Status, clean
 from toto.tokenize.status import status as read_status
+from toto.tokenize.weights_cli import weights
 
 
 @dataclass(frozen=True)
@@ -295,6 +296,9 @@ def finish(result: Result, target: Target, as_json: bool) -> int:
         click.echo(f"error: {result.failure}", err=True)
         return UserError.exit_code
     return 0
+
+
+cli.add_command(weights)
 
 
 def main() -> None:

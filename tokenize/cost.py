@@ -60,6 +60,7 @@ class Cost:
     price_with_gpu: float | None  # of decoding on cores and encoding on `gpu`
     bottleneck: str  # "decode" | "encode": what takes longer on this kind of machine
     decode_cores_per_gpu: float | None  # that keep one such GPU busy
+    flips: float | None  # share of codes that differ from fp32's, measured on a few frames; None in fp32
     sources: int | None = None  # None where nothing was listed
     source_bytes: int | None = None
     units: int | None = None
@@ -141,6 +142,7 @@ def _hours(rates: Rates, decoded: float, frames: int, prices: Prices) -> dict[st
         "price_with_gpu": with_gpu,
         "bottleneck": "decode" if decode_h >= encode_h else "encode",
         "decode_cores_per_gpu": decode_h / gpu_h if gpu_h else None,
+        "flips": rates.flips,
     }
 
 
@@ -163,6 +165,8 @@ def cost_text(found: Cost, prices: Prices) -> list[str]:
         lines.append(f"  encode         {_time(found.encode_gpu_hours, 'GPU')} ({where}{busy})")
     lines.append(f"  price          {found.price:,.4f} at {prices.core_hour:g} a core-hour" + _gpu_price(found, prices))
     lines.append(f"  bottleneck     {found.bottleneck}")
+    if found.flips is not None:
+        lines.append(f"  exactness      {found.flips:.2%} of the codes of a few frames differ from fp32's")
     return lines
 
 
