@@ -53,7 +53,8 @@ def with_known_classes(store: Store, before: dict[str, Annotation], listing: Lis
         replace(source, label=renumbered[source.label]) if source.key in mine and source.label is not None else source
         for source in listing.sources
     ]
-    every = pa.table({"label": list(number.values()), "name": list(number)}, classes.schema)
+    told = {row["name"]: row for row in [*old.to_pylist(), *classes.to_pylist()]}
+    every = pa.Table.from_pylist([{**told[name], "label": label} for name, label in number.items()], classes.schema)
     new = pa.array([label if label is None else renumbered[label] for label in labels["label"].to_pylist()], pa.int32())
     at = labels.schema.get_field_index("label")
     tables = {"classes": every, "labels": labels.set_column(at, labels.schema.field(at), new)}

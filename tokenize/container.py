@@ -4,13 +4,16 @@ Only demuxers that read nothing but the file itself are let in: a playlist or a 
 could otherwise make FFmpeg read other files of this machine or open connections.
 """
 
+from contextlib import closing
+from itertools import islice
+
 import av
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from toto.tokenize.clip import SourceError, one_line
-from toto.tokenize.input_file import RemoteFile, local_path, still_readable
+from toto.tokenize.input_file import local_path, open_binary, still_readable
 from toto.tokenize.resize import check_size
 from toto.tokenize.transient import ERRNOS
 
@@ -27,13 +30,13 @@ _NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
 def open_container(uri: str) -> InputContainer:
-    """The container of a local path or fsspec URI, opened for reading.
+    """The container of a local path, an fsspec URI or a part of a file, opened for reading.
 
-    Raises SourceError `open_error`, TransientError, or MemoryError. Metadata may be in any encoding.
+    Raises SourceError `missing` or `open_error`, TransientError, or MemoryError. Metadata may be in any encoding.
     """
     path = local_path(uri)
     # "file:" keeps FFmpeg from taking part of a name ("-x", "a:b") for an option or a protocol.
-    file = RemoteFile(uri) if path is None else f"file:{path}"
+    file = open_binary(uri) if path is None else f"file:{path}"
     try:
         return av.open(file, "r", metadata_errors="ignore", options=dict(_OPTIONS))
     except MemoryError:
@@ -42,6 +45,20 @@ def open_container(uri: str) -> InputContainer:
         if path is not None and error.errno in ERRNOS:
             still_readable(path)
         raise SourceError("open_error", _without_path(error)) from error
+
+
+def open_video(uri: str) -> InputContainer | None:
+    """As `open_container`; None for a single picture under a video's name, as downloaders leave them."""
+    container = open_container(uri)
+    if not container.format.name.endswith("_pipe"):
+        return container
+    with closing(container):
+        try:
+            packets = (packet for packet in container.demux(video=0) if packet.size)
+            is_one = len(list(islice(packets, 2))) == 1
+        except (av.error.FFmpegError, IndexError):
+            is_one = False
+    return None if is_one else open_container(uri)
 
 
 def video_stream(container: InputContainer) -> VideoStream:

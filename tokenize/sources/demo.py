@@ -40,7 +40,7 @@ def read(config: DatasetConfig) -> Listing:
         "labels": _prefixed("kinetics", videos.annotations["labels"]),
         "classes": videos.annotations["classes"],
         "image_labels": _prefixed("imagenet", images.annotations["labels"]),
-        "image_classes": images.annotations["classes"],
+        "image_classes": images.annotations["classes"].select(base.CLASSES.names),
     }
     return Listing(sources, annotations, dict(Counter(videos.ignored) + Counter(images.ignored)))
 

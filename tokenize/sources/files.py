@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote
 
 from fsspec.core import url_to_fs
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
+from toto.shards.store_retry import patiently
 from toto.tokenize.input_file import local_path
 from toto.tokenize.sources.base import MISSING_SIZE
 from toto.tokenize.sources.names import escape, is_passed_over, is_text, shown, suffix_of
@@ -124,7 +126,8 @@ def _local_file(name: str, entry: os.DirEntry[str], suffixes: frozenset[str], ig
 def _remote_files(config: DatasetConfig, suffixes: frozenset[str], ignored: Counter[str]) -> Iterator[File]:
     fs, root, found = _find(config)
     for path, info in found.items():
-        parts = path.removeprefix(root).split("/")
+        name = path.removeprefix(root)
+        parts = (unquote(name) if root.startswith("http") else name).split("/")  # web servers list names as links
         if not path.startswith(root) or not {"", ".", ".."}.isdisjoint(parts) or not is_text(path):
             ignored["(unsafe name)"] += 1
         elif not any(map(is_passed_over, parts)) and _is_wanted(parts[-1], suffixes, ignored):
@@ -135,7 +138,7 @@ def _remote_files(config: DatasetConfig, suffixes: frozenset[str], ignored: Coun
 def _find(config: DatasetConfig) -> tuple[Any, str, dict[str, dict[str, Any]]]:
     try:
         fs, root = url_to_fs(config.root, use_listings_cache=False)
-        found = fs.find(root, detail=True)
+        found = patiently(lambda: fs.find(root, detail=True), escape(shown(config.root)))
     except FileNotFoundError as error:
         raise root_error(config, "no such folder") from error
     except Exception as error:  # every store has its own: credentials, network, package not installed
@@ -166,4 +169,4 @@ def _etag(info: dict[str, Any]) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]

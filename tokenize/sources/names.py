@@ -3,6 +3,8 @@
 import os
 import re
 
+from toto.uris import shown as shown
+
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .qt .webm .mkv .avi .divx .wmv .asf .flv .f4v .3gp .3g2 .mpg .mpeg .mpe .m1v .m2v .mpv"
     " .ts .mts .m2ts .m2t .vob .ogv .ogm .mxf .rm .rmvb .dv .mjpg .mjpeg .y4m .ivf .nut .amv"
@@ -52,8 +54,3 @@ def escape(name: str) -> str:
         return name
     marked = _PERCENT.sub("%25", name)
     return "".join(f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in marked)
-
-
-def shown(uri: str) -> str:
-    """A uri as messages print it: without user, password and signed query."""
-    return re.sub(r"//[^/@]*@", "//", uri).partition("?")[0] if "://" in uri else uri
