@@ -39,16 +39,25 @@ def _totals(value: dict[str, Any]) -> str:
     units = value["units"]
     state = "complete" if units["committed"] == units["planned"] else "growing"
     lines.append(f"\n{units['committed']} of {units['planned']} planned units are in this snapshot ({state}).\n")
+    if len(versions := value["made_by"]["versions"]) > 1:
+        lines.append(f"Units were made by different versions of toto: {', '.join(versions)}.\n")
     return "\n".join(lines)
 
 
 def _tokenizer(value: dict[str, Any]) -> str:
     spec = value["tokenizer"]
-    details = ", ".join(f"{key} {spec[key]}" for key in sorted(spec) if key not in ("name", "id", "vocab_size"))
+    apart = ("name", "id", "vocab_size", "trained_with")
+    details = ", ".join(f"{key} {spec[key]}" for key in sorted(spec) if key not in apart)
     text = f"## Tokenizer\n\n`{spec['name']}`, {spec['vocab_size']:,} codes ({details}). Id `{spec['id']}`.\n"
     if spec["vocab_size"]:
         text += f"\nIds: 0 pad, 1 video start, 2 end, 3 image start, code c is stored as c + {CODE_OFFSET}.\n"
-    drift = value["made_by"]["canary_differs"]
+    if spec.get("trained_with"):
+        text += f"\nIts weights were trained with {spec['trained_with']}; results on what that has seen say so.\n"
+    made_by = value["made_by"]
+    if "precisions" in made_by:
+        text += f"\nCodes were made in {' and '.join(made_by['precisions'])}"
+        text += f"; at most {made_by['flips']:.2%} of the canary's codes differ from fp32.\n"
+    drift = made_by["canary_differs"]
     return text + f"\nCodes of the canary pictures that differed between the workers: {drift:.4%} at most.\n"
 
 

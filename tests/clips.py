@@ -53,6 +53,16 @@ def write_clips(folder: Path, count: int, frames: int, first: int = 0) -> Path:
     return folder
 
 
+def write_pictures(folder: Path, count: int) -> Path:
+    """`count` PNGs of 16×16 in folders of 100; every tenth differs."""
+    ten = [write_image(folder / "ten" / f"{i}.png", (16, 16), seed=i).read_bytes() for i in range(10)]
+    for i in range(count - 10):
+        path = folder / f"{i // 100:03d}" / f"{i:05d}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(ten[i % 10])
+    return folder
+
+
 def command(stage: str, *arguments: str | Path) -> list[str]:
     """The command line of a stage, as its console script runs it."""
     code = f"from toto.{stage}.cli import main; main()"

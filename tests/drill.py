@@ -1,10 +1,11 @@
 """kill -9 of Ray runs at random moments, then a run to the end, on Ray or not: the same dataset as without any kill.
+Then a run over 10,000 tiny pictures on Ray.
 
-    .venv/bin/python tests/drill.py [--kills 20] [--seed 0] [--json]
+    .venv/bin/python tests/drill.py [--kills 20] [--files 10000] [--seed 0] [--json]
 
 A kill takes one worker, the driver, or the driver with all of its Ray, and counts only if it struck when some units
 were committed and some were not. Exit code 1 when a dataset differs from the undisturbed one, a run does not reach
-its end, or a process stays behind.
+its end, a process stays behind, or a picture has no row.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from clips import PIXELS, rows_of, tokenize, write_clips
+from clips import PIXELS, rows_of, tokenize, write_clips, write_pictures
 from ray_run import VICTIMS, Run
 
 from toto import Dataset
@@ -150,10 +151,25 @@ class Drill:
                 self.counts["haunting"] += 1
 
 
+def many_files(folder: Path, count: int) -> int:
+    """Tokenizes so many tiny pictures on Ray; how many have a row. Prints how long it took."""
+    pictures = write_pictures(folder / "pictures", count)
+    started = time.monotonic()
+    run = Run(pictures, folder / "many", "--tokenizer", "dct-512", *ON_RAY)
+    if run.end():
+        print(f"the run over {count} pictures failed: {run.stderr()}")
+        return 0
+    seconds = time.monotonic() - started
+    rows = len(Dataset(folder / "many"))
+    print(f"{count} tiny pictures: {rows} rows in {seconds:.0f} s, {count / seconds:,.0f} a second")
+    return rows
+
+
 def main() -> int:
     """The command line; 1 when any kill did harm."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     given = parser.parse_args()
@@ -162,6 +178,7 @@ def main() -> int:
         for victim in drill.victims(given.kills):
             drill.kill(victim)
         drill.check_processes()
+        rows = many_files(Path(folder), given.files)
     counts = drill.counts
     print(
         f"{given.kills} kills ({', '.join(f'{counts[victim]} of {victim}' for victim in VICTIMS)}): "
@@ -169,8 +186,9 @@ def main() -> int:
         f"{counts['missed']} more struck too late to count; {counts['haunting']} runs left processes behind"
     )
     if given.json:
-        print_json({name: counts[name] for name in (*VICTIMS, "same", "different", "failed", "missed", "haunting")})
-    return int(counts["same"] < given.kills or counts["haunting"] > 0)
+        names = (*VICTIMS, "same", "different", "failed", "missed", "haunting")
+        print_json({**{name: counts[name] for name in names}, "files": given.files, "rows": rows})
+    return int(counts["same"] < given.kills or counts["haunting"] > 0 or rows < given.files)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 It replaces `av.open`, in every process that Python starts. No product code knows of it. `loop.mp4` strikes whenever it
 is opened, `later_loop.mp4` from the second time on: when it is decoded, after its header was read for the plan.
+`kill_worker.mp4` decodes, and kills who takes its frames.
 """
 
 import contextlib
@@ -84,7 +85,17 @@ def open_with_faults(file, *args, **kwargs):
 
 faults = {name: value for name, value in globals().items() if callable(value) and name != "open_with_faults"}
 av.open = open_with_faults
+from toto.tokenize.rows import RowBuilder
 from toto.tokenize.transient import TransientError
+
+
+def add_with_faults(builder, block):
+    if builder._source.startswith("kill_worker"):
+        be_killed()
+    add_really(builder, block)
+
+
+add_really, RowBuilder.add = RowBuilder.add, add_with_faults
 """
 
 

@@ -4,6 +4,7 @@ Every process that stems from a run inherits its mark in the environment, so tha
 is ever touched.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from clips import command, environment, run_arguments
 
@@ -41,6 +43,12 @@ def processes(mark: str) -> dict[int, str]:
 def actors(mark: str, name: str) -> list[int]:
     """pids of the actors of this class that bear a mark."""
     return sorted(pid for pid, words in processes(mark).items() if words.startswith(f"ray::{name}"))
+
+
+def events(out: Path, kind: str) -> list[dict[str, Any]]:
+    """What the log of the only run on a target says of a kind of event."""
+    (log,) = (out / "log").iterdir()
+    return [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == kind]
 
 
 class Run:

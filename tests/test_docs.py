@@ -26,11 +26,14 @@ from toto.shards.flags import Flag
 from toto.shards.hashing import json_sha256
 from toto.shards.manifest import MANIFEST_SCHEMA
 from toto.shards.parquet import read_parquet
+from toto.shards.protocol_views import VIEWS_SCHEMA
 from toto.shards.recipe import Part, Recipe
 from toto.shards.schema import SOURCES_SCHEMA, row_id, row_schema
 from toto.tokenize.clip import CROPS, REASONS
 from toto.tokenize.demo import WorldSpec, build
 from toto.tokenize.job import content_settings
+from toto.tokenize.sources.ego4d_sta_file import CATEGORIES, MOMENTS, OBJECTS
+from toto.tokenize.sources.masks import MASKS
 from toto.train.run import FREE
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
@@ -299,13 +302,23 @@ def test_reasons_crops_and_flags_are_those_of_the_code() -> None:
         ("## Manifest", MANIFEST_SCHEMA),
         ("## Per-source results", SOURCES_SCHEMA),
         ("## Rows", row_schema(pa.uint16().to_pandas_dtype(), {})),
+        ("## Views", VIEWS_SCHEMA),
     ],
-    ids=["manifest", "sources", "rows"],
+    ids=["manifest", "sources", "rows", "views"],
 )
 def test_columns_in_the_format_are_those_of_the_schema(heading: str, schema: pa.Schema) -> None:
     for row, field in zip(table("docs/format.md", heading), schema, strict=True):
         nullable = row[3] != "no" if heading == "## Rows" else row[1].endswith(", null")
         assert (row[0], row[1].removesuffix(", null"), nullable) == (field.name, spelled(field.type), field.nullable)
+
+
+def test_columns_of_annotations_in_the_format_are_those_of_the_readers() -> None:
+    said = {
+        row[0]: re.findall(r"\w+", re.sub(r"\([^)]*\)", "", row[2]))
+        for row in table("docs/format.md", "## Annotations")
+    }
+    known = {"masks": MASKS, "moments": MOMENTS, "objects": OBJECTS, "nouns, verbs": CATEGORIES}
+    assert {name: said[name] for name in known} == {name: schema.names for name, schema in known.items()}
 
 
 def spelled(kind: pa.DataType) -> str:

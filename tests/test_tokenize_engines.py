@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import tokenize as stdlib_tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from clips import (
 )
 from drill import Content, content
 from faults import import_path
-from ray_run import MARK, Run, actors, new_mark, processes
+from ray_run import MARK, Run, actors, events, new_mark, processes
 
 from toto import Dataset
 from toto.shards import writer
@@ -48,7 +49,8 @@ UNITS = 5
 CLUSTER = """
 import logging, sys, tempfile, ray
 with tempfile.TemporaryDirectory(prefix="toto-") as folder:
-    ray.init(address="local", num_cpus=4, object_store_memory=256 << 20, _temp_dir=folder, logging_level=logging.ERROR)
+    resources = dict(num_cpus=4, num_gpus=2, resources={"decode": 1.0}, object_store_memory=256 << 20)
+    ray.init(address="local", _temp_dir=folder, logging_level=logging.ERROR, **resources)
 
     @ray.remote
     def whose():
@@ -141,6 +143,28 @@ def test_two_workers_with_a_tokenizer_actor_that_is_killed_make_the_same(
 
 
 @on_ray
+def test_where_the_device_is_a_gpu_each_one_gets_a_tokenizer_actor_and_workers_go_where_they_may(
+    world: Path, expected: Content, cluster: RunningRay, tmp_path: Path
+) -> None:
+    """The two GPUs are Ray's word only, which hands them out as if they were there; `dct` needs none."""
+    out = tmp_path / "set"
+    code = f"""
+        from dataclasses import replace
+        from toto.tokenize.cli import resolve
+        from toto.tokenize.run import Options, tokenize
+        sets = [f"datasets.folder.{{s}}" for s in ("root={world}", "stride=1", "resolution=128")]
+        target = resolve("folder", "dct-512", {str(out)!r}, tuple(sets), ())
+        options = Options({cluster.address!r}, workers=2, worker_resource="decode", quiet=True)
+        tokenize(target.config, replace(target.job, device="cuda"), options)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(words, env=environment(**cluster.key), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert content(out) == expected
+    assert sorted(line["gpus"] for line in events(out, "tokenizer")) == [["0"], ["1"]]
+
+
+@on_ray
 def test_sigterm_ends_a_run_on_somebody_elses_ray_and_leaves_the_ray(
     world: Path, expected: Content, cluster: RunningRay, tmp_path: Path
 ) -> None:
@@ -164,6 +188,21 @@ def test_bad_sources_do_not_stop_a_run_on_ray(cluster: RunningRay, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert reasons_of(tmp_path / "set") == {f"{name}.mp4": reason for name, reason in wanted.items()}
     assert [row.source for row in Dataset(tmp_path / "set").rows()] == ["good.mp4"]
+
+
+@on_ray
+def test_a_source_that_kills_its_worker_is_found_and_no_other_is_blamed(cluster: RunningRay, tmp_path: Path) -> None:
+    clips, out = tmp_path / "clips", tmp_path / "set"
+    for seed, name in enumerate(("a", "kill_worker", "z")):
+        write_video(clips / f"{name}.mp4", 20, seed=seed)
+    how = ("--ray-address", cluster.address, "--workers", "1")
+    done = call("tokenize", "run", *run_arguments(clips, out), *PIXELS, *how, **cluster.key)
+    assert done.returncode == 0, done.stderr
+    assert reasons_of(out) == {"kill_worker.mp4": "crash"}
+    (bad,) = Dataset(out).quarantine().to_pylist()
+    assert "alone" in bad["detail"]
+    assert sorted(row.source for row in Dataset(out).rows()) == ["a.mp4", "z.mp4"]
+    assert [line["what"] for line in events(out, "death")] == ["worker"] * 5  # two of the unit, three of the source
 
 
 @pytest.mark.parametrize("engine", [pytest.param("ray", marks=RAY), "local"])

@@ -46,7 +46,8 @@ def runs() -> Iterator[list[Run]]:
 def test_killed_in_the_middle_and_run_again(
     victim: str, world: Path, expected: Content, runs: list[Run], tmp_path: Path
 ) -> None:
-    done = strike(world, tmp_path / "set", victim, random.Random(victim))
+    then = ("--workers", "1") if victim == "driver" else ON_RAY  # also with another number of workers
+    done = strike(world, tmp_path / "set", victim, random.Random(victim), then)
     runs += done.runs
     assert done.counts, f"struck when {done.committed} of {done.planned} units were committed"
     assert done.content == expected

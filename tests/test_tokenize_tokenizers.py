@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from clips import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toto.config import TokenizerConfig
 from toto.errors import UsageError, UserError
 from toto.shards import ids
 from toto.shards.store import LocalStore
 from toto.tokenize import canary
 from toto.tokenize.encoder import BATCH, LocalEncoder, encode_padded
+from toto.tokenize.tokenizer_spec import portable, tokenizer_spec
 from toto.tokenize.tokenizers.dct import DCT
 from toto.tokenizers import load
 
@@ -91,8 +94,49 @@ def test_the_codebook_is_frozen(tokenizer: DCT) -> None:
 
 
 def test_an_unknown_tokenizer_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"unknown tokenizer 'dvea'; known here: dct, none"):
+    with pytest.raises(UsageError, match=r"unknown tokenizer 'dvea'; did you mean 'dvae'\?\nknown: dct, dvae, none"):
         load({"name": "dvea"})
+
+
+def test_dct_never_imports_torch() -> None:
+    code = (
+        "import sys, numpy as np; from toto.tokenizers import load; import toto.tokenize.weights_cli;"
+        "tokenizer = load({'name': 'dct', 'vocab_size': 512, 'luma_coefficients': 3, 'seed': 0});"
+        "tokenizer.decode(tokenizer.encode(np.zeros((1, 3, 8, 8), np.uint8)));"
+        "import toto.tokenize.tokenizers.dvae, toto.tokenize.tokenizers.vqgan; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "stored"),
+    [
+        ("/home/me/weights/encoder.pkl", "encoder.pkl"),
+        ("https://host.org/f/140747/?dl=1", "https://host.org/f/140747/?dl=1"),
+        ("https://me:secret@host.org/encoder.pkl", "https://host.org/encoder.pkl"),
+        ("s3://bucket/encoder.pkl?X-Amz-Signature=abc&X-Amz-Credential=def", "s3://bucket/encoder.pkl"),
+    ],
+)
+def test_a_dataset_names_weights_without_secrets_and_folders(uri: str, stored: str) -> None:
+    assert portable(uri) == stored
+
+
+def test_settings_of_an_entry_reach_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELS", "/models")
+    entry = TokenizerConfig("mine", "dvae", weights="${MODELS}/encoder.pkl", weights_sha256="ab", device="cpu")
+    assert tokenizer_spec(entry) == {
+        "name": "dvae",
+        "weights": "/models/encoder.pkl",
+        "weights_sha256": "ab",
+        "device": "cpu",
+        "precision": "fp32",
+        "compile": "auto",
+    }
+    assert tokenizer_spec(replace(entry, device="cuda"))["precision"] == "bf16"
+    plug_in = tokenizer_spec(TokenizerConfig("mine", "grey", options={"levels": 3}))
+    assert (plug_in["name"], plug_in["options"]) == ("grey", {"levels": 3})
+    assert tokenizer_spec(TokenizerConfig("dct", "dct"))["vocab_size"] == 8192
 
 
 def test_none_keeps_no_codes() -> None:

@@ -1,7 +1,8 @@
 """Sixteen fixed pictures that every tokenizer actor encodes at start, against silent drift between machines.
 
 The first actor of a dataset leaves its codes in plan/canary.json; later ones state in each commit which share of
-theirs differs, and refuse to work above 0.5 %.
+theirs differs, and refuse to work above 0.5 %. A tokenizer in bf16 also states which share of its codes differs from
+those that it gives in fp32.
 """
 
 import hashlib
@@ -33,7 +34,10 @@ def pictures(resolution: int) -> np.ndarray:
 
 
 def check(store: Store, tokenizer: Tokenizer, resolution: int) -> dict[str, Any]:
-    """Encodes the canary; {"ids": hash, "differs": share against the dataset's first actor}, or UserError."""
+    """Encodes the canary; {"ids": hash, "differs": share against the dataset's first actor}, or UserError.
+
+    Of a tokenizer with precisions also {"precision": "bf16", "flips": share against its own fp32}; fp32 has no flips.
+    """
     if not tokenizer.vocab_size:
         return {}
     codes = encode_padded(tokenizer, pictures(resolution))
@@ -47,10 +51,22 @@ def check(store: Store, tokenizer: Tokenizer, resolution: int) -> dict[str, Any]
             f"this machine's tokenizer gives other codes than the dataset's first one: {differs:.2%} of the canary "
             f"differ (at most {REFUSED_ABOVE:.1%}); check device, dtype and library versions"
         )
-    return {
+    return precision_facts(tokenizer, pictures(resolution), codes) | {
         "ids": hashlib.sha256(np.ascontiguousarray(codes, "<i4").tobytes()).hexdigest()[:16],
         "differs": differs,
     }
+
+
+def precision_facts(tokenizer: Tokenizer, frames: np.ndarray, codes: np.ndarray | None = None) -> dict[str, Any]:
+    """How exact a tokenizer is on uint8 frames [n, H, W, 3]: its precision, and its flips where that is not fp32."""
+    precision = getattr(tokenizer, "precision", None)
+    if precision is None:
+        return {}
+    if precision == "fp32":
+        return {"precision": precision}
+    found = encode_padded(tokenizer, frames) if codes is None else codes
+    exact = tokenizer.encode_exact(frames.transpose(0, 3, 1, 2))  # type: ignore[attr-defined]
+    return {"precision": precision, "flips": float(np.mean(found != exact))}
 
 
 def _first(store: Store) -> np.ndarray:

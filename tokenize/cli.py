@@ -83,8 +83,19 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--tokenizer-actors",
                 type=click.IntRange(0),
-                default=0,
-                help="Encode in so many actors of their own; 0: in each worker.",
+                help="Encode in so many actors of their own; default: 0, on GPUs one for each.",
+            ),
+            click.option(
+                "--gpus-per-tokenizer",
+                type=click.FloatRange(0.01),
+                default=1.0,
+                show_default=True,
+                help="0.5: two tokenizer actors on a GPU.",
+            ),
+            click.option(
+                "--worker-resource",
+                metavar="NAME",
+                help="Decode only on nodes that were started with this Ray resource.",
             ),
             click.option(
                 "--limit",
@@ -224,7 +235,7 @@ def resolve(
 
 def split_options(names: dict[str, Any]) -> tuple[Options, Target]:
     """The parameters of `run` and `retry` -> how and what."""
-    how = ("workers", "tokenizer_actors", "limit", "quiet")
+    how = ("workers", "tokenizer_actors", "gpus_per_tokenizer", "worker_resource", "limit", "quiet")
     options = Options(names.pop("ray_address") or "ray", **{name: names.pop(name) for name in how})
     return options, resolve(**names)
 
@@ -238,7 +249,7 @@ def published_tokens(config: DatasetConfig) -> int:
 
 def plan_text(target: Target, planned: Cost, prices: Prices, ignored: dict[str, int]) -> str:
     """The plan for a person."""
-    job, left_out = target.job, ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
+    job, left_out = target.job, left_out_text(ignored)
     if planned.sources is None:
         what = "  sources        not listed: the size is the paper's (Table 2)"
         how = "rates are measured on this machine, on made-up footage of 640×360 (pictures: 500×375)"
@@ -252,6 +263,11 @@ def plan_text(target: Target, planned: Cost, prices: Prices, ignored: dict[str, 
         how,
     ]
     return "\n".join(lines)
+
+
+def left_out_text(ignored: dict[str, int]) -> str:
+    """What a listing left out, such as "12 .txt, 3 (in no official list)"."""
+    return ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
 
 
 def status_text(out: str, found: Status) -> str:
@@ -282,6 +298,8 @@ def finish(result: Result, target: Target, as_json: bool) -> int:
         f"{totals['bytes'] / 1e6:,.2f} MB; {units['committed']} of {units['planned']} units\n"
         f"dataset id {value['dataset_id']}"
     )
+    if result.ignored:
+        command.say(f"left out of the listing: {left_out_text(result.ignored)}")
     if result.changed:
         command.say(
             f"{len(result.changed)} sources were changed after they had been planned (first: {result.changed[0]}); "

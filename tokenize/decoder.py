@@ -4,7 +4,7 @@
         for part in decoder.decode(request):
             ...    # Block, Block, …, SourceInfo
 
-One source at a time. The child lives for 256 sources, or until it fails.
+One source at a time. The child lives for 256 videos, or 4,096 pictures, or until it fails.
 """
 
 import json
@@ -19,6 +19,7 @@ from toto.tokenize.probe import Probe
 from toto.tokenize.wire import Message, to_block
 
 SOURCES_PER_CHILD = 256  # decoders leak: PyAV's containers, fragmented heaps
+PICTURE = 1 / 16  # of a video; a child takes half a second to start, as long as 200 small pictures take
 
 
 class Decoder:
@@ -32,7 +33,7 @@ class Decoder:
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
         self._child: ChildProcess | None = None
-        self._served = 0
+        self._served = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +58,7 @@ class Decoder:
         Raises SourceError (the source's fault) or DecoderDied (perhaps not), both also after blocks were
         given. An iterator that is not read to its end costs the child.
         """
-        child = self._ready_child({"decode": asdict(request)})
+        child = self._ready_child({"decode": asdict(request)}, PICTURE if request.kind == "image" else 1)
         whole = False
         try:
             while not whole:
@@ -79,15 +80,15 @@ class Decoder:
             self.close()
             return None
 
-    def _ready_child(self, request: dict[str, Any]) -> ChildProcess:
-        """A child that has the request. One that died while it was idle is replaced without a word."""
+    def _ready_child(self, request: dict[str, Any], share: float = 1) -> ChildProcess:
+        """A child that has the request, which uses up a share of it. One that died while idle is replaced silently."""
         line = json.dumps(request).encode()
         if self._served >= SOURCES_PER_CHILD or (self._child is not None and not self._child.alive):
             self.close()
         for last_try in (False, True):
             if self._child is None:
                 limits = (str(self._memory_mb), str(self._timeout_s))
-                self._child, self._served = ChildProcess("toto.tokenize.decode_child", *limits), 0
+                self._child, self._served = ChildProcess("toto.tokenize.decode_child", *limits), 0.0
             try:
                 self._child.send(line)
                 break
@@ -96,7 +97,7 @@ class Decoder:
                 if last_try:
                     raise DecoderDied("crash", "the decoder's process died before it got the source") from error
         assert self._child is not None
-        self._served += 1
+        self._served += share
         return self._child
 
     def _receive(self, child: ChildProcess) -> tuple[Message, bytes]:

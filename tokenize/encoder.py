@@ -26,9 +26,21 @@ class Encoder(Protocol):
         """What the tokenizer behind it made of the canary pictures (see canary.py)."""
         ...
 
+    @property
+    def ahead(self) -> int:
+        """Bytes of frames that may be sent before the first codes are waited for; 0: codes are there at once."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes of frames that are on their way now."""
+        ...
+
 
 class LocalEncoder:
     """Encodes at once, in this process."""
+
+    ahead = in_flight = 0
 
     def __init__(self, tokenizer: Tokenizer, canary: dict[str, Any]) -> None:
         self._tokenizer = tokenizer

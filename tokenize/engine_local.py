@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from toto.shards.commit import COMMITS
 from toto.shards.store import open_store
@@ -14,7 +15,7 @@ from toto.tokenize.monitor import Monitor
 from toto.tokenize.unit import run_unit
 from toto.tokenize.units import Unit
 from toto.tokenize.worker import Worker
-from toto.tokenizers import load
+from toto.tokenizers import Tokenizer
 
 
 @contextmanager
@@ -26,9 +27,14 @@ def open_worker(job: Job, encoder: Encoder | None = None) -> Iterator[Worker]:
 
 
 def make_encoder(job: Job) -> LocalEncoder:
+    """An encoder of this process."""
+    return LocalEncoder(*make_tokenizer(job))
+
+
+def make_tokenizer(job: Job) -> tuple[Tokenizer, dict[str, Any]]:
     """Loads the tokenizer here and holds its canary against the dataset's first one."""
-    tokenizer = load(job.tokenizer)
-    return LocalEncoder(tokenizer, canary.check(open_store(job.out), tokenizer, job.settings["resolution"]))
+    tokenizer = job.make_tokenizer()
+    return tokenizer, canary.check(open_store(job.out), tokenizer, job.settings["resolution"])
 
 
 def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monitor) -> None:
@@ -37,6 +43,7 @@ def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monit
     with open_worker(job) as worker:
         monitor.watch(lambda: worker.counters)
         for unit in units[start:] + units[:start]:
+            report = None
             if not worker.store.exists(f"{COMMITS}/{unit.id}.json"):
-                run_unit(worker, unit, uris)
-            monitor.unit_done(unit)
+                report = run_unit(worker, unit, uris)
+            monitor.unit_done(unit, report)

@@ -1,211 +1,246 @@
 """Engine Ray: one unit at a time on each worker actor, tokenizer actors beside them where encoding is the bottleneck.
 
-    driver ── unit ──▶ UnitActor (1 CPU: decode in a child, rows, commit) ── frames ──▶ TokenizerActor
+    driver ── unit ──▶ UnitActor (1 CPU: decode in a child, rows, commit) ── frames ──▶ TokenizerActor (1 CPU, GPU)
            ◀── done ──                                                   ◀── codes ──
 
 The driver hands out units and never touches a frame: one message a unit, and a poll of counters each second. When
-an actor or its node dies, its unit goes to another one; that never counts against a source.
+an actor or its node dies, its unit goes to another one. Actors that the cluster has no room for yet wait, and are what
+an autoscaler sees as demand; on a cluster that grows, more are started unless their number was given.
 """
 
+import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from toto.errors import UserError
-from toto.tokenize.encoder import LocalEncoder
-from toto.tokenize.engine_local import make_encoder, open_worker
+from toto.tokenize.blame import Alone, Blame, Task
 from toto.tokenize.job import Job
 from toto.tokenize.monitor import Monitor
 from toto.tokenize.ray_session import Cluster, connected
-from toto.tokenize.unit import run_unit
+from toto.tokenize.tokenizer_actor import Ready, get, share, tokenizer_actor
+from toto.tokenize.unit_actor import unit_actor
 from toto.tokenize.units import Unit
 from toto.tokenize.worker import Counters
 
-DEATHS = 10  # of actors on one unit, or while starting, before the run gives up and says so
-BYTES_IN_FLIGHT = 32 * 1024 * 1024  # frames on their way to one tokenizer actor
+DEATHS = 10  # of actors on one unit, or in a row while starting, before the run gives up and says so
+LOOK_EVERY_S = 5.0  # at how large the cluster is
+WORD_AFTER_S = 60.0  # of waiting for an actor that has no room
 
 
 def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monitor, cluster: Cluster) -> None:
     """Does the units on a cluster; raises UserError when a unit keeps killing its workers."""
-    with connected(cluster) as cpus:
-        workers = min(cluster.workers or cpus, len(units))
-        tokenizers = [TokenizerActor.remote(job) for _ in range(cluster.tokenizer_actors)]  # type: ignore[attr-defined]
-        _get([actor.canary.remote() for actor in tokenizers])  # they have their CPUs before workers take them all
-        _Pool(job, uris, monitor, tokenizers, workers).run(units)
+    with connected(cluster):
+        pool = _Pool(job, uris, monitor, cluster, len(units))
+        monitor.watch(pool.counters, pool.at_work)
+        try:
+            pool.run(units)
+        except SystemError as error:  # what a signal raised while Ray's C++ was at work comes wrapped in this
+            raise error.__cause__ or error from None
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """A worker that could not be reached while it did this: it, its node or the network broke."""
+
+    task: Task | None
 
 
 class _Pool:
-    """Worker actors and the units they hold. An actor that the cluster has no room for yet holds none."""
+    """Worker actors and what they hold. An actor that the cluster has no room for yet holds nothing."""
 
-    def __init__(
-        self, job: Job, uris: Mapping[str, str], monitor: Monitor, tokenizers: list[Any], workers: int
-    ) -> None:
-        self._job, self._uris, self._monitor, self._tokenizers = job, uris, monitor, tokenizers
+    def __init__(self, job: Job, uris: Mapping[str, str], monitor: Monitor, cluster: Cluster, units: int) -> None:
+        self._job, self._uris, self._monitor, self._cluster, self._units = job, uris, monitor, cluster, units
+        self._tokenizers = _Tokenizers(job, cluster, monitor)
         self._idle: list[Any] = []
-        self._busy: dict[Any, tuple[Any, Unit | None]] = {}  # None: the actor gets ready
-        self._todo: deque[Unit] = deque()
-        self._deaths: Counter[str] = Counter()
+        self._busy: dict[Any, tuple[Any, Task | _Doubt | None]] = {}  # None: the actor gets ready
+        self._doubts: dict[Any, _Doubt] = {}
+        self._nodes: dict[Any, str] = {}  # of actors that were ready once
+        self._todo: deque[Task] = deque()
+        self._blame = Blame()
+        self._failed_starts = self._lost_nodes = 0
         self._polls: dict[Any, Counters] = {}
         self._finished = Counters()  # of actors that died
-        for _ in range(workers):
-            self._hire()
-        monitor.watch(self._counters)
+        self._hired = 0
+        self._looked = 0.0
 
     def run(self, units: list[Unit]) -> None:
+        """Until all are committed."""
         self._todo.extend(units)
-        while self._todo or self._at_work():
+        self._tokenizers.wait_for_one()  # they have their CPUs before workers take them all
+        while self._todo or self.at_work():
+            self._look()
             while self._todo and self._idle:
                 self._give(self._idle.pop(), self._todo.popleft())
-            done, _ = ray.wait(list(self._busy), timeout=1.0)
+            done, _ = ray.wait(list(self._busy), timeout=1.0) if self._busy else ([], [])
             for ref in done:
                 self._take(ref)
             self._poll()
 
-    def _at_work(self) -> list[Any]:
-        return [actor for actor, unit in self._busy.values() if unit is not None]
+    def at_work(self) -> int:
+        """How many workers hold a unit."""
+        return sum(task is not None for _, task in list(self._busy.values())) + len(self._doubts)
 
-    def _hire(self) -> None:
-        actor = UnitActor.options(max_concurrency=2).remote(self._job, self._tokenizers)  # type: ignore[attr-defined]
-        self._busy[actor.start.remote()] = (actor, None)
-
-    def _give(self, actor: Any, unit: Unit) -> None:
-        uris = {source.key: self._uris[source.key] for source in unit.sources}
-        self._busy[actor.run.remote(unit, uris)] = (actor, unit)
-
-    def _take(self, ref: Any) -> None:
-        actor, unit = self._busy.pop(ref)
-        try:
-            self._polls[actor] = ray.get(ref)
-        except RayTaskError as error:  # first: what a task raised is of the cause's class too
-            if not isinstance(error.cause, RayError):
-                raise error.cause from error
-            self._lost(actor, unit, error.cause)  # its tokenizer actor died
-        except RayError as death:
-            self._lost(actor, unit, death)
-        else:
-            self._idle.append(actor)
-            if unit is not None:
-                self._monitor.unit_done(unit)
-
-    def _lost(self, actor: Any, unit: Unit | None, death: Exception) -> None:
-        """Another actor for this one, and for its unit."""
-        self._count_death(unit, death)
-        if unit is not None:
-            self._todo.append(unit)
-        self._finished = self._finished.plus(self._polls.pop(actor, Counters()))
-        ray.kill(actor)  # one that was only out of reach must not keep its CPU
-        self._hire()
-
-    def _count_death(self, unit: Unit | None, death: Exception) -> None:
-        key = unit.id if unit else ""
-        self._deaths[key] += 1
-        if self._deaths[key] >= DEATHS:
-            held = f"unit {unit.id} ({', '.join(s.key for s in unit.sources[:3])} …)" if unit else "the run"
-            raise UserError(f"{held} lost its worker {DEATHS} times; the last time: {' '.join(str(death).split())}")
-        time.sleep(min(0.1 * 2 ** self._deaths[key], 10.0))
-
-    def _poll(self) -> None:
-        refs = {actor.counters.remote(): actor for actor in self._at_work()}
-        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0.5) if refs else ([], [])
-        for ref in ready:
-            with suppress(RayError):
-                self._polls[refs[ref]] = ray.get(ref)
-
-    def _counters(self) -> Counters:
+    def counters(self) -> Counters:
+        """What all workers have done so far."""
         total = self._finished
         for counters in list(self._polls.values()):
             total = total.plus(counters)
         return total
 
+    def _look(self) -> None:
+        """Hires what the cluster has CPUs for, now and when it has grown."""
+        now = time.monotonic()
+        if self._hired and now - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = now
+        self._tokenizers.look()
+        free = int(ray.cluster_resources().get("CPU", 1)) - self._tokenizers.count
+        for _ in range(min(self._cluster.workers or max(1, free), self._units) - self._hired):
+            self._hire()
 
-@ray.remote(num_cpus=1, max_restarts=0)
-class UnitActor:
-    """A worker: its decoder child, its store, and an encoder; `counters` answers while `run` is at work.
+    def _hire(self) -> None:
+        actor = unit_actor(self._job, bool(self._tokenizers.count), self._cluster.worker_resource)
+        self._busy[actor.start.remote()] = (actor, None)
+        self._hired += 1
 
-    Nothing that can fail happens in the constructor: Ray would tell of it as of a death.
-    """
+    def _give(self, actor: Any, task: Task) -> None:
+        ready, workers = self._tokenizers.ready(), self._hired
+        common = (ready, share(len(ready), workers))
+        if isinstance(task, Alone):
+            key = task.source.key
+            ref = actor.alone.remote(task.source, self._uris[key], task.unit.attempt, *common)
+        else:
+            uris = {source.key: self._uris[source.key] for source in task.sources}
+            ref = actor.run.remote(task, uris, self._blame.guilty.get(task.id, {}), *common)
+        self._busy[ref] = (actor, task)
 
-    def __init__(self, job: Job, tokenizers: list[Any]) -> None:
-        self._job, self._tokenizers = job, tokenizers
+    def _take(self, ref: Any) -> None:
+        actor, held = self._busy.pop(ref)
+        task = held.task if isinstance(held, _Doubt) else held
+        try:
+            answer = ray.get(ref)
+        except RayTaskError as error:  # first: what a task raised is of the cause's class too
+            if not isinstance(error.cause, RayError):
+                raise error.cause from error
+            self._lost(actor, task, error.cause, "tokenizer")  # its tokenizer actor died
+        except ActorUnavailableError:
+            self._doubts[actor] = _Doubt(task)  # Ray tells in a while what has become of it
+        except RayError as death:
+            self._lost(actor, task, death, "node" if self._node_is_gone(actor) else "worker")
+        else:
+            if isinstance(held, _Doubt):
+                self._lost(actor, task, RuntimeError("it was out of reach for a while"), "connection")
+            else:
+                self._done(actor, held, answer)
 
-    def start(self) -> Counters:
-        """Loads the tokenizer, or finds the actors that did; raises UserError when its canary is refused."""
-        encoder = RemoteEncoder(self._tokenizers) if self._tokenizers else None
-        self._context = open_worker(self._job, encoder)
-        self._worker = self._context.__enter__()
-        return self.counters()
+    def _done(self, actor: Any, task: Task | None, answer: Any) -> None:
+        word, self._polls[actor] = answer
+        self._idle.append(actor)
+        if task is None:
+            self._nodes[actor] = word
+            self._failed_starts = 0
+        elif isinstance(task, Alone):
+            self._todo.extend(self._blame.survived(task))
+        else:
+            self._monitor.unit_done(task, word)
 
-    def run(self, unit: Unit, uris: Mapping[str, str]) -> Counters:
-        """See run_unit; returns what this actor has done so far."""
-        run_unit(self._worker, unit, uris)
-        return self.counters()
+    def _node_is_gone(self, actor: Any) -> bool:
+        node = self._nodes.get(actor)
+        return node is not None and all(found["NodeID"] != node for found in ray.nodes() if found["Alive"])
 
-    def counters(self) -> Counters:
-        """What this actor has done so far."""
-        return self._worker.counters
+    def _lost(self, actor: Any, task: Task | None, death: Exception, what: str) -> None:
+        """Another actor for this one, and for its unit. Only a worker that died on a living node can be a source's
+        doing."""
+        held = task.unit if isinstance(task, Alone) else task
+        cause = " ".join(str(death).split())[:500]
+        self._monitor.event("death", what=what, unit=held and held.id, cause=cause)
+        if what == "worker" and task is not None:
+            self._todo.extend(self._blame.died(task, "oom" if _out_of_memory(death) else "crash"))
+        elif task is not None:
+            self._todo.append(task)
+        self._finished = self._finished.plus(self._polls.pop(actor, Counters()).over())
+        self._hired -= 1
+        ray.kill(actor)  # one that was only out of reach must not keep its CPU
+        self._hire()
+        if what != "node":
+            self._give_up_or_wait(held, cause)
 
+    def _give_up_or_wait(self, unit: Unit | None, cause: str) -> None:
+        self._failed_starts += unit is None
+        deaths = self._blame.deaths(unit) if unit else self._failed_starts
+        if deaths >= DEATHS:
+            held = f"unit {unit.id} ({', '.join(s.key for s in unit.sources[:3])} …)" if unit else "the run"
+            raise UserError(f"{held} lost its worker {DEATHS} times; the last time: {cause}")
+        time.sleep(min(0.1 * 2**deaths, 10.0))
 
-@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)
-class TokenizerActor:
-    """Encodes blocks for any worker; one process holds the weights once."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._made: LocalEncoder | None = None
-
-    def encode(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 [n, H, W, 3] -> int32 codes [n, h, w]."""
-        return self._encoder().submit(frames)()
-
-    def canary(self) -> dict[str, Any]:
-        """See canary.py."""
-        return self._encoder().canary
-
-    def _encoder(self) -> LocalEncoder:
-        self._made = self._made or make_encoder(self._job)
-        return self._made
-
-    def node(self) -> str:
-        """The node this actor runs on."""
-        return str(ray.get_runtime_context().get_node_id())
-
-
-class RemoteEncoder:
-    """Sends blocks to tokenizer actors, its own node's first; frames in flight are bounded in bytes."""
-
-    def __init__(self, actors: list[Any]) -> None:
-        here = ray.get_runtime_context().get_node_id()
-        near = [
-            actor for actor, node in zip(actors, _get([a.node.remote() for a in actors]), strict=True) if node == here
-        ]
-        self._actors = near or actors
-        self.canary: dict[str, Any] = _get(self._actors[0].canary.remote())
-        self._in_flight: deque[tuple[Any, int]] = deque()
-        self._bytes = self._sent = 0
-
-    def submit(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
-        """The codes come when the returned function is called; it waits for them."""
-        while self._in_flight and self._bytes + frames.nbytes > BYTES_IN_FLIGHT * len(self._actors):
-            oldest, size = self._in_flight.popleft()
-            ray.wait([oldest])
-            self._bytes -= size
-        actor = self._actors[self._sent % len(self._actors)]
-        ref = actor.encode.remote(frames)
-        self._in_flight.append((ref, frames.nbytes))
-        self._bytes += frames.nbytes
-        self._sent += 1
-        return lambda: _get(ref)
+    def _poll(self) -> None:
+        held = [actor for actor, task in self._busy.values() if isinstance(task, Task)]
+        refs = {actor.counters.remote(): actor for actor in held}
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0.5) if refs else ([], [])
+        for ref in ready:
+            with suppress(RayError):
+                self._polls[refs[ref]] = ray.get(ref)
+        for actor, doubt in self._doubts.items():
+            self._busy[actor.counters.remote()] = (actor, doubt)
+        self._doubts.clear()
 
 
-def _get(refs: Any) -> Any:
-    """ray.get, with the error that a task raised in place of Ray's wrapping of it."""
-    try:
-        return ray.get(refs)
-    except RayTaskError as error:
-        raise error.cause from error
+class _Tokenizers:
+    """The tokenizer actors: those that have their weights, and those that the cluster has no room for yet."""
+
+    def __init__(self, job: Job, cluster: Cluster, monitor: Monitor) -> None:
+        self._job, self._cluster, self._monitor = job, cluster, monitor
+        self._starting: dict[Any, Any] = {}
+        self._ready: list[Ready] = []
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return len(self._starting) + len(self._ready)
+
+    def look(self) -> None:
+        """Starts as many as were asked for, or as the cluster's GPUs can hold."""
+        wanted, gpus = self._cluster.tokenizer_actors, self._cluster.gpus_per_tokenizer
+        if wanted is None:
+            wanted = int(ray.cluster_resources().get("GPU", 0) / gpus + 1e-6) if gpus else 0
+        for _ in range(wanted - self.count):
+            actor = tokenizer_actor(self._job, gpus)
+            self._starting[actor.hello.remote()] = actor
+
+    def wait_for_one(self) -> None:
+        """Returns when one is ready; at once when none are used. Raises UserError when there is no GPU for any."""
+        self.look()
+        if not self.count and self._cluster.gpus_per_tokenizer:
+            raise UserError(
+                "this cluster has no GPU; on one that grows say how many --tokenizer-actors are wanted, "
+                "or encode on CPUs: --set tokenizers.NAME.device=cpu"
+            )
+        deadline = time.monotonic() + WORD_AFTER_S
+        while self._starting and not self.ready():
+            ray.wait(list(self._starting), timeout=1.0)
+            if time.monotonic() > deadline:
+                print("waiting for a node with room for a tokenizer actor", file=sys.stderr, flush=True)
+                deadline = float("inf")
+
+    def ready(self) -> list[Ready]:
+        """Those that can encode now."""
+        done, _ = (
+            ray.wait(list(self._starting), num_returns=len(self._starting), timeout=0) if self._starting else ([], [])
+        )
+        for ref in done:
+            actor = self._starting.pop(ref)
+            self._ready.append(found := Ready(actor, *get(ref)))
+            self._monitor.event("tokenizer", node=found.node, gpus=found.gpus, canary=found.canary)
+        return self._ready
+
+
+def _out_of_memory(death: Exception) -> bool:
+    """Whether Ray's memory monitor ended a worker; a kill by the kernel looks like any other."""
+    return isinstance(death, OutOfMemoryError) or "memory monitor" in str(death).lower()

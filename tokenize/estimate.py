@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from toto.shards.protocols import beside_grid
 from toto.tokenize.decoder import Decoder
 from toto.tokenize.job import Job
 from toto.tokenize.probe import Probe
@@ -27,7 +28,8 @@ class Estimator:
 
     def kept_frames(self, sources: Sequence[Source]) -> list[int]:
         """Estimated kept frames of each source, at least 1."""
-        return [self._kept(frames) for frames in self.decoded_frames(sources)]
+        decoded = self.decoded_frames(sources)
+        return [self._kept(source, frames) for source, frames in zip(sources, decoded, strict=True)]
 
     def decoded_frames(self, sources: Sequence[Source]) -> list[float]:
         """Estimated frames of each source, at least 1; images have 1."""
@@ -47,14 +49,18 @@ class Estimator:
             found = {source.key: decoder.probe(source.uri, source.kind) for source in sources}
         return {key: probe for key, probe in found.items() if probe is not None}
 
-    def _kept(self, frames: float) -> int:
+    def _kept(self, source: Source, frames: float) -> int:
+        if source.moments is not None:
+            return max(1, len(source.moments))
         if frames <= 1:
             return 1
         settings = self.job.settings
         if settings["uniform"]:
             return int(settings["uniform"])
         step = settings["stride"] or max(1.0, DEFAULT_RATE / settings["fps"])
-        return max(1, -(-int(frames) // int(step)))
+        kept = max(1, -(-int(frames) // int(step)))
+        beside = sum(protocol.clips * protocol.frames for protocol in beside_grid(settings, source.split))
+        return min(kept + beside, max(kept, int(frames)))
 
 
 def _sample(sources: list[Source]) -> list[Source]:

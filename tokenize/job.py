@@ -1,12 +1,15 @@
 """A job: everything that units of one dataset share. Content settings decide the rows; the rest may change freely."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from toto.config import DatasetConfig, TokenizerConfig
 from toto.errors import UsageError
 from toto.tokenize.resize import FILTER_NAME
-from toto.tokenizers import load
+from toto.tokenize.tokenizer_spec import FILES_OF_WEIGHTS, portable, tokenizer_spec
+from toto.tokenize.tokenizers.identity import with_id
+from toto.tokenize.view_rules import check_views, frame_rule, stored_views
+from toto.tokenizers import Tokenizer, load
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,12 @@ class Job:
     animated: bool  # pictures of two frames and more are videos
     timeout_s: float
     memory_mb: int
+    device: str = "cpu"  # of the tokenizer: cpu or cuda
+    loading: dict[str, Any] = field(default_factory=dict)  # of the tokenizer: where its weights are, in full
+
+    def make_tokenizer(self) -> Tokenizer:
+        """The tokenizer, made in the process that asks; UserError when its weights cannot be had there."""
+        return load({**self.tokenizer, **self.loading}, self.device)
 
     @property
     def has_codes(self) -> bool:
@@ -36,7 +45,11 @@ class Job:
 
 def make_job(config: DatasetConfig, tokenizer: TokenizerConfig, out: str) -> Job:
     """The job of a configuration; raises UsageError where dataset and tokenizer do not fit."""
-    spec = load(tokenizer_spec(tokenizer)).spec
+    check_views(config)
+    asked = tokenizer_spec(tokenizer)
+    spec = load(asked).spec
+    spec = spec if "id" in spec else with_id(spec)  # a plug-in may leave that to us
+    loading = {key: asked[key] for key in FILES_OF_WEIGHTS if key in asked}
     if spec["vocab_size"] and config.resolution % spec["patch"]:
         raise UsageError(
             f"datasets.{config.name}.resolution: {config.resolution} is not a multiple of the patch of "
@@ -49,36 +62,29 @@ def make_job(config: DatasetConfig, tokenizer: TokenizerConfig, out: str) -> Job
         config.root,
         out,
         content_settings(config),
-        spec,
-        animated=config.layout == "folder",
+        {**spec, **{key: portable(uri) for key, uri in loading.items()}},
+        animated=config.layout in ("folder", "webdataset"),
         timeout_s=config.decode_timeout_s,
         memory_mb=config.decode_memory_mb,
+        device=asked.get("device", "cpu"),
+        loading=loading,
     )
-
-
-def tokenizer_spec(config: TokenizerConfig) -> dict[str, Any]:
-    """What a tokenizer is made from, before its own hash is known."""
-    if config.backend == "none":
-        return {"name": "none"}
-    names = ("vocab_size", "luma_coefficients", "seed")
-    return {"name": config.backend, **{name: getattr(config, name) for name in names}}
 
 
 def content_settings(config: DatasetConfig) -> dict[str, Any]:
     """The settings that decide which rows a dataset has and what is in them."""
-    rules = {name: getattr(config, name) for name in ("stride", "fps", "uniform")}
-    sampling = {name: value for name, value in rules.items() if value is not None} or {"stride": 4}
     return {
         "layout": config.layout,
         "filter": FILTER_NAME,
         "labels": config.labels,
         "held_out": config.held_out,
-        **{"stride": None, "fps": None, "uniform": None, **sampling},
+        **frame_rule(config),
         **{
             name: getattr(config, name)
-            for name in ("crop", "resolution", "views", "run_frames", "min_frames", "keep_pixels", "seed")
+            for name in ("crop", "resolution", "run_frames", "min_frames", "keep_pixels", "seed")
         },
+        "views": stored_views(config),
         # Where they are used only: datasets that were made before there was such a setting keep their ids.
         **{name: value for name in ("variant", "fold", "flips") if (value := getattr(config, name))},
-        **({"protocols": list(config.protocols)} if config.protocols else {}),
+        **({"protocols": sorted(config.protocols)} if config.protocols else {}),
     }

@@ -11,17 +11,21 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from toto.shards.store import SCRATCH, LocalStore, Store
+from toto.errors import UserError
+from toto.shards.store import SCRATCH, Store
+from toto.tokenize.event_log import EventLog
+from toto.tokenize.unit import UnitReport
 from toto.tokenize.units import Unit
 from toto.tokenize.worker import Counters
 
 SEAL_EVERY_S = 30 * 60
 PROGRESS = "progress-"  # tmp/progress-<host>-<pid>.json
-STALE_S = 30  # a run that has not written for so long is over, or was killed
+STALE_S = 30.0  # a run that has not written for so long, or missed four turns, is over or was killed
+JOIN_S = 5.0  # how long the end waits for a report that is being written to a slow store
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Snapshot:
     frames: int
     seconds: float
     counters: Counters
+    at_work: int = 0  # units that workers hold now
 
     @property
     def eta_s(self) -> float | None:
@@ -46,8 +51,10 @@ class Snapshot:
         c, seconds = self.counters, max(self.seconds, 1e-9)
         eta = "" if self.eta_s is None else f" · {_clock(self.eta_s)} left"
         bad = f" · {c.quarantined} quarantined" if c.quarantined else ""
+        on_the_way = f", {c.in_flight / 1e6:,.1f} MB of frames" if c.in_flight else ""
+        in_flight = f" · in flight {self.at_work}{on_the_way}" if self.at_work else ""
         return (
-            f"tokenize {self.units_done}/{self.units} units · {c.decoded / seconds:,.0f} frames/s decoded · "
+            f"tokenize {self.units_done}/{self.units} units{in_flight} · {c.decoded / seconds:,.0f} frames/s decoded · "
             f"{c.kept / seconds:,.0f} kept · {c.tokens / seconds:,.0f} tokens/s{bad}{eta}"
         )
 
@@ -55,24 +62,36 @@ class Snapshot:
 class Monitor:
     """Told about finished units by the engine; reports in a thread of its own. Use as a context manager."""
 
-    def __init__(self, store: Store, todo: list[Unit], done: int, seal: Callable[[], Any], quiet: bool = False) -> None:
-        self._store, self._seal, self._quiet = store, seal, quiet
+    def __init__(
+        self, store: Store, todo: list[Unit], done: int, seal: Callable[[], Any], log: EventLog, quiet: bool = False
+    ) -> None:
+        self._store, self._seal, self._log, self._quiet = store, seal, log, quiet
         self._total, self._before = len(todo) + done, done
         self._frames = sum(unit.estimated_frames for unit in todo)
         self._done: set[str] = set()
         self._frames_done = 0
         self._read: Callable[[], Counters] = Counters
+        self._at_work: Callable[[], int] = lambda: 1
         self._started = self._sealed = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._report, daemon=True)
         self._file = f"{SCRATCH}/{PROGRESS}{socket.gethostname()}-{os.getpid()}.json"
 
-    def watch(self, read: Callable[[], Counters]) -> None:
-        """Says where the workers' counters are read."""
-        self._read = read
+    def watch(self, read: Callable[[], Counters], at_work: Callable[[], int] = lambda: 1) -> None:
+        """Says where the workers' counters are read, and how many units are in work."""
+        self._read, self._at_work = read, at_work
 
-    def unit_done(self, unit: Unit) -> None:
-        """A unit is committed, by this run or by another one on the same target."""
+    def event(self, event: str, **facts: Any) -> None:
+        """Notes something in the run's log."""
+        self._log.event(event, **facts)
+
+    def unit_done(self, unit: Unit, report: UnitReport | None = None) -> None:
+        """A unit is committed: by this run, whose worker reports, or by another one on the same target."""
+        if report is not None:
+            facts = {key: value for key, value in vars(report).items() if key != "quarantined"}
+            self._log.event("unit", unit=unit.id, split=unit.split, attempt=unit.attempt, **facts)
+            for key, reason, detail in report.quarantined:
+                self._log.event("quarantined", unit=unit.id, source=key, reason=reason, detail=detail)
         if unit.id not in self._done:
             self._done.add(unit.id)
             self._frames_done += unit.estimated_frames
@@ -84,7 +103,7 @@ class Monitor:
         """Where the run stands now."""
         seconds = time.monotonic() - self._started
         done = self._before + len(self._done)
-        return Snapshot(done, self._total, self._frames_done, self._frames, seconds, self._read())
+        return Snapshot(done, self._total, self._frames_done, self._frames, seconds, self._read(), self._at_work())
 
     def __enter__(self) -> "Monitor":
         self._thread.start()
@@ -94,18 +113,23 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
-        with suppress(OSError):
+        self._thread.join(JOIN_S)
+        with suppress(OSError, UserError):
             self._store.remove(self._file)
         if not self._quiet:
-            sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + self.snapshot().line() + "\n")
+            sys.stderr.write(
+                ("\r\x1b[K" if sys.stderr.isatty() else "") + replace(self.snapshot(), at_work=0).line() + "\n"
+            )
 
     def _report(self) -> None:
         live = sys.stderr.isatty() and not self._quiet
         every = 0.5 if live else 10.0
+        next_write_s = 0.0
         while not self._stop.wait(every if live else 1.0):
             now = self.snapshot()
-            self._write(now)
+            if now.seconds >= next_write_s:
+                next_write_s = now.seconds + self._store.report_every_s - 0.1  # a turn comes a little early or late
+                self._write(now)
             if live:
                 sys.stderr.write("\r\x1b[K" + now.line())
                 sys.stderr.flush()
@@ -115,18 +139,18 @@ class Monitor:
 
     def _write(self, now: Snapshot) -> None:
         """Progress for `status`: of no use after the run, so a full disk is no reason to stop."""
-        if isinstance(self._store, LocalStore):
-            with suppress(OSError):
-                self._store.write(self._file, json.dumps({**asdict(now), "eta_s": now.eta_s}).encode())
+        with suppress(OSError, UserError):
+            self._store.write(self._file, json.dumps({**asdict(now), "eta_s": now.eta_s}).encode())
 
 
 def running(store: Store) -> list[dict[str, Any]]:
     """The progress of every run that is going on now on a target, by its own word."""
     names = [name for name in store.list(SCRATCH) if name.startswith(f"{SCRATCH}/{PROGRESS}")]
+    stale_s = max(STALE_S, 4 * store.report_every_s)
     found = []
     for name in names:
         with suppress(FileNotFoundError, ValueError):
-            if store.age_s(name) < STALE_S:
+            if store.age_s(name) < stale_s:
                 found.append(
                     {
                         "run": name.removeprefix(f"{SCRATCH}/{PROGRESS}").removesuffix(".json"),

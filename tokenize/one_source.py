@@ -1,20 +1,23 @@
 """One source -> rows in the unit's shard and one line of results; or no row and the reason why.
 
+    OpenSource: decode, send frames off ─▶ (other sources meanwhile) ─▶ settled: all codes are there ─▶ finish: write
+
 A decoder that dies takes its source with it only when that happens three times in a row; until then it may have
 been the machine's fault. Rows reach the shard after the whole source was read, so a source counts whole or not at all.
 """
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from toto.shards import ids
+from toto.shards.protocols import beside_grid
 from toto.shards.schema import RowRecord
 from toto.tokenize.clip import DecoderDied, DecodeRequest, SourceError, SourceInfo
 from toto.tokenize.crash import reached
+from toto.tokenize.flight import Flight
 from toto.tokenize.job import Job
 from toto.tokenize.rows import RowBuilder, Spool
 from toto.tokenize.units import PlannedSource
@@ -24,56 +27,94 @@ TRIES = 3
 BACK_OFF_S = 0.2
 
 
-def tokenize_source(
-    worker: Worker, source: PlannedSource, uri: str, attempt: int, write: Callable[[RowRecord], None]
-) -> dict[str, Any]:
-    """Decodes, encodes and writes one source; returns its line of `SOURCES_SCHEMA`."""
-    line: dict[str, Any] = {
-        **{name: getattr(source, name) for name in ("key", "split", "kind", "label", "size")},
-        **{"attempt": attempt, "status": "ok", "frames_decoded": 0, "frames_kept": 0},
-        **{"flags": 0, "errors": 0, "rows": 0, "tokens": 0, "run_lengths": []},
-    }
-    try:
-        spool, info = _read_with_tries(worker, source, uri)
-        with closing(spool):
-            line |= _facts(info)
+class OpenSource:
+    """A source whose frames are all decoded, while some of its rows may still wait for their codes.
+
+    A source that cannot be used has a line only. `blamed`: (reason, detail) of one that is known to kill workers.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        flight: Flight,
+        source: PlannedSource,
+        uri: str,
+        attempt: int,
+        blamed: tuple[str, str] | None = None,
+    ) -> None:
+        self._worker = worker
+        self._spool: Spool | None = None
+        self._line: dict[str, Any] = {
+            **{name: getattr(source, name) for name in ("key", "split", "kind", "label", "size")},
+            **{"attempt": attempt, "status": "ok", "frames_decoded": 0, "frames_kept": 0},
+            **{"flags": 0, "errors": 0, "rows": 0, "tokens": 0, "run_lengths": []},
+        }
+        try:
+            if blamed is not None:
+                raise SourceError(*blamed)
+            self._spool, info = _read_with_tries(worker, flight, source, uri)
+            self._line |= _facts(info)
             _refuse_short(worker, info)
-            for row in spool.drain(info.flags):
+        except SourceError as error:
+            self.close()
+            self._line |= {"status": "quarantined", "reason": error.reason, "detail": error.detail}
+            worker.counters.quarantine(error.reason)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all of its codes are there."""
+        return self._spool is None or not self._spool.waiting
+
+    def finish(self, write: Callable[[RowRecord], None]) -> dict[str, Any]:
+        """Writes its rows, which must be settled; returns its line of `SOURCES_SCHEMA`."""
+        spool, line, counters = self._spool, self._line, self._worker.counters
+        if spool is not None:
+            for row in spool.drain(line["flags"]):
                 write(row)
             line |= {"rows": spool.rows, "tokens": spool.tokens, "run_lengths": spool.run_lengths}
             line["flags"] |= spool.flags
-    except SourceError as error:
-        line |= {"status": "quarantined", "reason": error.reason, "detail": error.detail}
-        worker.counters.quarantined += 1
-    worker.counters.sources += 1
-    reached("after_source")
-    return line
+            counters.tokens += spool.tokens
+        self.close()
+        counters.sources += 1
+        reached("after_source")
+        return line
+
+    def close(self) -> None:
+        """Gives its rows up."""
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
 
 
 def decode_request(job: Job, source: PlannedSource, uri: str) -> DecodeRequest:
     """What the decoder is asked for."""
-    settings = job.settings
+    settings, moments = job.settings, source.moments
+    rule: dict[str, Any] = {name: settings[name] if moments is None else None for name in ("stride", "fps", "uniform")}
     return DecodeRequest(
         key=source.key,
         uri=uri,
         kind=source.kind,
         animated=job.animated,
-        **{name: settings[name] for name in ("stride", "fps", "uniform", "crop", "resolution", "views", "seed")},
+        **rule,
+        **{name: settings[name] for name in ("crop", "resolution", "views", "seed")},
         patch=job.tokenizer["patch"],
         run_frames=None if settings["run_frames"] == "all" else settings["run_frames"],
         pixels=settings["keep_pixels"],
         codes=job.has_codes,
+        flips=settings.get("flips", False),
+        protocols=tuple(protocol.name for protocol in beside_grid(settings, source.split)),
+        positions=moments,
     )
 
 
-def _read_with_tries(worker: Worker, source: PlannedSource, uri: str) -> tuple[Spool, SourceInfo]:
+def _read_with_tries(worker: Worker, flight: Flight, source: PlannedSource, uri: str) -> tuple[Spool, SourceInfo]:
     if source.size < 0:
         raise SourceError("missing", "it is listed, but it is not there")
     tried = 0
     while True:
         spool = Spool()
         try:
-            return spool, _read(worker, source, uri, spool)
+            return spool, _read(worker, flight, source, uri, spool)
         except DecoderDied as died:
             spool.close()
             tried += 1
@@ -85,15 +126,14 @@ def _read_with_tries(worker: Worker, source: PlannedSource, uri: str) -> tuple[S
             raise
 
 
-def _read(worker: Worker, source: PlannedSource, uri: str, spool: Spool) -> SourceInfo:
+def _read(worker: Worker, flight: Flight, source: PlannedSource, uri: str, spool: Spool) -> SourceInfo:
     dtype = ids.id_dtype(worker.job.tokenizer["vocab_size"])
-    builder = RowBuilder(source.key, source.label, spool, worker.encoder, dtype)
+    builder = RowBuilder(source.key, source.label, spool, worker.encoder, flight, dtype)
     counters = worker.counters
     for item in worker.decoder.decode(decode_request(worker.job, source, uri)):
         if isinstance(item, SourceInfo):
             builder.finish(ids.KIND_IMAGE if item.kind == "image" else ids.KIND_VIDEO)
             counters.decoded += item.frames_decoded
-            counters.tokens += spool.tokens
             return item
         counters.kept += len(item.index)
         builder.add(item)

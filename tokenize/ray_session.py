@@ -38,16 +38,18 @@ class Cluster:
     """Where to run: `address` None starts a Ray of our own, "auto" or an address joins one."""
 
     address: str | None
-    workers: int | None  # None: one for each CPU
-    tokenizer_actors: int = 0  # 0: each worker encodes by itself, the fastest layout on CPUs
+    workers: int | None  # None: one for each CPU that there is, also when more come
+    tokenizer_actors: int | None = None  # 0: each worker encodes by itself; None: as many as the GPUs can hold
+    gpus_per_tokenizer: float = 0.0  # 0: they encode on CPUs
+    worker_resource: str | None = None  # a Ray resource of the nodes that may decode; None: all nodes may
 
 
 @contextmanager
-def connected(cluster: Cluster) -> Iterator[int]:
-    """Joins or starts Ray; yields the number of CPUs for workers. Raises UserError when a cluster cannot be joined."""
+def connected(cluster: Cluster) -> Iterator[None]:
+    """Joins or starts Ray. Raises UserError when a cluster cannot be joined."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keeps Ray from warning about GPUs
     with _joined(cluster.address) if cluster.address is not None else _started(cluster):
-        yield max(1, int(ray.cluster_resources().get("CPU", 1)) - cluster.tokenizer_actors)
+        yield
 
 
 @contextmanager
@@ -84,11 +86,13 @@ def _current_cluster() -> str:
 @contextmanager
 def _started(cluster: Cluster) -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one into the user's home
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets whatever else runs here take nearly all
     with _folder() as folder:
         try:
             _init(
                 address="local",
-                num_cpus=(cluster.workers or cores()) + cluster.tokenizer_actors,
+                num_cpus=(cluster.workers or cores()) + (cluster.tokenizer_actors or 0),
+                resources={cluster.worker_resource: 1.0} if cluster.worker_resource else None,
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 _temp_dir=folder,

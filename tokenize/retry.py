@@ -12,7 +12,7 @@ from toto.tokenize.annotations import with_known_classes
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import Job
 from toto.tokenize.plan import Plans, plan_retry, read_plans
-from toto.tokenize.run import Options, Result, prepare, work
+from toto.tokenize.run import Options, Result, prepared, work
 from toto.tokenize.sources import list_sources
 from toto.tokenize.sources.base import Listing
 from toto.tokenize.units import PlannedSource, planned
@@ -20,18 +20,20 @@ from toto.tokenize.units import PlannedSource, planned
 
 def retry(config: DatasetConfig, job: Job, options: Options, reason: str | None) -> Result:
     """Tries quarantined sources again (all, or those of one reason); raises UserError when there are none."""
-    store = prepare(job)
-    listing = list_sources(config)
-    while True:
-        plans = read_plans(store)
-        bad = _quarantined(store, reason, plans)
-        if not bad.num_rows:
-            which = f" with reason {reason!r}" if reason else ""
-            raise UserError(f"{job.out} has no quarantined sources{which}; `toto-tokenize status` shows what it has")
-        listing = with_known_classes(store, plans.annotations, listing)
-        attempt = max(bad["attempt"].to_pylist()) + 1
-        if plan_retry(store, job, plans, _planned_again(job, plans, listing, bad, options.limit), attempt):
-            return work(store, config, job, read_plans(store), listing, options)
+    with prepared(job) as store:
+        listing = list_sources(config)
+        while True:
+            plans = read_plans(store)
+            bad = _quarantined(store, reason, plans)
+            if not bad.num_rows:
+                which = f" with reason {reason!r}" if reason else ""
+                raise UserError(
+                    f"{job.out} has no quarantined sources{which}; `toto-tokenize status` shows what it has"
+                )
+            listing = with_known_classes(store, plans.annotations, listing)
+            attempt = max(bad["attempt"].to_pylist()) + 1
+            if plan_retry(store, job, plans, _planned_again(job, plans, listing, bad, options.limit), attempt):
+                return work(store, config, job, read_plans(store), listing, options)
 
 
 def _quarantined(store: Store, reason: str | None, plans: Plans) -> pa.Table:

@@ -1,13 +1,15 @@
 """Blocks of one source -> its rows. Blocks come run by run, the views of a run interleaved; codes come back later.
 
-Only one run is held at a time. Rows of a source are known to be good only when the whole source was read, so they
-wait in a `Spool`, which goes to disk when it grows: memory stays flat for a 2-hour video.
+Only one run is open at a time; closed ones wait for their codes in a `Flight`, bounded in bytes. Rows of a source
+are known to be good only when the whole source was read, so they wait in a `Spool`, which goes to disk when it
+grows: memory stays flat for a 2-hour video.
 """
 
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from toto.shards.flags import Flag
 from toto.shards.schema import RowRecord, row_id
 from toto.tokenize.clip import Block
 from toto.tokenize.encoder import Encoder
+from toto.tokenize.flight import Flight
 
 SPOOL_BYTES = 8 * 1024 * 1024
 GRID_TOLERANCE_US = 1000
@@ -29,6 +32,7 @@ class Spool:
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 (closed by close)
         self.rows = self.tokens = 0
+        self.waiting = 0  # rows that are closed, but wait for their codes
         self.flags = 0
         self.run_lengths: list[int] = []
 
@@ -38,7 +42,7 @@ class Spool:
             pickle.dump(row, self._file, protocol=pickle.HIGHEST_PROTOCOL)
         self.rows += 1
         self.tokens += len(row.tokens)
-        self.flags |= row.flags
+        self.flags |= row.flags & ~Flag.MIRRORED  # of this row, not of the source
         if row.view == 0:
             self.run_lengths.append(row.n_frames)
 
@@ -48,6 +52,11 @@ class Spool:
         for _ in range(self.rows):
             row = pickle.load(self._file)  # our own bytes, from an unnamed file of this process
             yield replace(row, flags=row.flags | flags)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody wants its rows any more."""
+        return self._file.closed
 
     def close(self) -> None:
         """Gives memory and disk back."""
@@ -63,14 +72,18 @@ class _OpenRow:
     pixels: list[np.ndarray] = field(default_factory=list)
     index: list[np.ndarray] = field(default_factory=list)
     pts_us: list[np.ndarray | None] = field(default_factory=list)
+    mirrored: bool = False
+    bytes: int = 0  # of frames and pixels
 
 
 class RowBuilder:
     """Puts the blocks of one source together; `finish` closes the last run."""
 
-    def __init__(self, source: str, label: int | None, spool: Spool, encoder: Encoder, dtype: np.dtype) -> None:
+    def __init__(
+        self, source: str, label: int | None, spool: Spool, encoder: Encoder, flight: Flight, dtype: np.dtype
+    ) -> None:
         self._source, self._label, self._spool = source, label, spool
-        self._encoder, self._dtype = encoder, dtype
+        self._encoder, self._flight, self._dtype = encoder, flight, dtype
         self._run = 0
         self._open: dict[int, _OpenRow] = {}
 
@@ -79,11 +92,13 @@ class RowBuilder:
         if block.run != self._run:
             self._close_run(ids.KIND_VIDEO)
             self._run = block.run
-        row = self._open.setdefault(block.view, _OpenRow(block.crop))
+        row = self._open.setdefault(block.view, _OpenRow(block.crop, mirrored=block.mirrored))
         if block.frames is not None:
             row.codes.append(self._encoder.submit(block.frames))
+            row.bytes += block.frames.nbytes
         if block.pixels is not None:
             row.pixels.append(block.pixels)
+            row.bytes += block.pixels.nbytes
         row.index.append(block.index)
         row.pts_us.append(block.pts_us)
 
@@ -93,20 +108,28 @@ class RowBuilder:
 
     def _close_run(self, kind: int) -> None:
         for view, row in sorted(self._open.items()):
-            self._spool.add(self._record(view, row, kind))
+            self._spool.waiting += 1
+            self._flight.add(row.bytes, partial(self._settle, self._run, view, row, kind))
         self._open.clear()
 
-    def _record(self, view: int, row: _OpenRow, kind: int) -> RowRecord:
+    def _settle(self, run: int, view: int, row: _OpenRow, kind: int) -> None:
+        self._spool.waiting -= 1
+        if not self._spool.closed:
+            self._spool.add(self._record(run, view, row, kind))
+
+    def _record(self, run: int, view: int, row: _OpenRow, kind: int) -> RowRecord:
         index = np.concatenate(row.index)
         codes = np.concatenate([wait() for wait in row.codes]) if row.codes else np.empty((len(index), 0, 0), np.int32)
         known = [part for part in row.pts_us if part is not None]
         times = np.concatenate(known) if len(known) == len(row.pts_us) else None
         step = frame_step(index)
         uneven = step is None or step >= 1 << 16
+        columns = time_columns(times, index)
+        columns["flags"] |= int(Flag.MIRRORED) if row.mirrored else 0
         return RowRecord(
-            row_id=row_id(self._source, self._run, view),
+            row_id=row_id(self._source, run, view),
             source=self._source,
-            run=self._run,
+            run=run,
             view=view,
             kind=kind,
             n_frames=len(index),
@@ -119,7 +142,7 @@ class RowBuilder:
             frame_step=0 if uneven or step is None else step,
             frame_index=index.astype(np.int32) if uneven else None,
             crop=row.crop,
-            **time_columns(times, index),
+            **columns,
         )
 
 

@@ -3,19 +3,27 @@
 listing -> plans -> (plans - commits) -> engine -> seal -> snapshot
 """
 
-from contextlib import suppress
-from dataclasses import dataclass
+import os
+import platform
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from toto import __version__
 from toto.config import DatasetConfig
 from toto.errors import UserError
 from toto.shards.commit import committed_units
 from toto.shards.seal import seal
 from toto.shards.snapshot import Snapshot
-from toto.shards.store import Store, open_store, prove_exclusive
+from toto.shards.store import Store, is_exclusive, open_store
+from toto.shards.store_owner import only_run
 from toto.tokenize import engine_local
 from toto.tokenize.crash import reached
 from toto.tokenize.estimate import Estimator
+from toto.tokenize.event_log import EventLog
 from toto.tokenize.job import Job
 from toto.tokenize.monitor import Monitor
 from toto.tokenize.plan import Plans, extend_plans, read_plans
@@ -32,7 +40,9 @@ class Options:
 
     engine: str = "ray"  # "local", "ray" (a Ray of our own), or the address of a cluster
     workers: int | None = None
-    tokenizer_actors: int = 0
+    tokenizer_actors: int | None = None  # None: 0, or one for each GPU when the job's device is one
+    gpus_per_tokenizer: float = 1.0
+    worker_resource: str | None = None
     limit: int | None = None
     quiet: bool = False
 
@@ -45,6 +55,7 @@ class Result:
     units_done: int  # in this run
     changed: list[str]  # keys of sources that are not the files any more that were planned
     failure: str | None  # why the exit code is 1, when it is
+    ignored: dict[str, int]  # what the listing left out: a suffix, or "(a reason)" -> count
 
     def summary(self) -> dict[str, Any]:
         """For `--json`."""
@@ -56,25 +67,33 @@ class Result:
             "units": value["units"],
             "units_done": self.units_done,
             "changed": self.changed,
+            "ignored": self.ignored,
+            "versions": value["made_by"]["versions"],
         }
 
 
 def tokenize(config: DatasetConfig, job: Job, options: Options) -> Result:
     """Plans, does and seals; raises UserError for what stops the work, after sealing what is committed."""
-    store = prepare(job)
-    listing = list_sources(config)
-    plans = extend_plans(store, job, listing, Estimator(job).kept_frames, options.limit)
-    return work(store, config, job, plans, listing, options)
+    with prepared(job) as store:
+        listing = list_sources(config)
+        plans = extend_plans(store, job, listing, Estimator(job).kept_frames, options.limit)
+        return work(store, config, job, plans, listing, options)
 
 
-def prepare(job: Job) -> Store:
-    """Opens the target and proves that it can hold commits."""
+@contextmanager
+def prepared(job: Job) -> Iterator[Store]:
+    """Opens the target and tries whether commits are exclusive there; where they are not, only one run may go on."""
     store = open_store(job.out)
     try:
-        prove_exclusive(store)
+        exclusive = is_exclusive(store)
     except (NotADirectoryError, FileExistsError):
         raise UserError(f"{job.out} cannot be a folder (a file is in the way); choose another --out") from None
-    return store
+    if exclusive:
+        yield store
+        return
+    sys.stderr.write(f"{store.uri} lets two writers create the same file: only one run at a time is allowed here\n")
+    with only_run(store):
+        yield store
 
 
 def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: Listing, options: Options) -> Result:
@@ -83,19 +102,56 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
     todo = [unit for unit in plans.units.values() if unit.id not in committed]
     uris = source_uris(config, listing, todo)
 
-    def seal_now() -> Snapshot:
-        return seal(store, lambda: read_plans(store).spec(job), reached)
+    changed = changed_sources(plans, listing)
+    log = EventLog(store)
 
+    def seal_now() -> Snapshot:
+        snapshot = seal(store, lambda: read_plans(store).spec(job), reached)
+        if todo:
+            log.event("seal", **_sealed(snapshot))
+        return snapshot
+
+    if todo:
+        log.event("run", **_begun(job, plans, todo, options), changed=changed[:FEW_SOURCES])
     try:
         if todo:
-            with Monitor(store, todo, len(plans.units) - len(todo), seal_now, options.quiet) as monitor:
+            with Monitor(store, todo, len(plans.units) - len(todo), seal_now, log, options.quiet) as monitor:
                 _execute(job, todo, uris, monitor, options)
-    except BaseException:
+        snapshot = seal_now()
+    except BaseException as error:
         with suppress(UserError, OSError):  # what stopped the work is the news
             seal_now()
+        log.event("end", outcome=type(error).__name__, detail=str(error))
         raise
-    snapshot = seal_now()
-    return Result(snapshot, len(todo), changed_sources(plans, listing), judge(snapshot, config.max_bad_fraction))
+    if todo:
+        log.event("end", outcome="finished")
+        _warn_of_versions(snapshot)
+    return Result(snapshot, len(todo), changed, judge(snapshot, config.max_bad_fraction), listing.ignored)
+
+
+def _warn_of_versions(snapshot: Snapshot) -> None:
+    """Says when not one version of this program made the units: another may have decoded or rounded otherwise."""
+    versions = snapshot.value["made_by"]["versions"]
+    if len(versions) > 1:
+        sys.stderr.write(f"warning: units of this dataset were made by different versions: {', '.join(versions)}\n")
+
+
+def _begun(job: Job, plans: Plans, todo: list[Unit], options: Options) -> dict[str, Any]:
+    """What the log says of a run's beginning."""
+    return {
+        **{"version": __version__, "python": platform.python_version(), "host": socket.gethostname()},
+        **{"pid": os.getpid(), "dataset": job.name, "tokenizer": job.tokenizer["name"]},
+        **{"tokenizer_id": job.tokenizer["id"], "options": asdict(options)},
+        **{"units": len(todo), "units_before": len(plans.units) - len(todo)},
+        "frames": sum(unit.estimated_frames for unit in todo),
+    }
+
+
+def _sealed(snapshot: Snapshot) -> dict[str, Any]:
+    """What the log says of a seal."""
+    value = snapshot.value
+    totals = {name: value["totals"][name] for name in ("rows", "frames", "tokens", "sources", "quarantined")}
+    return {"dataset_id": value["dataset_id"], "units": value["units"], **totals, "made_by": value["made_by"]}
 
 
 def source_uris(config: DatasetConfig, listing: Listing, units: list[Unit]) -> dict[str, str]:
@@ -106,9 +162,9 @@ def source_uris(config: DatasetConfig, listing: Listing, units: list[Unit]) -> d
 
 
 def changed_sources(plans: Plans, listing: Listing) -> list[str]:
-    """Keys of planned sources whose size, time or etag differ now; they are reported, never done again."""
-    now = {source.key: (source.size, source.mtime_us, source.etag) for source in listing.sources}
-    planned = {s.key: (s.size, s.mtime_us, s.etag) for unit in plans.units.values() for s in unit.sources}
+    """Keys of planned sources whose size, time, etag or moments differ now; they are reported, never done again."""
+    now = {s.key: (s.size, s.mtime_us, s.etag, s.moments) for s in listing.sources}
+    planned = {s.key: (s.size, s.mtime_us, s.etag, s.moments) for unit in plans.units.values() for s in unit.sources}
     return sorted(key for key, facts in planned.items() if key in now and now[key] != facts)
 
 
@@ -135,4 +191,6 @@ def _execute(job: Job, todo: list[Unit], uris: dict[str, str], monitor: Monitor,
     from toto.tokenize.ray_session import Cluster
 
     address = None if options.engine == "ray" else options.engine
-    execute(job, todo, uris, monitor, Cluster(address, options.workers, options.tokenizer_actors))
+    gpus = options.gpus_per_tokenizer if job.device.startswith("cuda") else 0.0
+    cluster = Cluster(address, options.workers, options.tokenizer_actors, gpus, options.worker_resource)
+    execute(job, todo, uris, monitor, cluster)

@@ -58,7 +58,7 @@ def clean(store: Store, older_than_s: float = GARBAGE_AGE_S) -> list[str]:
     old = [name for name in garbage + store.list(SCRATCH) if store.age_s(name) > older_than_s]
     for name in old:
         store.remove(name)
-    return old
+    return [*old, *store.abort_uploads(older_than_s)]
 
 
 def _names(commit: Commit) -> list[str]:

@@ -161,5 +161,8 @@ def _shape(stream: Stream | None, sources: Sequence[Source], pipelines: Pipeline
     configs = [pipelines.datasets[source.name] for source in sources if source.name in pipelines.datasets]
     if not configs:
         raise UserError(f"no shards in {', '.join(source.uri for source in sources)}; give a dataset of pipelines.yaml")
-    side = configs[0].resolution // PATCH
-    return pipelines.tokenizer(configs[0].tokenizer).vocab_size + CODE_OFFSET, side * side
+    side, tokenizer = configs[0].resolution // PATCH, pipelines.tokenizer(configs[0].tokenizer)
+    if tokenizer.vocab_size is None:
+        where = f"tokenizers.{tokenizer.name}.vocab_size"
+        raise UserError(f"{where} is not set; set it, or tokenize {configs[0].name} first")
+    return tokenizer.vocab_size + CODE_OFFSET, side * side

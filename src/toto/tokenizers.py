@@ -1,7 +1,8 @@
 """Tokenizers by name: how a stage that may not import `toto.tokenize` gets pixels back from ids.
 
 Built-in ones stand in `BUILT_IN`; others come from the entry-point group `toto.tokenizers`: a callable
-`make(spec, device) -> Tokenizer`, where spec is the `tokenizer` object of a dataset.json.
+`make(spec, device) -> Tokenizer`, where spec is the `tokenizer` object of a dataset.json (at first what pipelines.yaml
+says: name, and `options` as they stand there).
 """
 
 from importlib import import_module
@@ -10,11 +11,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from toto.config_layers import unknown
 from toto.errors import UsageError
 
 BUILT_IN = {
     "dct": "toto.tokenize.tokenizers.dct:make",
+    "dvae": "toto.tokenize.tokenizers.dvae:make",
     "none": "toto.tokenize.tokenizers.none:make",
+    "sdvae": "toto.tokenize.tokenizers.sdvae:make",
+    "vqgan": "toto.tokenize.tokenizers.vqgan:make",
 }
 
 
@@ -29,6 +34,9 @@ class Tokenizer(Protocol):
     def spec(self) -> dict[str, Any]:
         """What identifies it, as stored in dataset.json: name, every parameter, hashes, `id`."""
         ...
+
+    # Two that a tokenizer with another precision than its exact one has besides:
+    #   precision: str, such as "bf16";  encode_exact(pictures), what encode would give in its exact precision.
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:
         """uint8 RGB [n, 3, H, W] -> int32 codes [n, H // patch, W // patch]."""
@@ -48,5 +56,4 @@ def load(spec: dict[str, Any], device: str = "cpu") -> Tokenizer:
     others = {point.name: point for point in entry_points(group="toto.tokenizers")}
     if name in others:
         return others[name].load()(spec, device)
-    known = ", ".join(sorted([*BUILT_IN, *others]))
-    raise UsageError(f"unknown tokenizer {name!r}; known here: {known}")
+    raise UsageError(unknown("tokenizer", str(name), sorted({*BUILT_IN, *others})))

@@ -13,6 +13,7 @@ import numpy as np
 
 from toto.errors import UsageError
 from toto.shards.hashing import json_sha256
+from toto.tokenize.tokenizers.codebook import TreeCodebook
 from toto.tokenize.tokenizers.identity import with_id
 
 PATCH = 8
@@ -54,7 +55,7 @@ class DCT:
         self._codebook = _codebook(vocab_size, luma_coefficients, seed)  # float64 [vocab, k]
         self._matrix = np.rint(self._basis * SCALE)  # whole numbers
         self._grey = np.rint(np.full(PATCH * PATCH * 3, 128.0) @ self._matrix)
-        self._tree: Any = None
+        self._codes = TreeCodebook(self._codebook)
         self.spec = with_id(
             {
                 "name": "dct",
@@ -68,17 +69,12 @@ class DCT:
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:
         """uint8 RGB [n, 3, H, W] -> int32 codes [n, H / 8, W / 8]; exact, independent of batch and threads."""
-        if self._tree is None:
-            from scipy.spatial import cKDTree
-
-            self._tree = cKDTree(self._codebook)
         n, _, height, width = pictures.shape
         grid_h, grid_w = height // PATCH, width // PATCH
         patches = pictures.reshape(n, 3, grid_h, PATCH, grid_w, PATCH).transpose(0, 2, 4, 3, 5, 1)
         vectors = patches.reshape(n * grid_h * grid_w, -1).astype(np.float64)
         coefficients = (vectors @ self._matrix - self._grey) / SCALE
-        _, codes = self._tree.query(coefficients)
-        return codes.astype(np.int32).reshape(n, grid_h, grid_w)
+        return self._codes.nearest(coefficients).astype(np.int32).reshape(n, grid_h, grid_w)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """int codes [n, h, w] -> uint8 RGB [n, 3, 8 h, 8 w]."""

@@ -1,0 +1,176 @@
+"""How far our networks agree with dall_e, taming and diffusers, and what bf16 changes, at the official sizes.
+
+    python bench/tokenizer_agreement.py [--only dvae …] [--pictures 96] [--bf16 8] [--media FOLDER] [--json]
+
+Nobody's weights are needed: the packages' networks are calibrated on pictures until they use their codebook (see
+tests/calibrated_weights.py), saved as the official files are, and loaded by toto. Printed: codes used, ids, near-ties
+of the reference (best two scores within 1e-4), ids that differ, and the share that bf16 flips. On real weights the
+share may be another: every run of toto-tokenize in bf16 measures its own. On CPUs without bf16 arithmetic (AVX512_BF16,
+AMX) bf16 is emulated, some ten times slower than fp32.
+"""
+
+import sys
+from pathlib import Path
+
+# A script's own folder comes first on the path: `import tokenize` would find the file there, and torch needs Python's.
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:] = [str(ROOT / "tests"), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "bench")]
+
+import json  # noqa: E402
+import os  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from typing import Any  # noqa: E402
+
+import click  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from calibrated_weights import calibrate_dvae, calibrate_sdvae, calibrate_vqgan, margins, pictures  # noqa: E402
+
+from toto.tokenize.tokenizers.codebook import gaussian_codes  # noqa: E402
+from toto.tokenizers import load  # noqa: E402
+
+NEAR_TIE = 1e-4
+Scores = Callable[[np.ndarray], torch.Tensor]  # uint8 [n, 3, R, R] -> [n h w, codes], the best is the code
+VQGAN_F16: dict[str, Any] = {
+    "double_z": False,
+    "z_channels": 256,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 1, 2, 2, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [16],
+    "dropout": 0.0,
+}
+
+
+def dvae(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
+    """OpenAI's dVAE: n_hid 256, two blocks a group, 8,192 codes; a whole pickled module."""
+    import dall_e
+
+    encoder = dall_e.Encoder()
+    calibrate_dvae(encoder, images)
+    torch.save(encoder, folder / "encoder.pkl")
+    spec = {"name": "dvae", "weights": str(folder / "encoder.pkl")}
+    return spec, lambda part: flat(encoder(dall_e.map_pixels(unit(part))))
+
+
+def vqgan(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
+    """taming's VQGAN f16 with 1,024 codes of 256 dimensions."""
+    from taming.modules.diffusionmodules.model import Decoder, Encoder
+    from torch import nn
+
+    codebook = torch.empty(1024, 256)
+    encoder, quant_conv = Encoder(**VQGAN_F16).eval(), nn.Conv2d(256, 256, 1)
+    calibrate_vqgan(encoder, quant_conv, codebook, images)
+    parts = {"encoder": encoder, "quant_conv": quant_conv, "decoder": Decoder(**VQGAN_F16)}
+    state = nn.ModuleDict({**parts, "post_quant_conv": nn.Conv2d(256, 256, 1)}).state_dict()
+    torch.save({"state_dict": {**state, "quantize.embedding.weight": codebook}}, folder / "last.ckpt")
+
+    def scores(part: np.ndarray) -> torch.Tensor:
+        latents = flat(quant_conv(encoder(unit(part) * 2 - 1)))
+        return 2 * latents @ codebook.t() - codebook.square().sum(1) - latents.square().sum(1, keepdim=True)
+
+    return {"name": "vqgan", "weights": str(folder / "last.ckpt")}, scores
+
+
+def sdvae(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
+    """Stable Diffusion's VAE, diffusers' class, 32,768 Gaussian codes by brute force."""
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        sample_size=256,
+    ).eval()
+    calibrate_sdvae(model, images)
+    model.save_pretrained(folder / "sd-vae")
+    codes = torch.from_numpy(gaussian_codes(32_768, 4, 0)).float()
+
+    def scores(part: np.ndarray) -> torch.Tensor:
+        modes = flat(model.encode(unit(part) * 2 - 1).latent_dist.mode()) * model.config.scaling_factor
+        return -torch.cdist(modes, codes).square()
+
+    return {"name": "sdvae", "weights": str(folder / "sd-vae")}, scores
+
+
+KINDS = {"dvae": (dvae, 128), "vqgan": (vqgan, 256), "sdvae": (sdvae, 128)}
+
+
+def measure(name: str, count: int, in_bf16: int, media: Path | None, folder: Path) -> dict[str, Any]:
+    """Calibrates on three quarters as many pictures as are then compared; bf16 encodes the first of these."""
+    make, side = KINDS[name]
+    spec, scores = make(folder, pictures(max(8, count * 3 // 4), side, media))
+    exact, fast = load(spec), load({**spec, "precision": "bf16"})
+    wanted, near, found, quick = [], [], [], []
+    started = time.perf_counter()
+    for i, picture in enumerate(pictures(count, side, media, seed=1)):
+        click.echo(f"\r{name}: {i} of {count} pictures", err=True, nl=False)
+        reference = scores(picture[None])
+        wanted.append(reference.argmax(1).numpy())
+        near.append((margins(reference) <= NEAR_TIE).numpy())
+        found.append(exact.encode(picture[None]).reshape(-1))
+        if i < in_bf16:
+            quick.append(fast.encode(picture[None]).reshape(-1))
+    codes, ties, ours, bf16 = map(np.concatenate, (wanted, near, found, quick))
+    flipped = bf16 != ours[: len(bf16)]
+    return {
+        "tokenizer": name,
+        "resolution": side,
+        "pictures": count,
+        "ids": len(codes),
+        "codes_used": len(np.unique(codes)),
+        "codes": exact.vocab_size,
+        "near_ties": int(ties.sum()),
+        "differ": int((ours != codes).sum()),
+        "differ_beyond_near_ties": int(((ours != codes) & ~ties).sum()),
+        "bf16_ids": len(bf16),
+        "bf16_flips": float(flipped.mean()),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def unit(images: np.ndarray) -> torch.Tensor:
+    """uint8 -> float of [0, 1]."""
+    return torch.from_numpy(images).float() / 255
+
+
+def flat(maps: torch.Tensor) -> torch.Tensor:
+    """[n, c, h, w] -> [n h w, c]."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(tuple(KINDS)), help="Default: all.")
+@click.option("--pictures", "count", type=click.IntRange(8), default=96, show_default=True, help="Compared; of each.")
+@click.option("--bf16", "in_bf16", type=click.IntRange(1), default=8, show_default=True, help="Of these in bf16.")
+@click.option("--media", type=click.Path(exists=True, path_type=Path), help="Photographs; default: generated textures.")
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+def main(only: tuple[str, ...], count: int, in_bf16: int, media: Path | None, as_json: bool) -> None:
+    """Prints a line of figures for each tokenizer."""
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    lines = []
+    for name in only or KINDS:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CACHE_HOME"] = folder
+            line = measure(name, count, in_bf16, media, Path(folder))
+        lines.append(line)
+        click.echo("\r\x1b[K", err=True, nl=False)
+        click.echo(
+            "{tokenizer} at {resolution}: {codes_used:,} of {codes:,} codes used by {ids:,} ids of {pictures} "
+            "pictures, "
+            "{near_ties} near-ties; fp32: {differ} differ, {differ_beyond_near_ties} of them beyond near-ties; "
+            "bf16 flips {bf16_flips:.2%} of {bf16_ids:,} ({seconds:.0f} s)".format(**line)
+        )
+    if as_json:
+        click.echo(json.dumps(lines))
+
+
+if __name__ == "__main__":
+    main()

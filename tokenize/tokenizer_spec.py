@@ -1,0 +1,76 @@
+"""An entry of `tokenizers:` in pipelines.yaml -> the spec that a tokenizer is made from.
+
+`auto` is settled here, in the process that plans: the device, and with it the precision. What the weights decide (their
+hashes, the vocabulary, the patch) is added by the tokenizer itself.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from toto.config import TokenizerConfig, expand
+from toto.tokenize.sources.names import shown
+
+WITH_NETWORKS = ("dvae", "vqgan", "sdvae")  # backends that run on a GPU where there is one
+FILES_OF_WEIGHTS = ("weights", "decoder", "model_config")
+SECRETS = re.compile("sig|token|key|secret|cred|expires|auth", re.IGNORECASE)  # in the query of a signed URL
+
+
+def tokenizer_spec(config: TokenizerConfig) -> dict[str, Any]:
+    """What a tokenizer is made from, before its own hashes are known; a plug-in gets `options` as they stand."""
+    if config.backend == "none":
+        return {"name": "none"}
+    if config.backend == "dct":
+        return {
+            "name": "dct",
+            "vocab_size": config.vocab_size or 8192,
+            "luma_coefficients": config.luma_coefficients,
+            "seed": config.seed,
+        }
+    device = device_of(config)
+    given: dict[str, Any] = {
+        "name": config.backend,
+        "vocab_size": config.vocab_size,
+        "seed": config.seed if config.backend == "sdvae" else None,
+        "weights_sha256": config.weights_sha256,
+        "decoder_sha256": config.decoder_sha256,
+        "trained_with": config.trained_with or None,
+        "options": config.options or None,
+        "device": device,
+        "precision": _precision(config, device),
+        "compile": config.compile,
+    }
+    for key in FILES_OF_WEIGHTS:
+        uri = getattr(config, key)
+        if uri is not None:
+            given[key] = _absolute(expand(uri, f"tokenizers.{config.name}.{key}"))
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def device_of(config: TokenizerConfig) -> str:
+    """cpu or cuda: `auto` is a GPU for a tokenizer with a network where this machine has one."""
+    if config.device != "auto" or config.backend not in WITH_NETWORKS:
+        return "cpu" if config.device == "auto" else config.device
+    if not any(Path("/dev").glob("nvidia[0-9]*")):  # torch takes seconds to import
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _precision(config: TokenizerConfig, device: str) -> str:
+    if config.precision != "auto":
+        return config.precision
+    return "fp32" if device == "cpu" else "bf16"
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def portable(uri: str) -> str:
+    """How a dataset names weights: without secrets, and without folders of this machine."""
+    if "://" not in uri:
+        return Path(uri).name
+    query = uri.partition("?")[2]
+    return shown(uri) + (f"?{query}" if query and not SECRETS.search(query) else "")
