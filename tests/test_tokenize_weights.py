@@ -26,6 +26,7 @@ from toto.tokenize import weights_fetch as fetching
 from toto.tokenize.weights import known, obtain
 from toto.tokenize.weights_cli import weights as weights_group
 from toto.tokenize.weights_convert import convert_names, stored
+from toto.tokenize.weights_legacy import MAGIC
 from toto.tokenize.weights_reading import read_tensors
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
@@ -246,11 +247,45 @@ def _replace_pickle(path: Path, body: bytes) -> None:
             archive.writestr(name, body if name.endswith("data.pkl") else data)
 
 
-def test_the_format_before_torch_1_6_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "encoder.pkl"
-    torch.save(DVAE, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(UserError, match=r"format from before 1.6(.|\n)*python -c .*torch.load\('encoder.pkl'"):
+def legacy(value: object, path: Path) -> Path:
+    """What torch.save wrote before 1.6."""
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")  # torch tells that it stores source code
+def test_a_whole_module_in_the_format_before_torch_1_6_is_read_without_running_it(tmp_path: Path) -> None:
+    dall_e = pytest.importorskip("dall_e", reason="dall-e is not installed")
+    encoder = dall_e.Encoder(n_hid=8, vocab_size=32)
+    found = read_tensors(legacy(encoder, tmp_path / "encoder.pkl"))
+    expected = encoder.state_dict()
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_state_dict_in_the_format_before_torch_1_6_is_read(tmp_path: Path) -> None:
+    shared = torch.arange(12.0).reshape(3, 4)
+    state = {"a": shared.t(), "b": shared[1:], "c": torch.tensor([1, 2]), "d": torch.ones(2, 2).half()}
+    found = read_tensors(legacy(state, tmp_path / "state.pt"))
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_a_poisoned_file_of_the_format_before_torch_1_6_does_nothing(tmp_path: Path) -> None:
+    path, mark = legacy({"a": torch.ones(3)}, tmp_path / "encoder.pkl"), tmp_path / "run"
+    data = path.read_bytes()
+    head = sum(len(pickle.dumps(value, 2)) for value in (MAGIC, 1001))  # magic and version; next comes a dict
+    path.write_bytes(data[:head] + pickle.dumps(Poison(mark, "system"), 2) + data[head:])
+    with pytest.raises(UserError, match="asks for .*; nothing in it was run"):
         read_tensors(path)
+    assert not mark.exists()
+
+
+def test_a_file_of_the_format_before_torch_1_6_is_cut_or_lies(tmp_path: Path) -> None:
+    path = legacy({"a": torch.ones(1000)}, tmp_path / "encoder.pkl")
+    data = path.read_bytes()
+    for damaged in (data[:-100], data[: len(data) // 20], data.replace(b"M\xe8\x03", b"M\xff\xff", 1)):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="not taken"):
+            read_tensors(path)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +296,7 @@ def test_the_format_before_torch_1_6_is_refused_with_what_to_do(tmp_path: Path) 
         (b"RIFF1234", "no weights"),
         (b"PK\x03\x04 and then nothing", "damaged"),
         (b"\x10\0\0\0\0\0\0\0{ no JSON at all ", "damaged safetensors"),
-        (pickle.dumps({"a": 1}), "before 1.6"),
+        (pickle.dumps({"a": 1}), "not what torch.save writes"),
     ],
 )
 def test_what_is_no_weights_is_said_in_a_line(tmp_path: Path, data: bytes, said: str) -> None:

@@ -115,8 +115,7 @@ def _cost(job: Job, frames: int, kept: int, stride_4: int, rates: Rates, prices:
         tokens_stride_4=stride_4 * views * cells,
         tokens_every_frame=frames * views * cells,
         bytes=round(stored * cells * id_dtype(job.tokenizer["vocab_size"]).itemsize * BYTES_PER_RAW_BYTE) + pixels,
-        **_hours(rates, frames, stored, prices),
-        **listing,
+        **{**_hours(rates, frames, stored, prices), **listing},
     )
 
 

@@ -3,8 +3,8 @@
 torch.load(weights_only=True) builds tensors and plain containers alone. Classes that well-known files name besides
 (the modules of dall_e, callbacks of Lightning) become inert stand-ins that only keep what they are given, so neither
 package is needed; a pickle that asks for anything else is refused by the name it asks for. Files from before torch 1.6
-are refused: whole modules in them cannot be read so. Entries of the zip must be stored, not packed, and no tensor may
-be larger than its bytes in the file.
+go the same way through weights_legacy.py. Entries of the zip must be stored, not packed, and no tensor may be larger
+than its bytes in the file.
 """
 
 import pickle
@@ -45,6 +45,7 @@ BROKEN = (
     IndexError,
     KeyError,
     MemoryError,
+    OverflowError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -84,11 +85,7 @@ def read_tensors(path: Path) -> Tensors:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= SAFETENSORS_HEADER:
         return _from_safetensors(path)
     if start[:1] == b"\x80":
-        raise UserError(
-            f"{path}: torch.save's format from before 1.6, which cannot be read without running it; if you trust it:\n"
-            f'python -c "import torch; m = torch.load({path.name!r}, weights_only=False); '
-            f"torch.save(m.state_dict() if hasattr(m, 'state_dict') else m, 'converted.pt')\""
-        )
+        return _from_legacy(path)
     what = "a web page" if start.lstrip()[:1] == b"<" else "neither safetensors nor what torch.save writes"
     raise UserError(f"{path}: {what}, no weights; fetch the file again, or name another")
 
@@ -110,19 +107,25 @@ def _from_zip(path: Path) -> Tensors:
     try:
         with torch.serialization.safe_globals(_stand_ins(path)):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        AttributeError,
-        IndexError,
-    ) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: not taken ({_line(error)}); nothing in it was run") from None
+    return _plain(path, loaded)
+
+
+def _from_legacy(path: Path) -> Tensors:
+    from toto.tokenize.weights_legacy import load_legacy
+
+    try:
+        loaded = load_legacy(path, lambda name: _stand_in(path, name), MAX_PICKLE_BYTES)
+    except BROKEN as error:
+        raise UserError(f"{path}: not taken ({_line(error)}); nothing in it was run") from None
+    return _plain(path, loaded)
+
+
+def _plain(path: Path, loaded: Any) -> Tensors:
+    """The named tensors of what was loaded, none of them of an odd kind or larger than its bytes."""
+    import torch
+
     tensors = {name: tensor.detach() for name, tensor in _named(loaded) if isinstance(tensor, torch.Tensor)}
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
@@ -154,10 +157,13 @@ def _stand_ins(path: Path) -> list[Any]:
         names = get_unsafe_globals_in_checkpoint(str(path))
     except BROKEN as error:
         raise UserError(f"{path}: damaged ({_line(error)}); fetch the file again") from None
-    for name in names:
-        if not name.startswith(STAND_INS) and name not in STAND_IN_NAMES:
-            raise UserError(f"{path}: its pickle asks for {name[:80]}, which no weights need; nothing in it was run")
-    return [(type("StandIn", (StandIn,), {}), name) for name in names]
+    return [(_stand_in(path, name), name) for name in names]
+
+
+def _stand_in(path: Path, name: str) -> type:
+    if not name.startswith(STAND_INS) and name not in STAND_IN_NAMES:
+        raise UserError(f"{path}: its pickle asks for {name[:80]}, which no weights need; nothing in it was run")
+    return type("StandIn", (StandIn,), {})
 
 
 def _named(loaded: Any) -> Iterator[tuple[str, Any]]:
