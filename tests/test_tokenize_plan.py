@@ -60,3 +60,31 @@ def test_what_the_paper_does_not_count_cannot_be_planned_so(tmp_path: Path) -> N
 def test_an_unknown_gpu_names_the_known_ones(tmp_path: Path) -> None:
     error = short_error(call("tokenize", "plan", "k600", "--published", "--gpu", "H1000", cwd=tmp_path), 2)
     assert "H1000" in error and "H100" in error
+
+
+def test_encoding_on_a_gpu_that_is_not_here_is_planned_by_the_arithmetic_of_the_network(tmp_path: Path) -> None:
+    dall_e = pytest.importorskip("dall_e", reason="dall-e is not installed")
+    import torch
+
+    encoder = dall_e.Encoder(n_hid=8, vocab_size=64)
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
+    counted = 0
+
+    def count(layer: torch.nn.Module, _: object, out: torch.Tensor) -> None:
+        nonlocal counted
+        counted += 2 * layer.w[0].numel() * out.numel()
+
+    for layer in encoder.modules():
+        if hasattr(layer, "kw"):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        encoder(torch.zeros(1, 3, 128, 128))
+    weights = f"tokenizers.dvae.weights={tmp_path / 'encoder.pt'}"
+    sets = ("--set", weights, "--set", "tokenizers.dvae.vocab_size=64")
+    options = ("--published", "--tokenizer", "dvae", "--gpu", "A100", "--utilisation", "0.5", "--json")
+    done = call("tokenize", "plan", "k600", *sets, *options, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(done.stdout.splitlines()[-1])
+    hours = planned["frames_kept"] * counted / (312e12 * 0.5) / 3600
+    assert planned["encode_gpu_hours"] == pytest.approx(hours) and planned["gpu"] == "A100"
+    assert planned["price_with_gpu"] == pytest.approx(planned["decode_core_hours"] * 0.04 + hours * 2.5)

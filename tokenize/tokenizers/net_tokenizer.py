@@ -36,6 +36,22 @@ class NetTokenizer:
         """fp32 (exact) or bf16, as this process runs it."""
         return self._placement().precision
 
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+        return str(self._placement().device).partition(":")[0]
+
+    def flops(self, side: int) -> float:
+        """Floating-point operations (two for a multiply-add) of encoding one picture of so many pixels a side."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        net = self._load_encoder().to("meta")
+        picture = torch.empty((1, 3, side, side), dtype=torch.uint8, device="meta")
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            net.head(net.trunk(net.prepare(picture)))
+        return float(counter.get_total_flops())
+
     def encode(self, pictures: np.ndarray) -> np.ndarray:
         """uint8 RGB [n, 3, H, W] -> int32 codes [n, H / patch, W / patch]."""
         return self._encoder().encode(pictures, self._codes)
