@@ -68,6 +68,7 @@ def group(script: str) -> click.Group:
 def command_lines() -> list[str]:
     """Every line of words that begins with one of our scripts, in any page."""
     texts = (page.read_text().replace("-m toto.train ", "toto-train ") for page in PAGES)
+    texts = (re.sub(r"\\\n\s*", " ", text) for text in texts)  # lines that go on
     return sorted({match.group().strip() for text in texts for match in COMMAND.finditer(text)})
 
 

@@ -68,11 +68,11 @@ def _pillow(clip: Path) -> int:
 
 
 def crop_of(picture: np.ndarray) -> np.ndarray:
-    """uint8 [128, 128, 3]: Pillow's bilinear resize of the short side, then the middle."""
+    """uint8 [128, 128, 3]: Pillow's resize (its default, bicubic) of the short side, then the middle."""
     height, width = picture.shape[:2]
     scale = SIDE / min(height, width)
     size = round(width * scale), round(height * scale)
-    small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+    small = np.asarray(Image.fromarray(picture).resize(size))
     top, left = (size[1] - SIDE) // 2, (size[0] - SIDE) // 2
     return small[top : top + SIDE, left : left + SIDE]
 

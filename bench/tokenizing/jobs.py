@@ -22,7 +22,7 @@ from sides import Line, compare, line
 from toto.affinity import cores
 
 HERE = Path(__file__).parent
-CLIP_S, CLIPS_A_CORE = 40, 24
+CLIP_S, CLIPS_A_CORE = 40, 96  # starting Ray takes as long as a dozen clips
 WARM_S, STEADY_S = 45, 300  # of the dVAE's job
 DVAE_CLIPS_A_CORE = 24
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}

@@ -55,7 +55,7 @@ class DCT:
         self._codebook = _codebook(vocab_size, luma_coefficients, seed)  # float64 [vocab, k]
         self._matrix = np.rint(self._basis * SCALE)  # whole numbers
         self._grey = np.rint(np.full(PATCH * PATCH * 3, 128.0) @ self._matrix)
-        self._codes = TreeCodebook(self._codebook)
+        self._codes = TreeCodebook(self._codebook, settle_ties=False)  # as ids have always been made
         self.spec = with_id(
             {
                 "name": "dct",
