@@ -85,6 +85,13 @@ def test_demo_gives_eight_frames_of_an_eight_by_eight_grid_a_window():
     assert load().tokenizer(demo.tokenizer).vocab_size == 512
 
 
+@pytest.mark.parametrize(("written", "meant"), [("on", "on"), ("off", "off"), ("'on'", "on"), ("auto", "auto")])
+def test_on_and_off_are_words_though_yaml_reads_them_as_true_and_false(write, written, meant):
+    path = write(f"tokenizers: {{t: {{backend: dvae, compile: {written}}}}}")
+    assert load([path]).tokenizer("t").compile == meant
+    assert load([path], [f"tokenizers.t.compile={written}"]).tokenizer("t").compile == meant
+
+
 def test_layouts_are_those_that_have_readers():
     from toto.tokenize.sources import READERS
 
@@ -156,6 +163,7 @@ def test_wrong_mixture_is_refused(write, mixture, problem):
         ("stride: 4, fps: 7.5", ["datasets.x: stride and fps exclude each other"]),
         ("layout: folders", ["datasets.x.layout: folders", "one of: folder, webdataset, howto100m, kinetics"]),
         ("layout: kinetics, labels: folders", ["datasets.x.labels", "folder only"]),
+        ("layout: kinetics, held_out: 0.1", ["datasets.x.held_out", "folder and webdataset only"]),
     ],
 )
 def test_mistake_in_an_entry_names_path_value_and_what_is_allowed(write, entry, expected):

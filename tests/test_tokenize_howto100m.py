@@ -172,6 +172,14 @@ def test_shards_of_video2dataset_are_read_by_the_id_in_their_json(tmp_path: Path
         assert file.read() == b"video 0000000_00001"
 
 
+def test_ids_in_json_are_read_however_much_json_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toto.tokenize.sources import texts
+
+    monkeypatch.setattr(texts, "MAX_TABLE_BYTES", 10)
+    shard(tmp_path / "00000.tar", ("000000000", {"url": f"https://www.youtube.com/watch?v={IDS[1]}"}))
+    assert keys(list_sources(dataset(tmp_path, "howto100m"))) == [IDS[1]]
+
+
 def test_shards_without_a_list_or_json_are_named_by_their_keys(tmp_path: Path) -> None:
     shard(tmp_path / "00000.tar", (IDS[0], None), ("000000014", {"url": "https://example.org/a.mp4"}))
     assert keys(list_sources(dataset(tmp_path, "howto100m"))) == [IDS[0], "000000014"]

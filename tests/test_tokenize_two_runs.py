@@ -9,7 +9,7 @@ from clips import PIXELS, call, run_arguments, tokenize, write_clips
 
 from toto import Dataset
 from toto.errors import UserError
-from toto.shards.store import open_store
+from toto.shards.store import LocalStore, open_store
 from toto.shards.verify import verify
 from toto.tokenize import retry, run
 from toto.tokenize.cli import cli
@@ -58,3 +58,18 @@ def test_two_retries_at_once_give_each_row_once(tmp_path: Path, monkeypatch: pyt
         cli.main(words, standalone_mode=False)
     assert sorted(row.source for row in Dataset(out).rows()) == ["clip-000.mp4", "clip-001.mp4"]
     assert verify(open_store(out), deep=True).ok
+
+
+def test_one_that_lost_its_unit_and_finds_its_file_taken_away_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos, out = write_clips(tmp_path / "videos", 1, 8), tmp_path / "out"
+
+    def taken_away(store: LocalStore, name: str) -> int:
+        monkeypatch.undo()
+        assert tokenize(videos, out, *PIXELS).returncode == 0  # the winner
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(LocalStore, "size", taken_away)
+    cli.main(["run", *run_arguments(videos, out), *PIXELS, "--ray-address", "local"], standalone_mode=False)
+    assert [row.source for row in Dataset(out).rows()] == ["clip-000.mp4"] and verify(open_store(out), deep=True).ok

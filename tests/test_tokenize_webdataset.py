@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from archives import tar_of
 from clips import write_image, write_video
+from made import make
 
 from toto import Dataset
 from toto.config import DatasetConfig
@@ -296,3 +297,17 @@ def test_a_real_shard_becomes_a_dataset_videos_pictures_captions_and_all(media: 
     sources = {source.key: parse_part(source.uri) for source in list_sources(target.config).sources}
     part = sources["00001/b"]
     assert part is not None and (root / "00001.tar").read_bytes()[part.offset :][: part.size] == picture.read_bytes()
+
+
+def test_a_run_over_a_split_without_texts_leaves_the_tables_of_the_others(tmp_path: Path) -> None:
+    picture = write_image(tmp_path / "a.png").read_bytes()
+    tars = {
+        "train/0.tar": {"a.png": picture, "a.txt": b"a word", "a.cls": b"1"},
+        "val/0.tar": {"b.png": picture},
+    }
+    root = shards(tmp_path / "shards", tars)
+    whole = make(root, tmp_path / "set", layout="webdataset", stride=4)
+    tables = {name: whole.annotations(name).to_pylist() for name in ("captions", "labels", "classes")}
+    again = make(root, tmp_path / "set", layout="webdataset", stride=4, split=("val",))
+    assert again.annotations("captions").to_pylist() == [{"source": "train/0/a", "text": "a word"}]
+    assert {name: again.annotations(name).to_pylist() for name in tables} == tables

@@ -90,6 +90,10 @@ def _do_unit(
         if not _decide(worker, unit, shard, sources, summary, time.monotonic() - started):
             return None
         return _report(lines, summary, time.monotonic() - started)
+    except FileNotFoundError:  # another one that lost made the same file and has taken it away already
+        if not worker.store.exists(f"{COMMITS}/{unit.id}.json"):
+            raise
+        return None
     finally:
         shard_path.unlink(missing_ok=True)
         results_path.unlink(missing_ok=True)

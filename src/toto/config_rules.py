@@ -50,8 +50,16 @@ def number(default: float | None, low: float, high: float) -> Any:
 
 
 def choice(default: Any, *known: str) -> Any:
-    """One of a few words."""
-    return _field(default, f"one of: {', '.join(known)}", lambda v: isinstance(v, str) and v in known)
+    """One of a few words. YAML reads on and off as true and false; they are taken back where they are among them."""
+    words = {True: "on", False: "off"}
+
+    def accepts(value: Any) -> bool:
+        return (words[value] if isinstance(value, bool) else value) in known
+
+    def convert(value: Any) -> Any:
+        return words[value] if isinstance(value, bool) else value
+
+    return _field(default, f"one of: {', '.join(known)}", accepts, convert=convert)
 
 
 def yes_no(default: bool) -> Any:

@@ -26,7 +26,7 @@ from toto.tokenize.sources.listed import Shelf, check_found, listed_source
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, suffix_of
 from toto.tokenize.sources.samples import STATUS_SUFFIX, Sample, read_samples
 from toto.tokenize.sources.tars import find, packed_error
-from toto.tokenize.sources.texts import read_texts
+from toto.tokenize.sources.texts import read_facts
 
 SPLITS = ("train",)
 VIDEOS = pa.schema(
@@ -77,12 +77,12 @@ def _files(config: DatasetConfig) -> tuple[list[File], dict[str, list[str]], Cou
         raise packed_error(found.packed[0])
     statuses = [file for file in found.files if suffix_of(file.key) == STATUS_SUFFIX]
     samples = read_samples(config, found.tars, statuses, found.ignored)
-    metas = read_texts(samples, ".json", found.ignored)
+    video_ids = read_facts(samples, ".json", _video_id, found.ignored)
     pieces: dict[str, list[str]] = defaultdict(list)
     members = []
     for sample in samples:
         own = sample.key.rsplit("/", 1)[-1]
-        video = _video_id(metas.get(sample.key)) or own
+        video = video_ids.get(sample.key) or own
         clip = _CLIP.fullmatch(own)
         name = video + clip[1] if clip and video != own else video
         pieces[video].append(name)
@@ -95,10 +95,10 @@ def _named(sample: Sample, name: str) -> File:
     return replace(sample.media, key=f"{sample.shard.key}/{name}{suffix_of(sample.media.key)}")
 
 
-def _video_id(meta: str | None) -> str | None:
+def _video_id(meta: str) -> str | None:
     """The YouTube id in a sample's .json: of its address, else as yt-dlp put it down; None where there is none."""
     try:
-        facts: Any = json.loads(meta or "{}")
+        facts: Any = json.loads(meta)
         address = _ADDRESS.search(str(facts.get("url", "")))
         info = (facts.get("yt_meta_dict") or {}).get("info") or {}
         noted = str(info.get("id") or facts.get("video_id") or "")

@@ -5,9 +5,10 @@ be written with every plan, and read by everyone who opens the dataset.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from threading import Event
+from typing import TypeVar
 
 import pyarrow as pa
 import xxhash
@@ -26,6 +27,8 @@ from toto.tokenize.transient import TransientError
 
 MAX_TEXT_BYTES = 2**20
 MAX_TABLE_BYTES = 256 * 2**20
+MAX_FACT_BYTES = 16 * 2**20  # with subtitles in it, a long video's .json has some MiB
+T = TypeVar("T")
 _TEXTS = pa.schema([("text", pa.string())])
 
 
@@ -34,17 +37,37 @@ def read_texts(samples: Sequence[Sample], suffix: str, ignored: Counter[str]) ->
 
     UserError when a shard cannot be read.
     """
-    having = [sample for sample in samples if suffix in sample.texts]
-    wanted = [sample for sample in having if sample.texts[suffix].size <= MAX_TEXT_BYTES]
-    ignored[f"({suffix} of more than 1 MiB)"] += len(having) - len(wanted)
+    wanted = _of_size(samples, suffix, MAX_TEXT_BYTES, ignored)
     if sum(sample.texts[suffix].size for sample in wanted) > MAX_TABLE_BYTES:
         ignored[f"({suffix}, more than 256 MiB in all)"] += len(wanted)
         return {}
+    return read_facts(wanted, suffix, lambda text: text, ignored)
+
+
+def read_facts(
+    samples: Sequence[Sample], suffix: str, fact: Callable[[str], T | None], ignored: Counter[str]
+) -> dict[str, T]:
+    """Sample key -> what `fact` finds in its text, however many texts there are: one shard's are held at a time.
+
+    Texts over 16 MiB and those that are no UTF-8 are counted. UserError when a shard cannot be read.
+    """
+    wanted = _of_size(samples, suffix, MAX_FACT_BYTES, ignored)
     shards = [list(group) for _, group in groupby(wanted, key=lambda sample: sample.shard.key)]
-    parts = side_by_side(lambda shard, stop: _of_shard(shard, suffix, stop), shards)
-    found = dict(pair for pairs in parts for pair in pairs)
-    ignored["(text that is not UTF-8)"] += sum(text is None for text in found.values())
-    return {key: text for key, text in found.items() if text is not None}
+
+    def facts(shard: list[Sample], stop: Event) -> list[tuple[str, T | None, bool]]:
+        pairs = _of_shard(shard, suffix, stop)
+        return [(key, None if text is None else fact(text), text is None) for key, text in pairs]
+
+    found = [line for lines in side_by_side(facts, shards) for line in lines]
+    ignored["(text that is not UTF-8)"] += sum(unreadable for _, _, unreadable in found)
+    return {key: value for key, value, _ in found if value is not None}
+
+
+def _of_size(samples: Sequence[Sample], suffix: str, most: int, ignored: Counter[str]) -> list[Sample]:
+    having = [sample for sample in samples if suffix in sample.texts]
+    wanted = [sample for sample in having if sample.texts[suffix].size <= most]
+    ignored[f"({suffix} of more than {most >> 20} MiB)"] += len(having) - len(wanted)
+    return wanted
 
 
 def _of_shard(samples: Sequence[Sample], suffix: str, stop: Event) -> list[tuple[str, str | None]]:
