@@ -32,9 +32,11 @@ PEERS = {  # module -> what it is, patch, how many times its speed is wanted in 
 }
 
 
+sys.path.append(str(TESTS))  # calibrated_weights
+
+
 def measure(repeats: int) -> list[Line]:
     """Each in fp32; in bf16 where the CPU has it."""
-    sys.path.append(str(TESTS))
     return [line for peer in PEERS for line in _measure_one(peer, repeats)]
 
 
@@ -47,7 +49,7 @@ def _measure_one(peer: str, repeats: int) -> list[Line]:
         return skipped(what.format("fp32"), str(error))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _prepare(module, folder)
+        prepare(module, folder)
         ids = (module.SIDE // patch) ** 2
         lines = [_compared(what.format("fp32"), peer, folder, {"precision": "fp32"}, ids, wanted, repeats)]
         if not torch.cpu._is_avx512_bf16_supported():
@@ -56,14 +58,28 @@ def _measure_one(peer: str, repeats: int) -> list[Line]:
         return [*lines, _compared(what.format("bf16"), peer, folder, bf16, ids, wanted_bf16, repeats)]
 
 
-def _prepare(module, folder: Path) -> None:
-    """Weights and pictures for both sides."""
+def prepare(module, folder: Path) -> dict[str, str]:
+    """Weights and pictures for both sides; toto's spec of the weights."""
     from calibrated_weights import pictures
 
     torch.manual_seed(0)
     spec = module.save(folder, pictures(CALIBRATED_ON, module.SIDE))
     (folder / "spec.json").write_text(json.dumps(spec))
     np.save(folder / "pictures.npy", pictures(COMPARED, module.SIDE, seed=1))
+    return spec
+
+
+def rate_alone(peer: str, folder: Path, seconds: float) -> float:
+    """Pictures a second of our encoder alone, a process per core, for so long."""
+    processes = [_start(peer, "ours", folder, {"precision": "fp32"}) for _ in range(cores())]
+    try:
+        for process in processes:
+            _answer(process)
+        return _rate(processes, seconds)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def _compared(what: str, peer: str, folder: Path, settings: dict[str, str], ids: int, bar: float, repeats: int) -> Line:
@@ -94,11 +110,11 @@ def _start(peer: str, side: str, folder: Path, settings: dict[str, str]) -> subp
     )
 
 
-def _rate(processes: list[subprocess.Popen]) -> float:
+def _rate(processes: list[subprocess.Popen], seconds: float = SECONDS) -> float:
     """Pictures per second of all together."""
     for process in processes:
         assert process.stdin is not None
-        process.stdin.write(f"{SECONDS}\n")
+        process.stdin.write(f"{seconds}\n")
         process.stdin.flush()
     return sum(float(_answer(process)) for process in processes)
 

@@ -5,6 +5,7 @@
 both with one worker per core; the encoder alone is measured before and after.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 CLIP_S, CLIPS_A_CORE = 40, 96  # starting Ray takes as long as a dozen clips
 WARM_S, STEADY_S = 45, 300  # of the dVAE's job
 DVAE_CLIPS_A_CORE = 24
+ALONE_S = 60
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -49,11 +51,11 @@ def measure_dvae(repeats: int) -> list[Line]:
     what = f"whole job, dvae fp32, {cores()} cores, {STEADY_S} s of its steady state, against the encoder alone"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        spec = encoders.prepare("peer_dalle", folder)
+        spec = encoders.prepare(importlib.import_module("peer_dalle"), folder)
         videos = write_clips(folder / "videos", DVAE_CLIPS_A_CORE * cores(), CLIP_S)[0].parent
-        before = encoders.rate_alone("peer_dalle", folder)
+        before = encoders.rate_alone("peer_dalle", folder, ALONE_S)
         job = _steady_rate(videos, folder / "out", spec["weights"])
-        after = encoders.rate_alone("peer_dalle", folder)
+        after = encoders.rate_alone("peer_dalle", folder, ALONE_S)
         return [line(what, "frames/s", [job], [before, after], 0.9)]
 
 
@@ -88,7 +90,8 @@ def _run(videos: Path, out: Path, *more: str) -> subprocess.Popen:
     code = "from toto.tokenize.cli import main; main()"
     options = ["--set", f"datasets.folder.root={videos}", "--set", "datasets.folder.crop=center", "--quiet"]
     command = [sys.executable, "-P", "-c", code, "run", "folder", "--out", str(out / "shards"), *options, *more]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(videos.parent / "cache")}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
 
 
 def _scripts(videos: list[Path], out: Path) -> list[subprocess.Popen]:
