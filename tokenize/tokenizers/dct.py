@@ -15,6 +15,7 @@ from toto.errors import UsageError
 from toto.shards.hashing import json_sha256
 from toto.tokenize.tokenizers.codebook import TreeCodebook
 from toto.tokenize.tokenizers.identity import with_id
+from toto.tokenize.tokenizers.net_tokenizer import refuse_no_codes
 
 PATCH = 8
 LUMA_ORDER = [
@@ -72,12 +73,13 @@ class DCT:
         n, _, height, width = pictures.shape
         grid_h, grid_w = height // PATCH, width // PATCH
         patches = pictures.reshape(n, 3, grid_h, PATCH, grid_w, PATCH).transpose(0, 2, 4, 3, 5, 1)
-        vectors = patches.reshape(n * grid_h * grid_w, -1).astype(np.float64)
+        vectors = patches.reshape(n * grid_h * grid_w, 3 * PATCH * PATCH).astype(np.float64)
         coefficients = (vectors @ self._matrix - self._grey) / SCALE
         return self._codes.nearest(coefficients).astype(np.int32).reshape(n, grid_h, grid_w)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """int codes [n, h, w] -> uint8 RGB [n, 3, 8 h, 8 w]."""
+        """int codes [n, h, w] -> uint8 RGB [n, 3, 8 h, 8 w]; ValueError for what is no code."""
+        refuse_no_codes(codes, self.vocab_size)
         n, grid_h, grid_w = codes.shape
         vectors = self._codebook[codes.reshape(-1)] @ _inverse(self._basis.shape[1] - 2)
         patches = vectors.reshape(n, grid_h, grid_w, PATCH, PATCH, 3) + 128.0

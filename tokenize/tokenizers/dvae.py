@@ -9,23 +9,37 @@ from typing import Any
 import numpy as np
 
 from toto.errors import UsageError
-from toto.tokenize.tokenizers.identity import recorded
+from toto.tokenize.tokenizer_spec import decoder_of
+from toto.tokenize.tokenizers.identity import place, recorded
 from toto.tokenize.tokenizers.net_tokenizer import NetTokenizer, refuse_other_size
-from toto.tokenize.weights_convert import Stored, stored
+from toto.tokenize.tokenizers.untrained import drawn
+from toto.tokenize.weights_convert import WeightsFile, is_here, stored
 
 PATCH = 8
 
 
 def make(spec: dict[str, Any], device: str = "cpu") -> "DVAE":
     """The tokenizer of a spec; UserError when the weights are not there or not those of the spec."""
-    weights = stored("dvae-encoder", spec.get("weights"), spec.get("weights_sha256"))
+    if spec.get("untrained"):
+        return DVAE(spec, drawn("dvae-encoder", spec), device)
+    weights = stored("dvae-encoder", place(spec, "weights"), spec.get("weights_sha256"))
+    if "id" not in spec:
+        spec = spec | _decoder_facts(spec)
     return DVAE(spec, weights, device)
+
+
+def _decoder_facts(spec: dict[str, Any]) -> dict[str, Any]:
+    """The decoder's hash, for whoever wants pictures elsewhere; nothing when it is not here, for codes need none."""
+    uri, digest = spec.get("decoder"), spec.get("decoder_sha256")
+    if uri is None or not is_here("dvae-decoder", uri, digest):
+        return {}
+    return {"decoder_sha256": stored("dvae-decoder", uri, digest).sha256}
 
 
 class DVAE(NetTokenizer):
     """Argmax over the logits of DALL·E's encoder."""
 
-    def __init__(self, spec: dict[str, Any], weights: Stored, device: str) -> None:
+    def __init__(self, spec: dict[str, Any], weights: WeightsFile, device: str) -> None:
         vocab_size = weights.shapes["blocks.output.conv.weight"][0]
         refuse_other_size(spec, vocab_size)
         facts = {"name": "dvae", "vocab_size": vocab_size, "patch": PATCH, "weights_sha256": weights.sha256}
@@ -40,9 +54,15 @@ class DVAE(NetTokenizer):
     def _load_decoder(self) -> Any:
         from toto.tokenize.tokenizers.dvae_net import load_dvae_decoder
 
-        if "decoder" not in self.spec and "decoder_sha256" not in self.spec:
-            raise UsageError("tokenizer dvae: no decoder is named; set decoder (OpenAI's decoder.pkl) in its entry")
-        weights = stored("dvae-decoder", self.spec.get("decoder"), self.spec.get("decoder_sha256"))
+        uri, digest = place(self.spec, "decoder"), self.spec.get("decoder_sha256")
+        if uri is None and digest is None:
+            uri, digest = decoder_of(self.spec["weights_sha256"])
+        if uri is None and digest is None:
+            raise UsageError(
+                "tokenizer dvae: its decoder is not known here; name it (OpenAI's decoder.pkl) as decoder of the "
+                "tokenizer's entry in pipelines.yaml, beside the encoder of these codes"
+            )
+        weights = stored("dvae-decoder", uri, digest)
         return load_dvae_decoder(weights.tensors("blocks."))
 
     def _codes(self, head: Any) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 The same sums as dvae_net.DVAEEncoder's in another order: 3×3 convolutions by winograd.py, 1×1 ones as matrix products
 that add to the residual path in place, maxima of slices for max_pool2d (which takes 25 ms for 16 MB, these 2).
-A residual branch counts 1/64, so logits differ by about 1e-6 of the reference's: ids only where two logits are as near.
+Of 10,240 ids of photographs (random weights calibrated to use 2,511 codes, logits of spread 3) one differed from
+dall_e's, at a near-tie; logits differ by at most 2e-3, and by 5e-4 when only the memory layout of dall_e's changes.
 """
 
 import torch
@@ -20,7 +21,9 @@ class DVAETrunk:
     def __init__(self, net: DVAEEncoder) -> None:
         *groups, _ = list(net.blocks)[1:]
         self._first = net.blocks[0]
-        self._groups = [[_FastBlock(block) for block in group if isinstance(block, Block)] for group in groups]
+        self._groups = [
+            [_FastBlock(block) for block in group.children() if isinstance(block, Block)] for group in groups
+        ]
 
     def __call__(self, prepared: Tensor) -> Tensor:
         """float32 [1, 3, h, w] -> features [1, 8 hidden, h / 8, w / 8]."""

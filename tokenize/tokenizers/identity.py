@@ -28,3 +28,10 @@ def with_id(spec: dict[str, Any]) -> dict[str, Any]:
 def recorded(spec: dict[str, Any]) -> dict[str, Any]:
     """The entries of a spec on which the id does not depend."""
     return {key: spec[key] for key in RECORDED if spec.get(key) is not None}
+
+
+def place(spec: dict[str, Any], key: str) -> str | None:
+    """Where a file of weights is; None where a dataset's spec holds no more than its name, which is no place."""
+    uri = spec.get(key)
+    is_name = uri is not None and "id" in spec and "/" not in uri
+    return None if is_name else uri

@@ -54,6 +54,8 @@ class NetTokenizer:
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:
         """uint8 RGB [n, 3, H, W] -> int32 codes [n, H / patch, W / patch]."""
+        if not len(pictures):
+            return np.empty((0, *(side // self.patch for side in pictures.shape[2:])), np.int32)
         return self._encoder().encode(pictures, self._codes)
 
     def encode_exact(self, pictures: np.ndarray) -> np.ndarray:
@@ -61,7 +63,10 @@ class NetTokenizer:
         return self._encoder().encode_exact(pictures, self._codes)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """int codes [n, h, w] -> uint8 RGB [n, 3, patch h, patch w]."""
+        """int codes [n, h, w] -> uint8 RGB [n, 3, patch h, patch w]; ValueError for what is no code."""
+        refuse_no_codes(codes, self.vocab_size)
+        if not len(codes):
+            return np.empty((0, 3, *(self.patch * side for side in codes.shape[1:])), np.uint8)
         import torch
 
         from toto.tokenize.tokenizers.running import exact_arithmetic
@@ -106,6 +111,12 @@ class NetTokenizer:
 
             self._place = Placement.of(self.spec, self._device)
         return self._place
+
+
+def refuse_no_codes(codes: np.ndarray, vocab_size: int) -> None:
+    """ValueError where a number is none of 0 … vocab_size - 1, such as a special id."""
+    if codes.size and not (codes.min() >= 0 and codes.max() < vocab_size):
+        raise ValueError(f"codes are 0 … {vocab_size - 1}, found {codes.min()} … {codes.max()}")
 
 
 def refuse_other_size(spec: dict[str, Any], vocab_size: int) -> None:

@@ -106,7 +106,7 @@ class Running:
         return np.concatenate(parts).astype(np.int32)
 
     def _moved(self, pictures: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(pictures)).to(self._placement.device)
+        return torch.from_numpy(pictures.copy()).to(self._placement.device)
 
 
 def _trunk_for_one_picture(net: Any) -> Trunk:
@@ -117,8 +117,7 @@ def _trunk_for_one_picture(net: Any) -> Trunk:
 def _half(net: Any, placement: Placement) -> Trunk:
     half = copy.deepcopy(net).bfloat16().to(memory_format=torch.channels_last)
     trunk = compiled(half.trunk, placement.device) if placement.compile else half.trunk
-    layout = {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
-    return lambda prepared: trunk(prepared.to(**layout)).float()
+    return lambda prepared: trunk(prepared.to(torch.bfloat16, memory_format=torch.channels_last)).float()
 
 
 @contextmanager

@@ -13,11 +13,12 @@ import numpy as np
 
 from toto.errors import UsageError, UserError
 from toto.tokenize.tokenizers.codebook import TreeCodebook, gaussian_codes
-from toto.tokenize.tokenizers.identity import recorded
+from toto.tokenize.tokenizers.identity import place, recorded
 from toto.tokenize.tokenizers.net_tokenizer import NetTokenizer
+from toto.tokenize.tokenizers.untrained import drawn
 from toto.tokenize.tokenizers.vqgan import patch_of
-from toto.tokenize.weights import local_path, obtain
-from toto.tokenize.weights_convert import AUTOENCODER, Stored, stored
+from toto.tokenize.weights import forgotten_if_wrong, local_path, obtain
+from toto.tokenize.weights_convert import AUTOENCODER, WeightsFile, stored
 
 SCALE = 0.18215  # scaling_factor of the Stable Diffusion VAEs
 VOCAB_SIZE = 32_768
@@ -27,8 +28,11 @@ FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 def make(spec: dict[str, Any], device: str = "cpu") -> "SDVAE":
     """The tokenizer of a spec; UserError when the weights or the codebook are not those of the spec."""
-    uri, spec = file_of(spec)
-    tokenizer = SDVAE(spec, stored("sdvae", uri, spec.get("weights_sha256")), device)
+    if spec.get("untrained"):
+        return SDVAE(spec, drawn("sdvae", spec), device)
+    uri, found = file_of({**spec, "weights": place(spec, "weights")})
+    weights = stored("sdvae", uri, spec.get("weights_sha256"))
+    tokenizer = SDVAE({**found, "weights": spec.get("weights")}, weights, device)
     if spec.get("codebook_sha256", tokenizer.spec["codebook_sha256"]) != tokenizer.spec["codebook_sha256"]:
         raise UsageError("sdvae: the codebook made here is not the one the dataset was made with (its hash differs)")
     return tokenizer
@@ -37,7 +41,7 @@ def make(spec: dict[str, Any], device: str = "cpu") -> "SDVAE":
 class SDVAE(NetTokenizer):
     """The nearest random code to each scaled mean."""
 
-    def __init__(self, spec: dict[str, Any], weights: Stored, device: str) -> None:
+    def __init__(self, spec: dict[str, Any], weights: WeightsFile, device: str) -> None:
         vocab_size, seed = int(spec.get("vocab_size") or VOCAB_SIZE), int(spec.get("seed") or 0)
         self._scale = float(spec.get("scale") or SCALE)
         self._channels = weights.shapes["post_quant_conv.weight"][1]
@@ -92,12 +96,13 @@ def file_of(spec: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
 def _scale_of(folder: str) -> float:
     """scaling_factor of a config.json of diffusers; UsageError for networks that ours are not."""
     where = f"{folder}/config.json"
-    try:
-        config = json.loads(obtain(where).path.read_bytes())
-        groups, activation = config.get("norm_num_groups", 32), config.get("act_fn", "silu")
-        scale = float(config.get("scaling_factor", SCALE))
-    except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{where}: no configuration of diffusers' AutoencoderKL") from None
+    with forgotten_if_wrong(where):
+        try:
+            config = json.loads(obtain(where).path.read_bytes())
+            groups, activation = config.get("norm_num_groups", 32), config.get("act_fn", "silu")
+            scale = float(config.get("scaling_factor", SCALE))
+        except (ValueError, TypeError, AttributeError):
+            raise UserError(f"{where}: no configuration of diffusers' AutoencoderKL") from None
     if groups != 32 or activation != "silu":
         raise UsageError(f"{where}: only autoencoders with norm_num_groups 32 and act_fn silu are taken")
     return scale

@@ -1,11 +1,12 @@
 """`vqgan`: VQGAN of taming-transformers (arXiv 2012.09841); entries vqgan-1k and vqgan-16k, codes of 16×16 pixels.
 
 Its code is the nearest of a learnt codebook. Weights: the official Lightning checkpoint, or its tensors as
-safetensors; `model_config` may name the yaml beside it, which is then checked against the tensors. The package taming
-is not needed.
+safetensors; `model_config` may name the yaml beside it, which is held against the tensors by whoever plans. The package
+taming is not needed.
 """
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,21 @@ import numpy as np
 from toto import strict_yaml
 from toto.errors import UsageError
 from toto.tokenize.tokenizers.codebook import ProductCodebook
-from toto.tokenize.tokenizers.identity import recorded
+from toto.tokenize.tokenizers.identity import place, recorded
 from toto.tokenize.tokenizers.net_tokenizer import NetTokenizer, refuse_other_size
-from toto.tokenize.weights import obtain
-from toto.tokenize.weights_convert import AUTOENCODER, Stored, stored
+from toto.tokenize.tokenizers.untrained import drawn
+from toto.tokenize.weights import forgotten_if_wrong, obtain
+from toto.tokenize.weights_convert import AUTOENCODER, WeightsFile, stored
 
 CODES = "quantize.embedding.weight"
 
 
 def make(spec: dict[str, Any], device: str = "cpu") -> "VQGAN":
     """The tokenizer of a spec; UserError when the weights are not there, or not those of the spec or of the yaml."""
-    weights = stored("vqgan", spec.get("weights"), spec.get("weights_sha256"))
-    if spec.get("model_config"):
+    if spec.get("untrained"):
+        return VQGAN(spec, drawn("vqgan", spec), device)
+    weights = stored("vqgan", place(spec, "weights"), spec.get("weights_sha256"))
+    if spec.get("model_config") and "id" not in spec:  # a dataset's weights were held against it when it was planned
         check_model_config(spec["model_config"], weights)
     return VQGAN(spec, weights, device)
 
@@ -32,7 +36,7 @@ def make(spec: dict[str, Any], device: str = "cpu") -> "VQGAN":
 class VQGAN(NetTokenizer):
     """The nearest code to each latent."""
 
-    def __init__(self, spec: dict[str, Any], weights: Stored, device: str) -> None:
+    def __init__(self, spec: dict[str, Any], weights: WeightsFile, device: str) -> None:
         self._codebook_array = np.ascontiguousarray(weights.tensor(CODES), "<f4")
         refuse_other_size(spec, len(self._codebook_array))
         facts = {
@@ -72,7 +76,7 @@ class VQGAN(NetTokenizer):
         return self._codebook
 
 
-def patch_of(weights: Stored) -> int:
+def patch_of(weights: WeightsFile) -> int:
     """Pixels of a side that become one code: each level but the last halves."""
     levels = 0
     while f"encoder.down.{levels}.block.0.conv1.weight" in weights.shapes:
@@ -80,9 +84,13 @@ def patch_of(weights: Stored) -> int:
     return 2 ** (levels - 1)
 
 
-def check_model_config(uri: str, weights: Stored) -> None:
+def check_model_config(uri: str, weights: WeightsFile) -> None:
     """UsageError when taming's yaml describes another model than the tensors, or a kind that is not taken."""
-    path = obtain(uri).path
+    with forgotten_if_wrong(uri):
+        _check_model(obtain(uri).path, weights)
+
+
+def _check_model(path: Path, weights: WeightsFile) -> None:
     model = (strict_yaml.load_file(path) or {}).get("model") or {}
     target, params = str(model.get("target", "")), model.get("params") or {}
     if not target.endswith(".VQModel"):

@@ -16,7 +16,6 @@ Zen 3 core, and the largest error in terms of the spread of the result (that of 
 """
 
 import copy
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -54,7 +53,6 @@ FORMS = {
 }
 
 Net = TypeVar("Net", bound=nn.Module)
-Convolution = Callable[[Tensor], Tensor]
 
 
 def quick_copy(net: Net) -> Net:
@@ -64,12 +62,11 @@ def quick_copy(net: Net) -> Net:
     for module in quick.modules():
         for name, layer in list(module.named_children()):
             if isinstance(layer, nn.Conv2d) and (way := convolution(layer)) is not layer:
-                delattr(module, name)  # a module's slot takes no plain callable
                 setattr(module, name, way)
     return quick
 
 
-def convolution(layer: nn.Conv2d) -> Convolution:
+def convolution(layer: nn.Conv2d) -> nn.Module:
     """The fastest way found for a 3×3 layer of stride 1 and padding 1; the layer itself for any other."""
     if (layer.kernel_size, layer.stride, layer.padding) != ((3, 3), (1, 1), (1, 1)):
         return layer
@@ -77,14 +74,26 @@ def convolution(layer: nn.Conv2d) -> Convolution:
         return Tiles(layer.weight, layer.bias, 2 if layer.out_channels >= WIDEST else 4)
     if not torch.backends.nnpack.is_available():
         return layer
-    weight, bias = layer.weight, layer.bias
-    return lambda x: torch._nnpack_spatial_convolution(x, weight, bias, [1, 1], [1, 1])
+    return SixBySix(layer.weight, layer.bias)
 
 
-class Tiles:
+class SixBySix(nn.Module):
+    """NNPACK's tiles."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self._weight, self._bias = weight, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [1, c, h, w] -> [1, o, h, w]."""
+        return torch._nnpack_spatial_convolution(x, self._weight, self._bias, [1, 1], [1, 1])
+
+
+class Tiles(nn.Module):
     """Results in tiles of side × side; k = (side + 2)² is the number of places of a tile."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, side: int) -> None:
+        super().__init__()
         self._side = side
         self._outputs, self._inputs = weight.shape[:2]
         g, b, a = (torch.tensor(rows, dtype=torch.float64) for rows in FORMS[side])
@@ -92,7 +101,7 @@ class Tiles:
         self._in, self._out = torch.kron(b, b).float(), torch.kron(a, a).float()  # [k, k], [side², k]
         self._bias = torch.zeros(self._outputs) if bias is None else bias
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """float32 [1, c, h, w] -> [1, o, h, w]; sides that are no whole tiles are filled up with zeros."""
         height, width = x.shape[2:]
         side = self._side
