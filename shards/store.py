@@ -8,12 +8,12 @@ Everything that decides something is created exclusively (`create`): of two writ
 import uuid
 from pathlib import Path
 
-from toto.errors import UsageError, UserError
+from toto.errors import UserError
 from toto.shards.store_local import LocalStore
 from toto.shards.store_names import SCRATCH, inside
 from toto.shards.store_remote import RemoteStore
 from toto.shards.store_retry import told
-from toto.uris import has_secrets, shown
+from toto.uris import refuse_secrets
 
 __all__ = ["SCRATCH", "LocalStore", "RemoteStore", "Store", "inside", "is_exclusive", "open_store"]
 
@@ -27,11 +27,7 @@ def open_store(uri: str | Path) -> Store:
         return LocalStore(Path(text).expanduser().absolute())
     if text.startswith("file://"):
         return LocalStore(Path(text.removeprefix("file://")).absolute())
-    if has_secrets(text):
-        raise UsageError(
-            f"{shown(text)}: an address of a dataset must hold no password and no query; "
-            "give the credentials as this store's library takes them (environment, configuration file)"
-        )
+    refuse_secrets(text, "a dataset")
     try:
         return RemoteStore(text)
     except (ImportError, ValueError) as error:
@@ -43,7 +39,9 @@ def is_exclusive(store: Store) -> bool:
     name = f"{SCRATCH}/probe-{uuid.uuid4().hex[:12]}"
     try:
         first, second = store.create_twice(name)
-    except FileNotFoundError:  # creating makes folders; it is the bucket that is not there
+    except FileNotFoundError as error:  # creating makes folders; it is the bucket that is not there
+        if isinstance(store, LocalStore):
+            raise UserError(f"{store.uri}: no folder can be made there; choose another --out") from error
         raise UserError(f"{store.uri}: no such bucket; create it, or correct its name") from None
     store.remove(name)
     if not first:

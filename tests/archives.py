@@ -6,6 +6,8 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from toto.tokenize.part import Part, head_hash
+
 
 def member(name: str | bytes, size: int = 0, **more: Any) -> tarfile.TarInfo:
     """The header of a file in a tar; names may be any bytes."""
@@ -25,3 +27,14 @@ def tar_of(
         for name, content in contents.items() if isinstance(contents, Mapping) else contents:
             tar.addfile(member(name, len(content)), io.BytesIO(content))
     return target.getvalue()
+
+
+def parts_of(tar: bytes, uri: str) -> dict[str, Part]:
+    """What the standard library finds in a tar, as parts of the file at `uri`, by name; a plain file for each."""
+    parts, end = {}, 0
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        for info in archive:
+            head = tar[end : info.offset_data]
+            parts[info.name] = Part(info.offset_data, info.size, len(head), head_hash(head), uri)
+            end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    return parts

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from clips import ROOT
 
-from toto.config import DatasetConfig, expand, load
+from toto.config import DatasetConfig, TokenizerConfig, expand, load
 from toto.config_entries import LAYOUTS
 from toto.errors import UsageError, UserError
 from toto.strict_yaml import MAX_FILE_BYTES, load_bytes
@@ -54,6 +55,14 @@ def test_packaged_file_is_the_one_in_the_repository(root, tmp_path, monkeypatch)
 def test_file_in_current_folder_comes_before_the_packaged_one(write):
     write(BASE, "pipelines.yaml")
     assert set(load().datasets) == {"clips", "views"}
+
+
+def test_relative_places_are_absolute_for_workers_in_other_folders(write, tmp_path):
+    pipelines = load([write("datasets: {x: {layout: kinetics, root: videos/../v, annotations: lists}}")])
+    found = pipelines.dataset("x")
+    assert (found.root, found.annotations) == (f"{tmp_path}/videos/../v", f"{tmp_path}/lists")
+    away = load([write("datasets: {x: {layout: folder, root: 's3://bucket/v'}}")])
+    assert away.dataset("x").root == "s3://bucket/v"
 
 
 def test_config_option_replaces_the_file_in_the_current_folder(write):
@@ -223,7 +232,7 @@ def test_override_of_a_sampling_rule_replaces_the_other_rules():
 def test_override_of_a_path_is_taken_as_it_stands(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     for text, root in (("2024", "2024"), ("~", "/home/me"), ("yes", "yes"), ("a: b", "a: b")):
-        assert load(overrides=[f"datasets.folder.root={text}"]).dataset("folder").root == root
+        assert load(overrides=[f"datasets.folder.root={text}"]).dataset("folder").root == str(Path.cwd() / root)
 
 
 @pytest.mark.parametrize(
@@ -323,3 +332,32 @@ def test_plain_yaml_reads_as_pyyaml_reads_it(root):
 
 def test_usage_error_is_a_user_error_with_exit_code_two():
     assert issubclass(UsageError, UserError) and (UserError.exit_code, UsageError.exit_code) == (1, 2)
+
+
+def test_a_hash_behind_a_uri_pins_that_uri_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SDVAE", raising=False)
+    default = load((str(ROOT / "pipelines.yaml"),)).tokenizer("sdvae")
+    assert default.weights_sha256 is not None and default.weights_sha256.startswith("a1d993488569e928")
+    assert default.weights is not None and default.weights.endswith("/diffusion_pytorch_model.safetensors")
+    monkeypatch.setenv("SDVAE", "/x/vae.safetensors")
+    own = load((str(ROOT / "pipelines.yaml"),)).tokenizer("sdvae")
+    assert (own.weights, own.weights_sha256) == ("/x/vae.safetensors", None)
+
+
+def test_hashes_of_weights_take_variables_and_must_be_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def entry(**keys: str) -> TokenizerConfig:
+        path = tmp_path / "pipelines.yaml"
+        path.write_text(yaml.safe_dump({"tokenizers": {"mine": {"backend": "dvae", **keys}}}))
+        return load((str(path),)).tokenizer("mine")
+
+    digest = "AB" * 32
+    monkeypatch.setenv("DIGEST", digest)
+    assert entry(weights="/x", weights_sha256="${DIGEST}").weights_sha256 == digest.lower()
+    assert entry(decoder=f"/x#sha256={digest}", decoder_sha256=digest).decoder == "/x"
+    for keys, said in (
+        ({"weights_sha256": "00"}, r"tokenizers\.mine\.weights_sha256: '00' is no sha256; it has 64 hex"),
+        ({"decoder": "/x#sha256=xyz"}, r"tokenizers\.mine\.decoder: 'xyz' is no sha256"),
+        ({"weights": f"/x#sha256={digest}", "weights_sha256": "0" * 64}, "another hash stands behind the URI"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            entry(**keys)

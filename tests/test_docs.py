@@ -4,11 +4,13 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 
 import click
 import pyarrow as pa
@@ -174,6 +176,20 @@ def test_the_quickstart_works_on_a_folder_of_videos(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(("page", "code"), [*snippets()])
 def test_python_in_the_docs_runs(page: str, code: str, demo: Path) -> None:
     exec(compile(code, page, "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_yaml_and_shell_blocks_are_yaml_and_shell(page: Path) -> None:
+    """Blocks that were wrapped like text are neither."""
+    for kind, block in re.findall(r"^ *```(yaml|sh)\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        code = dedent(block)
+        if kind == "yaml":
+            assert isinstance(yaml.safe_load(code), dict), code
+            continue
+        checked = subprocess.run(["bash", "-n"], input=code, capture_output=True, text=True)
+        assert checked.returncode == 0, (code, checked.stderr)
+        for script in STAGES:  # one command a line
+            assert not re.search(rf"^[^\n#|;&`]*\b{script} [^\n|;&#`]*\b{script} ", code, re.MULTILINE), code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from toto.errors import UserError
 from toto.shards import store as stores
 from toto.shards.store import LocalStore, is_exclusive, open_store
 
@@ -27,6 +28,11 @@ def test_what_was_written_reads_back(store: stores.Store) -> None:
     assert store.local_path("commits/a.json").read_bytes() == b"two"
     store.write("commits/a.json", b"three")
     assert store.sha256("commits/a.json") == hashlib.sha256(b"three").hexdigest()
+
+
+def test_of_a_folder_that_cannot_be_made_nobody_is_told_a_bucket() -> None:
+    with pytest.raises(UserError, match="no folder can be made there; choose another --out"):
+        is_exclusive(open_store("/proc/toto-set"))
 
 
 def test_a_name_is_created_once(store: stores.Store) -> None:

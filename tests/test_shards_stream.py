@@ -298,7 +298,7 @@ def test_a_shard_that_vanishes_is_named(tmp_path: Path) -> None:
 def test_a_store_that_does_not_answer_is_asked_again_and_then_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toto.shards.dataset.PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("toto.shards.store_retry.PAUSES_S", (0.0, 0.0))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root, store = write_tokens(tmp_path / "set", moving_videos(2)), fsspec.filesystem("memory")
     store.put(str(root), "/stream-test/set", recursive=True)
@@ -317,7 +317,9 @@ def test_a_store_that_does_not_answer_is_asked_again_and_then_named(
     assert (stream.sequence(0).tokens == expected).all()
     failures = itertools.repeat(OSError("reset by peer"))
     (tmp_path / "cache").rename(tmp_path / "gone too")
-    with pytest.raises(UserError, match=r"cannot read memory://stream-test/set/shards/\S+ \(OSError: reset by peer\)"):
+    with pytest.raises(
+        UserError, match=r"memory://stream-test/set/shards/\S+: the store does not answer \(OSError: reset"
+    ):
         pickle.loads(pickle.dumps(stream)).sequence(0)
 
 

@@ -66,6 +66,19 @@ def test_status_of_nothing_says_how_to_begin(videos: Path, tmp_path: Path) -> No
     assert "nothing is planned" in error and "toto-tokenize run" in error
 
 
+def test_status_asks_for_the_target_alone(tmp_path: Path) -> None:
+    done = call("tokenize", "status", "k400", "--out", tmp_path / "out", cwd=tmp_path, K400="")
+    assert "nothing is planned" in short_error(done, 1)
+
+
+@pytest.mark.parametrize("root", ["s3://key:hush@bucket/dir", "http://127.0.0.1:9/a?token=hush"])
+def test_a_root_with_a_password_is_refused_before_anything_and_not_printed(root: str, tmp_path: Path) -> None:
+    done = tokenize(root, tmp_path / "out")  # type: ignore[arg-type]
+    error = short_error(done, 2)
+    assert "datasets.folder.root" in error and "no password and no query" in error and "credentials" in error
+    assert "hush" not in done.stdout + done.stderr and not (tmp_path / "out").exists()
+
+
 def test_debug_adds_the_traceback(tmp_path: Path) -> None:
     done = call("tokenize", "run", "k4000", "--debug", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" in done.stderr and "k400" in done.stderr

@@ -1,5 +1,6 @@
 """Nodes that come and go: no row is lost, none stands twice, and nobody is blamed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,14 @@ def expected(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Content:
 
 
 def test_a_node_that_is_killed_and_one_that_joins_change_nothing(
-    world: Path, expected: Content, tmp_path: Path
+    world: Path, expected: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "set"
+    """Sources and target are named as they are seen from this folder; the nodes have another."""
+    monkeypatch.chdir(world.parent)
+    out = Path(os.path.relpath(tmp_path / "set"))
     with RayCluster() as cluster:
         cluster.add(2)
-        run = Run(world, out, *PIXELS, "--ray-address", cluster.address, **cluster.key)
+        run = Run(Path(world.name), out, *PIXELS, "--ray-address", cluster.address, **cluster.key)
         run.wait_for_commits(1)
         cluster.kill(0)
         committed = run.committed()

@@ -19,10 +19,11 @@ from faults import import_path, memory_group
 from footage import numbered, read, request, write
 
 from toto.errors import UserError
+from toto.tokenize import decode_child
 from toto.tokenize import decoder as decoder_module
 from toto.tokenize.clip import Block, DecoderDied, SourceError, SourceInfo
 from toto.tokenize.decoder import Decoder
-from toto.tokenize.transient import TransientError, resumed
+from toto.tokenize.transient import TransientError, pauses_for, resumed
 from toto.tokenize.wire import Inbox, send
 
 
@@ -171,6 +172,22 @@ def test_a_failure_that_does_not_pass_ends_the_tries() -> None:
     with pytest.raises(TransientError):
         list(resumed(start, (0.0, 0.0)))
     assert len(tries) == 3
+
+
+def test_a_store_gets_half_a_minute_more_than_a_disk() -> None:
+    here = [pauses_for(uri) for uri in ("/a.mp4", "file:///a.mp4", "part:0+9:/a.tar", "frames:/a")]
+    there = [pauses_for(uri) for uri in ("s3://b/a.mp4", "https://h/a.mp4", "part:0+9:gs://b/a.tar", "frames:s3://b/a")]
+    assert set(here) == {(0.5, 2.0, 8.0)} and set(there) == {(0.5, 2.0, 8.0, 30.0)}
+
+
+def test_waiting_for_a_store_is_not_the_silence_of_a_decoder_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_child, "BEAT_S", 0.01)
+    ours, theirs = os.pipe()
+    with decode_child.Pulse(theirs, 60) as pulse:
+        pulse.rest(0.1)
+    assert os.read(ours, 10_000).count(b'"beat"') >= 2
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_an_abandoned_source_leaves_the_decoder_usable(tmp_path: Path, decoder: Decoder) -> None:

@@ -8,6 +8,7 @@ import pytest
 from footage import numbered, write
 from made import NO_CODES, config, make, numbers
 
+from toto import Dataset
 from toto.config import DatasetConfig
 from toto.errors import UsageError, UserError
 from toto.shards.hashing import json_sha256
@@ -15,6 +16,7 @@ from toto.shards.parquet import read_parquet
 from toto.shards.store import open_store
 from toto.tokenize.job import make_job
 from toto.tokenize.plan import read_plans
+from toto.tokenize.retry import retry
 from toto.tokenize.run import Options, tokenize
 from toto.tokenize.sources import list_sources
 from toto.tokenize.sources.base import MISSING_SIZE
@@ -165,6 +167,47 @@ def test_plans_hold_the_moments_and_new_ones_are_reported(root: Path, tmp_path: 
     assert done.changed == ["val/b", "val/c"] and done.units_done == 0
 
 
+def moments_without_their_frames(dataset: Dataset) -> list[str]:
+    """Moments that point at frames that their source's row does not hold."""
+    rows = {row.source: set(row.frame_index.tolist()) for row in dataset.rows()}
+    moments = dataset.annotations("moments").to_pylist()
+    return [m["uid"] for m in moments if m["source"] in rows and not set(m["positions"]) <= rows[m["source"]]]
+
+
+def test_annotations_that_change_later_leave_the_tables_with_the_rows(root: Path, tmp_path: Path) -> None:
+    before = make(root, tmp_path / "set", layout="ego4d-sta")
+    boxes = before.annotations("objects")
+    path = root / "annotations" / "fho_sta_val.json"
+    path.write_text(json.dumps(annotations(item("b", 45), item("c", 4, objects=[]) | {"clip_frame": 0})))
+    after = make(root, tmp_path / "set", layout="ego4d-sta")
+    assert moments_without_their_frames(after) == []
+    assert sorted(after.annotations("moments")["uid"].to_pylist()) == sorted(
+        before.annotations("moments")["uid"].to_pylist()
+    ), "b's frames are others, so its moments stay; c's are the same"
+    of_c = [line for line in after.annotations("objects").to_pylist() if line["source"] == "val/c"]
+    assert of_c == [] and after.annotations("objects").num_rows == boxes.num_rows - 2, (
+        "what has its frames is corrected"
+    )
+
+
+def test_a_source_that_is_tried_again_takes_the_moments_of_now_and_others_keep_theirs(
+    root: Path, tmp_path: Path
+) -> None:
+    video = root / "full_scale" / "c.mov"
+    video.rename(root / "c.hidden")
+    make(root, tmp_path / "set", layout="ego4d-sta", split=("val",))
+    (root / "c.hidden").rename(video)
+    path = root / "annotations" / "fho_sta_val.json"
+    path.write_text(json.dumps(annotations(item("b", 45), item("c", 9), item("c", 33))))
+    asked = sta(root, split=("val",))
+    done = retry(asked, make_job(asked, NO_CODES, str(tmp_path / "set")), Options(engine="local", quiet=True), None)
+    assert done.snapshot.value["quarantine"] == {}
+    dataset = Dataset(tmp_path / "set")
+    assert moments_without_their_frames(dataset) == []
+    found = [(m["source"], m["frame"]) for m in dataset.annotations("moments").to_pylist()]
+    assert sorted(found) == [("val/b", 40), ("val/b", 58), ("val/c", 9), ("val/c", 33)]
+
+
 def test_a_plan_without_moments_has_the_columns_it_always_had(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     write(tmp_path / "videos" / "a.mov", numbered(5))
@@ -202,6 +245,8 @@ def test_frames_beyond_the_end_are_told_and_a_video_without_any_is_too_short(roo
     ("broken", "said"),
     [
         ([], "no annotations of short-term anticipation"),
+        ({"annotations": [], "info": ["x"]}, "info is no object"),
+        ({"annotations": [], "info": {"video_metadata": [1]}}, "video_metadata is no object"),
         ({"annotations": [without(item("b", 1), "video_uid")]}, r"annotation 0: no 'video_id'"),
         ({"annotations": [item("b", 1), item("b", 1)]}, r"annotation 1: a second one with uid 'b_0000001_0'"),
         ({"annotations": [item("b", -1)]}, r"annotation 0: frame -1 is no whole number"),

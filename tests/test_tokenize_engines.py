@@ -220,10 +220,11 @@ def test_a_tokenizer_that_gives_other_codes_is_refused_in_one_line(
     assert one_line(done.stderr, "canary"), done.stderr
 
 
-def test_a_cluster_that_is_not_there_is_told_in_one_line(world: Path, tmp_path: Path) -> None:
-    done = call("tokenize", "run", *run_arguments(world, tmp_path / "set"), *PIXELS, "--ray-address", "127.0.0.1:9")
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "no-address"])
+def test_a_cluster_that_is_not_there_is_told_in_one_line(address: str, world: Path, tmp_path: Path) -> None:
+    done = call("tokenize", "run", *run_arguments(world, tmp_path / "set"), *PIXELS, "--ray-address", address)
     assert done.returncode == 1
-    assert one_line(done.stderr, "cannot join Ray at 127.0.0.1:9")
+    assert one_line(done.stderr, f"cannot join Ray at {address}")
 
 
 @on_ray

@@ -5,13 +5,14 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
-from archives import tar_of
+from archives import parts_of, tar_of
 from clips import write_image, write_video
 from footage import numbered, pictures, read, write
 from hypothesis import given
@@ -21,7 +22,7 @@ from PIL import Image
 from toto.tokenize import part as parts
 from toto.tokenize.clip import SourceError
 from toto.tokenize.input_file import check, local_path, open_binary
-from toto.tokenize.part import Part, PartFile
+from toto.tokenize.part import PartFile
 
 
 @pytest.fixture
@@ -68,8 +69,7 @@ def test_a_member_gives_the_blocks_of_the_file_itself(
         monkeypatch.setattr(parts, "WHOLE_BYTES", 0)
     content = tar_of({name: path.read_bytes() for name, path in originals.items()})
     uri = put(bucket, content, where.partition(",")[0], tmp_path)
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        members = {info.name: str(Part(info.offset_data, info.size, uri)) for info in tar}
+    members = {name: str(part) for name, part in parts_of(content, uri).items()}
     for name, path in originals.items():
         kind = "image" if name.endswith(".png") else "video"
         check(members[name])
@@ -83,9 +83,10 @@ def test_a_member_gives_the_blocks_of_the_file_itself(
 @given(st.lists(st.tuples(st.sampled_from("rse"), st.integers(-5, 40)), max_size=12))
 def test_a_part_reads_like_a_file_of_its_bytes_and_never_beyond_them(steps: list[tuple[str, int]]) -> None:
     files, content = fsspec.filesystem("memory"), bytes(range(33))
-    files.pipe("/parts/set.tar", tar_of([("before", b"\xff" * 600), ("it.mp4", content), ("after", b"\xff" * 600)]))
+    tar = tar_of([("before", b"\xff" * 600), ("it.mp4", content), ("after", b"\xff" * 600)])
+    files.pipe("/parts/set.tar", tar)
     expected = io.BytesIO(content)
-    with PartFile(Part(512 + 1024 + 512, len(content), "memory://parts/set.tar")) as file:
+    with PartFile(parts_of(tar, "memory://parts/set.tar")["it.mp4"]) as file:
         assert file.name == "part.mp4"
         for step, number in steps:
             if step == "r":
@@ -97,14 +98,15 @@ def test_a_part_reads_like_a_file_of_its_bytes_and_never_beyond_them(steps: list
 
 
 def test_of_a_store_exactly_the_header_and_the_bytes_are_fetched(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    bucket.pipe("/bucket/set.tar", tar_of([("a", bytes(1000)), ("b.mp4", b"x" * 700), ("c", bytes(5000))]))
+    tar = tar_of([("a", bytes(1000)), ("b.mp4", b"x" * 700), ("c", bytes(5000))])
+    bucket.pipe("/bucket/set.tar", tar)
     asked, cat = [], type(bucket).cat_file
     monkeypatch.setattr(
         type(bucket),
         "cat_file",
         lambda self, path, start, end: asked.append((start, end)) or cat(self, path, start, end),
     )
-    with open_binary("part:2048+700:memory://bucket/set.tar") as file:
+    with open_binary(str(parts_of(tar, "memory://bucket/set.tar")["b.mp4"])) as file:
         assert file.read() == b"x" * 700
     assert asked == [(1536, 2748)]
 
@@ -113,28 +115,56 @@ def test_of_a_store_exactly_the_header_and_the_bytes_are_fetched(bucket: Any, mo
 def test_a_tar_that_was_changed_since_it_was_listed_is_told(where: str, bucket: Any, tmp_path: Path) -> None:
     members = [("a.mp4", bytes(2000)), ("b.mp4", bytes(3000))]
     uri = put(bucket, tar_of(members), where, tmp_path)
-    part = f"part:3072+3000:{uri}"
+    part = str(parts_of(tar_of(members), uri)["b.mp4"])
     with open_binary(part) as file:
         assert file.read() == bytes(3000)
     put(bucket, tar_of(members)[:4000], where, tmp_path)
     assert reason(part) == ("open_error", "the archive ends 2072 bytes too early; was it changed?")
     put(bucket, tar_of([("a.mp4", bytes(2000)), ("b.mp4", bytes(2999))]), where, tmp_path)
-    assert reason(part) == ("open_error", "the archive's header gives this member 2999 bytes, 3000 are there")
+    assert reason(part) == ("open_error", "byte 3072 of set.tar begins another member; was it changed?")
     put(bucket, tar_of([("c.mp4", bytes(9000))]), where, tmp_path)
     assert reason(part) == ("open_error", "byte 3072 of set.tar begins no member; was it changed?")
     put(bucket, b"x", where, tmp_path)
     assert reason(part)[0] == "open_error"
     bucket.rm("/bucket/set.tar") if where == "memory" else (tmp_path / "set.tar").unlink()
     assert reason(part)[0] == "missing"
-    assert reason(f"part:512+0:{uri}")[0] in ("missing", "empty")
+    assert reason(str(parts_of(tar_of({"a.mp4": b""}), uri)["a.mp4"]))[0] in ("missing", "empty")
+
+
+@pytest.mark.parametrize(
+    "name", ["{}.bmp", "a name of more than a hundred letters " * 4 + "{}.bmp", "\N{KANGXI RADICAL ONE}{}.bmp"]
+)
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_member_of_the_same_size_is_never_taken_for_another(name: str, form: int, tmp_path: Path) -> None:
+    first, second = ((name.format(x), bytes([ord(x)] * 700)) for x in "ab")
+    path = tmp_path / "set.tar"
+    path.write_bytes(tar_of([first, second], form))
+    listed = parts_of(path.read_bytes(), str(path))
+    with open_binary(str(listed[second[0]])) as file:
+        assert file.read() == second[1]
+    path.write_bytes(tar_of([second, first], form))
+    for part in listed.values():
+        found, detail = reason(str(part), "image")
+        assert found == "open_error" and detail.endswith("begins another member; was it changed?")
+
+
+def test_a_member_that_the_tar_is_too_short_for_is_told(tmp_path: Path) -> None:
+    tar = tar_of({"a.mp4": bytes(3000)})
+    (tmp_path / "set.tar").write_bytes(tar[:1512])
+    part = parts_of(tar, f"{tmp_path}/set.tar")["a.mp4"]
+    assert reason(str(replace(part, size=1000))) == (
+        "open_error",
+        "the archive's header gives this member 3000 bytes, 1000 are there",
+    )
 
 
 def test_a_picture_under_a_videos_name_is_a_picture_also_in_a_tar(tmp_path: Path) -> None:
     picture = write_image(tmp_path / "b.png")
     one = tmp_path / "one.mp4"
     one.write_bytes(picture.read_bytes())
-    (tmp_path / "set.tar").write_bytes(tar_of({"one.mp4": picture.read_bytes()}))
-    for uri in (one, f"part:512+{one.stat().st_size}:{tmp_path}/set.tar"):
+    tar = tar_of({"one.mp4": picture.read_bytes()})
+    (tmp_path / "set.tar").write_bytes(tar)
+    for uri in (one, str(parts_of(tar, f"{tmp_path}/set.tar")["one.mp4"])):
         blocks, info = read(uri)
         assert (info.kind, info.codec, info.frames_kept) == ("image", "png", 1)
         assert np.array_equal(pictures(blocks), pictures(read(picture, kind="image")[0]))
@@ -157,12 +187,13 @@ def test_a_stream_of_jpegs_is_still_a_video(name: str, tmp_path: Path) -> None:
 
 def test_decoding_parts_leaves_no_file_open(originals: dict[str, Path], tmp_path: Path) -> None:
     data = originals["a/late.mp4"].read_bytes()
-    (tmp_path / "set.tar").write_bytes(tar_of({"a.mp4": data, "b.mp4": data[:200]}))
+    tar = tar_of({"a.mp4": data, "b.mp4": data[:200]})
+    (tmp_path / "set.tar").write_bytes(tar)
+    whole, cut = (str(parts_of(tar, f"{tmp_path}/set.tar")[name]) for name in ("a.mp4", "b.mp4"))
     gc.collect()  # what other tests' tracebacks hold
     before = len(os.listdir("/dev/fd"))
     for _ in range(3):
-        read(f"part:512+{len(data)}:{tmp_path}/set.tar")
-        offset = 512 + -(-len(data) // 512) * 512 + 512
-        assert reason(f"part:{offset}+200:{tmp_path}/set.tar")[0] == "open_error"
+        read(whole)
+        assert reason(cut)[0] == "open_error"
     gc.collect()
     assert len(os.listdir("/dev/fd")) == before

@@ -6,9 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
-from clips import call, short_error
+from clips import call, short_error, write_video
+from made import NO_CODES, config
 
 from toto.config import load
+from toto.shards.store import open_store
+from toto.tokenize import plan as plans
+from toto.tokenize.estimate import Estimator
+from toto.tokenize.job import make_job
+from toto.tokenize.sources import list_sources
+from toto.tokenize.sources.base import Listing, Source
 
 ROOTLESS = {"demo"}  # drawn on first use
 DATASETS = [name for name in load(("pipelines.yaml",)).datasets if name not in ROOTLESS]
@@ -88,3 +95,34 @@ def test_encoding_on_a_gpu_that_is_not_here_is_planned_by_the_arithmetic_of_the_
     hours = planned["frames_kept"] * counted / (312e12 * 0.5) / 3600
     assert planned["encode_gpu_hours"] == pytest.approx(hours) and planned["gpu"] == "A100"
     assert planned["price_with_gpu"] == pytest.approx(planned["decode_core_hours"] * 0.04 + hours * 2.5)
+
+
+def test_a_header_that_claims_more_frames_than_its_file_can_hold_does_not_make_the_plan(tmp_path: Path) -> None:
+    data = bytearray(write_video(tmp_path / "videos" / "liar.avi", 30, codec="mpeg4").read_bytes())
+    for chunk, field in ((b"avih", 16), (b"strh", 32)):  # dwTotalFrames, dwLength
+        at = data.find(chunk) + 8 + field
+        data[at : at + 4] = (2**31 - 1).to_bytes(4, "little")
+    (tmp_path / "videos" / "liar.avi").write_bytes(data)
+    asked = config(tmp_path / "videos")
+    (frames,) = Estimator(make_job(asked, NO_CODES, "out")).kept_frames(list_sources(asked).sources)
+    assert 30 <= frames <= len(data) // 8
+
+
+def test_a_plan_holds_no_secret_of_the_sources_address_and_of_an_older_one_none_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "set")
+    listing = Listing([Source("a.mp4", "/a.mp4", "video", "all", None, 9)], {}, {})
+
+    def planned(root: str) -> bytes:
+        """The newest plan, with one source more."""
+        listing.sources.append(Source(f"{len(listing.sources)}.mp4", "/b.mp4", "video", "all", None, 9))
+        job = make_job(config(root), NO_CODES, str(tmp_path / "set"))
+        plans.extend_plans(store, job, listing, lambda sources: [1] * len(sources), None)
+        return store.read(store.list(plans.FOLDER)[-1])
+
+    assert b"hush" not in planned("http://me:hush@host/videos?token=hush")
+    with monkeypatch.context() as patch:
+        patch.setattr(plans, "shown", lambda text: text)
+        assert b"hush" in planned("http://me:hush@host/videos")
+    assert plans.read_plans(store).root == "http://host/videos"

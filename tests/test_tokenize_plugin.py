@@ -19,8 +19,6 @@ from toto.tokenizers import load
 CODE = '''
 """grey: the mean brightness of each patch, in so many levels."""
 
-import hashlib
-
 import numpy as np
 
 

@@ -170,7 +170,8 @@ def test_unknown_split_is_a_usage_error(tmp_path):
 
 
 def test_message_about_a_root_shows_no_password():
-    assert "hunter2" not in refusal(dataset("memory://me:hunter2@nowhere/x?token=hunter2"))
+    said = refusal(dataset("memory://me:hunter2@nowhere/x?token=hunter2"), UsageError)
+    assert "hunter2" not in said and "datasets.mine.root" in said
 
 
 # Through fsspec

@@ -22,20 +22,18 @@ from small_disk import Disk, small_disk  # noqa: F401
 
 from toto.command import CommandGroup
 from toto.errors import UserError
+from toto.tokenize import weights_child
 from toto.tokenize import weights_fetch as fetching
+from toto.tokenize.tokenizers.dvae_net import DVAEEncoder, DVAESize
 from toto.tokenize.weights import known, obtain
 from toto.tokenize.weights_cli import weights as weights_group
-from toto.tokenize.weights_convert import convert_names, stored
+from toto.tokenize.weights_convert import convert_names, stored, write_converted
 from toto.tokenize.weights_legacy import MAGIC
 from toto.tokenize.weights_reading import read_tensors
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
-DVAE = {
-    "blocks.input.w": torch.zeros(64, 3, 7, 7),
-    "blocks.group_1.block_1.res_path.conv_1.w": torch.zeros(16, 64, 3, 3),
-    "blocks.output.conv.w": torch.zeros(512, 512, 1, 1),
-}
+DVAE = DVAEEncoder(DVAESize(hidden=8, blocks=1, vocab_size=64)).state_dict()
 
 
 class Server(ThreadingHTTPServer):
@@ -44,6 +42,7 @@ class Server(ThreadingHTTPServer):
     body, etag = BODY, '"one"'
     cut_after: int | None = None  # bytes of each answer
     ranges, heeds_if_range, cuts, status = True, True, 10**9, 0
+    shift, more = 0, dict[str, str]()  # of where the rest begins; headers of every answer
     after_a_cut: Callable[[], Any] = staticmethod(lambda: None)
     asked: list[str | None]
 
@@ -64,10 +63,16 @@ class Answer(BaseHTTPRequestHandler):
             return self.send_error(server.status)
         same = not server.heeds_if_range or self.headers.get("If-Range") in (None, server.etag)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges and same else 0
-        part = server.body[start:]
+        begin = max(0, start - server.shift) if start else 0
+        part = server.body[begin:]
+        if start >= len(server.body) > 0:
+            return self.send_error(416)
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(part)))
-        self.send_header("ETag", server.etag)
+        if start:
+            self.send_header("Content-Range", f"bytes {begin}-{len(server.body) - 1}/{len(server.body)}")
+        for name, value in {"Content-Length": str(len(part)), "ETag": server.etag, **server.more}.items():
+            if value:
+                self.send_header(name, value)
         self.end_headers()
         if server.cut_after is not None and server.cuts > 0:
             server.cuts -= 1
@@ -94,6 +99,12 @@ def server() -> Iterator[Server]:
         served.shutdown()
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converts here, since a child takes seconds to import torch."""
+    monkeypatch.setattr(weights_child, "convert", write_converted)
+
+
 def left_behind(cache: Path) -> list[str]:
     """Files of the cache but for locks."""
     return sorted(p.name for p in cache.rglob("*") if p.is_file() and p.name != ".lock")
@@ -118,6 +129,75 @@ def test_the_beginning_of_another_version_is_thrown_away(server: Server, heeds_i
     server.after_a_cut = lambda: setattr(server, "etag", '"two"') or setattr(server, "body", BODY[::-1])
     server.heeds_if_range = heeds_if_range
     assert obtain(server.uri).path.read_bytes() == BODY[::-1]
+
+
+def test_the_rest_is_taken_only_where_it_begins_where_it_was_asked_to(server: Server) -> None:
+    server.cut_after, server.cuts, server.shift = 1_000_000, 1, 10**9
+    assert obtain(server.uri, SHA256).path.read_bytes() == BODY
+    assert server.asked == [None, "bytes=1000000-", None]
+
+
+def test_a_file_that_became_shorter_is_not_taken_for_its_old_beginning(server: Server) -> None:
+    server.cut_after, server.cuts = 1_000_000, 1
+    server.after_a_cut = lambda: setattr(server, "body", BODY[:500_000])
+    server.heeds_if_range = False
+    assert obtain(server.uri).path.read_bytes() == BODY[:500_000]
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"one"'])
+def test_without_a_strong_version_a_download_starts_over(server: Server, etag: str) -> None:
+    server.etag, server.cut_after, server.cuts = etag, 1_000_000, 1
+    server.after_a_cut = lambda: setattr(server, "body", BODY[::-1])
+    assert obtain(server.uri).path.read_bytes() == BODY[::-1] and server.asked == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("more", "body", "said"),
+    [
+        ({"Content-Encoding": "gzip"}, BODY, "packed as gzip"),
+        ({"Content-Length": ""}, BODY, "does not say how long"),
+        ({}, b"", "it is empty"),
+    ],
+    ids=["packed", "no length", "empty"],
+)
+def test_an_answer_that_may_not_be_the_whole_file_is_refused(
+    server: Server, cache: Path, more: dict[str, str], body: bytes, said: str
+) -> None:
+    server.more, server.body = more, body
+    with pytest.raises(UserError, match=f"cannot be fetched .*{said}"):
+        obtain(server.uri)
+    assert "encoder.pkl" not in left_behind(cache)
+
+
+def test_a_web_page_instead_of_weights_does_not_stay(server: Server, in_process: None, tmp_path: Path) -> None:
+    server.body = b"<html>sign in</html>"
+    with pytest.raises(UserError, match="a web page, no weights"):
+        stored("dvae-encoder", server.uri, None)
+    torch.save(DVAE, tmp_path / "encoder.pt")
+    server.body = (tmp_path / "encoder.pt").read_bytes()
+    assert stored("dvae-encoder", server.uri, None).sha256 == hashlib.sha256(server.body).hexdigest()
+
+
+def test_a_store_that_asks_for_credentials_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors of the stores' libraries are none of Python's."""
+    memory = pytest.importorskip("fsspec.implementations.memory")
+    login = pytest.importorskip("botocore.exceptions", reason="s3fs is not installed").NoCredentialsError
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise login
+
+    monkeypatch.setattr(memory.MemoryFileSystem, "info", refuse)
+    with pytest.raises(UserError, match="^memory://bucket/encoder.pt: access denied .*check the credentials") as error:
+        obtain("memory://bucket/encoder.pt")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("kind", "said"), [("folder", "a folder, where a file"), ("pipe", "a device or a pipe")])
+def test_what_is_no_file_is_said(tmp_path: Path, kind: str, said: str) -> None:
+    path = tmp_path / "encoder"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(UserError, match=said):
+        obtain(str(path))
 
 
 def test_a_server_that_never_sends_more_is_given_up(server: Server) -> None:
@@ -223,7 +303,7 @@ def test_a_poisoned_pickle_is_refused_and_does_nothing(tmp_path: Path, how: str,
     target, path = tmp_path / "created", tmp_path / "encoder.pkl"
     torch.save(wrap(Poison(target, how)), path)
     with pytest.raises(UserError, match=r"nothing in it was run|damaged"):
-        stored("dvae-encoder", str(path), None)
+        read_tensors(path)
     assert not target.exists()
     torch.load(path, weights_only=False)
     assert target.exists()  # the poison works where pickles are run
@@ -339,8 +419,9 @@ def test_converted_weights_outlive_their_source_and_are_checked(tmp_path: Path, 
     first = stored("dvae-encoder", str(path), None)
     path.unlink()
     again = stored("dvae-encoder", None, first.sha256)
-    assert again.path == first.path and again.shapes["blocks.output.conv.weight"] == (512, 512, 1, 1)
-    assert set(again.tensors("blocks.input")) == {"blocks.input.weight"}
+    assert stored("dvae-encoder", str(path), None) == first, "its hash was recorded"
+    assert again.path == first.path and again.shapes["blocks.output.conv.weight"] == (64, 64, 1, 1)
+    assert set(again.tensors("blocks.input")) == {"blocks.input.weight", "blocks.input.bias"}
     data = bytearray(first.path.read_bytes())
     data[-1] ^= 1
     first.path.write_bytes(data)

@@ -19,17 +19,22 @@ from toto.tokenize.sources.base import Listing
 
 
 def planned_tables(
-    store: Store, before: dict[str, Annotation], listing: Listing, planned: set[str]
+    store: Store, before: dict[str, Annotation], listing: Listing, planned: set[str], kept: set[str]
 ) -> dict[str, pa.Table]:
     """The listing's tables for the planned sources; what earlier plans knew of others stays (a run may list one
-    split only)."""
-    tables = dict(listing.annotations)
-    for name, table in tables.items():
+    split only), and of those in `kept`: their rows hold the frames of moments that were annotated otherwise.
+
+    A table that this listing has not stays, too: the sources that it speaks of may not be in it.
+    """
+    told = {source.key for source in listing.sources} - kept
+    tables = {name: read_annotation(store, file) for name, file in before.items() if name not in listing.annotations}
+    for name, table in listing.annotations.items():
+        tables[name] = table
         if "source" not in table.column_names:
             continue
-        parts = [_where(table, planned.__contains__)]
+        parts = [_where(table, (planned & told).__contains__)]
         if name in before:
-            parts.insert(0, _others(read_annotation(store, before[name]), table))
+            parts.insert(0, _where(read_annotation(store, before[name]), lambda key: key not in told))
         tables[name] = pa.concat_tables(part.cast(table.schema) for part in parts)
     return tables
 
@@ -38,11 +43,16 @@ def with_known_classes(store: Store, before: dict[str, Annotation], listing: Lis
     """The listing with the class numbers that the dataset has: a class that is new since comes after the known ones.
 
     Readers number classes in the order of their names; a folder `ant` added beside `bee` must not turn bees into ants.
+    Numbers that the dataset's own files give stay as they are, and so do those of classes that share a name.
     """
     classes, labels = listing.annotations.get("classes"), listing.annotations.get("labels")
     if classes is None or labels is None or "classes" not in before:
         return listing
     old = read_annotation(store, before["classes"])
+    if listing.numbered or not (_named_apart(old) and _named_apart(classes)):
+        known = {row["label"]: row for row in [*old.to_pylist(), *classes.to_pylist()]}
+        merged = pa.Table.from_pylist([known[label] for label in sorted(known)], classes.schema)
+        return replace(listing, annotations={**listing.annotations, "classes": merged})
     number = dict(zip(old["name"].to_pylist(), old["label"].to_pylist(), strict=True))
     for name in classes["name"].to_pylist():
         number.setdefault(name, max(number.values(), default=-1) + 1)
@@ -89,10 +99,8 @@ def read_annotation(store: Store, annotation: Annotation) -> pa.Table:
     return read_parquet(data)
 
 
-def _others(old: pa.Table, new: pa.Table) -> pa.Table:
-    """Rows of the old table whose source the new one does not name."""
-    named = set(new["source"].to_pylist())
-    return _where(old, lambda key: key not in named)
+def _named_apart(classes: pa.Table) -> bool:
+    return len(set(classes["name"].to_pylist())) == len(classes)
 
 
 def _where(table: pa.Table, wanted: Callable[[str], bool]) -> pa.Table:

@@ -64,7 +64,7 @@ def calibrate(job: Job, sources: list[Source]) -> Rates:
         encoded=encoded / encode_s if encoded else UNKNOWN_RATE,
         device=getattr(tokenizer, "device", "cpu"),
         flops_per_frame=None if flops is None else flops(side),
-        flips=None if seen is None else precision_facts(tokenizer, seen).get("flips"),
+        flips=None if seen is None or job.is_untrained else precision_facts(tokenizer, seen).get("flips"),
     )
 
 

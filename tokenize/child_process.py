@@ -42,7 +42,7 @@ class ChildProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment(),
+            env=environment(),
             process_group=0,  # Ctrl-C reaches the parent alone; a kill reaches whatever the child started
         )
         assert self._process.stdin and self._process.stdout and self._process.stderr
@@ -135,8 +135,8 @@ class ChildProcess:
         return returncode
 
 
-def _environment() -> dict[str, str]:
-    """The parent's, with its import path, and one thread for every library."""
+def environment() -> dict[str, str]:
+    """A child's: the parent's, with its import path, and one thread for every library."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = [entry for entry in (*given, *sys.path) if entry] + ([os.getcwd()] if "" in sys.path else [])
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -25,6 +25,7 @@ from toto.tokenize.run import Options, Result, tokenize
 from toto.tokenize.sources import list_sources
 from toto.tokenize.status import Status, clean
 from toto.tokenize.status import status as read_status
+from toto.tokenize.tokenizer_spec import refuse_missing_gpu
 from toto.tokenize.weights_cli import weights
 
 
@@ -156,7 +157,7 @@ def plan(
     """
     prices = Prices(core_hour, gpu_hour, card, utilisation)
     peak_bf16(card)
-    target = resolve(**names, anywhere=published)
+    target = resolve(**names, anywhere=published, untrained=published)
     if published:
         found, ignored = published_cost(target.job, published_tokens(target.config), prices), {}
     else:
@@ -164,7 +165,9 @@ def plan(
         found, ignored = cost(target.job, listing.sources[:limit], prices), listing.ignored
     command.say(plan_text(target, found, prices, ignored))
     if as_json:
-        command.print_json({**found.value(), "out": target.job.out, "ignored": ignored})
+        command.print_json(
+            {**found.value(), "out": target.job.out, "ignored": ignored, "untrained": target.job.is_untrained}
+        )
 
 
 @cli.command()
@@ -203,7 +206,7 @@ def status(cleaning: bool, as_json: bool, **names: Any) -> None:
     \b
     Example: toto-tokenize status demo
     """
-    target = resolve(**names)
+    target = resolve(**names, anywhere=True)
     store = open_store(target.job.out)
     found = read_status(store)
     command.say(status_text(target.job.out, found))
@@ -221,15 +224,16 @@ def resolve(
     sets: tuple[str, ...],
     configs: tuple[str, ...],
     anywhere: bool = False,
+    untrained: bool = False,
 ) -> Target:
     """Configuration and command line -> what to work on; UsageError for whatever does not exist.
 
-    `anywhere`: the dataset's root is not needed, and so need not be set.
+    `anywhere`: the dataset's root is not needed, and so need not be set. `untrained`: nor are a network's weights.
     """
     pipelines = load(configs, sets)
     config = pipelines.dataset(dataset, anywhere)
     chosen = pipelines.tokenizer(tokenizer or config.tokenizer)
-    job = make_job(config, chosen, out or pipelines.shards(dataset, chosen.name))
+    job = make_job(config, chosen, out or pipelines.shards(dataset, chosen.name), untrained)
     return Target(config, chosen.name, job)
 
 
@@ -237,7 +241,10 @@ def split_options(names: dict[str, Any]) -> tuple[Options, Target]:
     """The parameters of `run` and `retry` -> how and what."""
     how = ("workers", "tokenizer_actors", "gpus_per_tokenizer", "worker_resource", "limit", "quiet")
     options = Options(names.pop("ray_address") or "ray", **{name: names.pop(name) for name in how})
-    return options, resolve(**names)
+    target = resolve(**names)
+    if options.engine in ("ray", "local"):  # else nodes of a cluster have the GPUs
+        refuse_missing_gpu(target.job.tokenizer["name"], target.job.device)
+    return options, target
 
 
 def published_tokens(config: DatasetConfig) -> int:
@@ -256,6 +263,8 @@ def plan_text(target: Target, planned: Cost, prices: Prices, ignored: dict[str, 
     else:
         what = f"  sources        {planned.sources:,} in {planned.units:,} units"
         how = "estimated from container headers and a short calibration on this machine"
+    if job.is_untrained:
+        how += f"\n{target.tokenizer}'s weights are not here: its rate is that of random ones of the official shapes"
     lines = [
         f"{job.name} with {target.tokenizer} -> {job.out}",
         what + (f" (left out: {left_out})" if left_out else ""),
@@ -291,7 +300,7 @@ def finish(result: Result, target: Target, as_json: bool) -> int:
     """Says what a run left; the exit code."""
     value = result.snapshot.value
     totals, units = value["totals"], value["units"]
-    if not result.units_done:
+    if not result.units_done and units["committed"] == units["planned"]:
         command.say("nothing to do: every planned unit was done before")
     command.say(
         f"{target.job.out}: {totals['rows']:,} rows, {totals['frames']:,} frames, {totals['tokens']:,} ids, "

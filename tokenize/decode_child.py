@@ -4,7 +4,7 @@
 
 A request is one line of JSON. {"probe": [uri, kind]} is answered by one "probe". {"decode": DecodeRequest} is answered
 by "block"…, then "info", "error" or "oom"; between them "beat", at most one a second and only when further frames
-were decoded: silence means no progress.
+were decoded, or before another try of a store that did not answer: silence means no progress.
 The process ends when its parent does: at the end of stdin, or, if some library then holds Python's lock, by
 the alarm that every sign of progress puts off.
 """
@@ -25,7 +25,7 @@ from typing import BinaryIO
 from toto.tokenize.clip import DecodeRequest, SourceError, one_line
 from toto.tokenize.decode import decode
 from toto.tokenize.probe import probe
-from toto.tokenize.transient import TransientError, resumed
+from toto.tokenize.transient import TransientError, pauses_for, resumed
 from toto.tokenize.wire import send, send_part
 
 BEAT_S = 1.0
@@ -74,6 +74,13 @@ class Pulse:
             send(self._answers, {"type": "beat"})
             self.resume()
 
+    def rest(self, seconds: float) -> None:
+        """Waits, and goes on telling the parent: this is not the silence of a decoder that hangs."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, BEAT_S))
+            self.beat()
+
     def pause(self) -> None:
         """Before waiting for the parent to take a message, however long that lasts."""
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -84,7 +91,7 @@ class Pulse:
 
 def _answer(answers: int, request: DecodeRequest, pulse: Pulse) -> None:
     try:
-        for part in resumed(lambda: decode(request, pulse.beat)):
+        for part in resumed(lambda: decode(request, pulse.beat), pauses_for(request.uri), pulse.rest):
             pulse.pause()
             send_part(answers, part)
             pulse.resume()

@@ -8,34 +8,38 @@ an actor or its node dies, its unit goes to another one. Actors that the cluster
 an autoscaler sees as demand; on a cluster that grows, more are started unless their number was given.
 """
 
-import sys
+import re
 import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from toto.errors import UserError
+from toto.shards.store import open_store
 from toto.tokenize.blame import Alone, Blame, Task
 from toto.tokenize.job import Job
+from toto.tokenize.losses import Losses
 from toto.tokenize.monitor import Monitor
 from toto.tokenize.ray_session import Cluster, connected
 from toto.tokenize.tokenizer_actor import Ready, get, share, tokenizer_actor
 from toto.tokenize.unit_actor import unit_actor
 from toto.tokenize.units import Unit
+from toto.tokenize.waiting import Waiting
 from toto.tokenize.worker import Counters
 
 DEATHS = 10  # of actors on one unit, or in a row while starting, before the run gives up and says so
 LOOK_EVERY_S = 5.0  # at how large the cluster is
-WORD_AFTER_S = 60.0  # of waiting for an actor that has no room
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monitor, cluster: Cluster) -> None:
-    """Does the units on a cluster; raises UserError when a unit keeps killing its workers."""
+    """Does the units on a cluster; raises UserError when a unit keeps killing its workers, or tokenizer actors."""
+    job = replace(job, out=open_store(job.out).uri)  # workers have a current folder of their own
     with connected(cluster):
         pool = _Pool(job, uris, monitor, cluster, len(units))
         monitor.watch(pool.counters, pool.at_work)
@@ -57,7 +61,8 @@ class _Pool:
 
     def __init__(self, job: Job, uris: Mapping[str, str], monitor: Monitor, cluster: Cluster, units: int) -> None:
         self._job, self._uris, self._monitor, self._cluster, self._units = job, uris, monitor, cluster, units
-        self._tokenizers = _Tokenizers(job, cluster, monitor)
+        self._losses = Losses()
+        self._tokenizers = _Tokenizers(job, cluster, monitor, self._losses)
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task | _Doubt | None]] = {}  # None: the actor gets ready
         self._doubts: dict[Any, _Doubt] = {}
@@ -69,6 +74,7 @@ class _Pool:
         self._finished = Counters()  # of actors that died
         self._hired = 0
         self._looked = 0.0
+        self._waiting = Waiting("a worker")
 
     def run(self, units: list[Unit]) -> None:
         """Until all are committed."""
@@ -76,6 +82,7 @@ class _Pool:
         self._tokenizers.wait_for_one()  # they have their CPUs before workers take them all
         while self._todo or self.at_work():
             self._look()
+            self._waiting.look(bool(self._idle or self._nodes.keys() & self._polls.keys()), self._needs)
             while self._todo and self._idle:
                 self._give(self._idle.pop(), self._todo.popleft())
             done, _ = ray.wait(list(self._busy), timeout=1.0) if self._busy else ([], [])
@@ -104,6 +111,15 @@ class _Pool:
         free = int(ray.cluster_resources().get("CPU", 1)) - self._tokenizers.count
         for _ in range(min(self._cluster.workers or max(1, free), self._units) - self._hired):
             self._hire()
+
+    def _needs(self) -> str:
+        """What a worker needs, beside what there is."""
+        resource, cpus = self._cluster.worker_resource, int(ray.cluster_resources().get("CPU", 0))
+        labelled = f" and the resource {resource}" if resource else ""
+        return (
+            f": it needs a CPU{labelled}; this cluster has {cpus} CPUs, "
+            f"{self._tokenizers.count} of them for tokenizer actors"
+        )
 
     def _hire(self) -> None:
         actor = unit_actor(self._job, bool(self._tokenizers.count), self._cluster.worker_resource)
@@ -149,6 +165,7 @@ class _Pool:
         elif isinstance(task, Alone):
             self._todo.extend(self._blame.survived(task))
         else:
+            self._losses.passed()
             self._monitor.unit_done(task, word)
 
     def _node_is_gone(self, actor: Any) -> bool:
@@ -159,7 +176,7 @@ class _Pool:
         """Another actor for this one, and for its unit. Only a worker that died on a living node can be a source's
         doing."""
         held = task.unit if isinstance(task, Alone) else task
-        cause = " ".join(str(death).split())[:500]
+        cause = _one_line(death)
         self._monitor.event("death", what=what, unit=held and held.id, cause=cause)
         if what == "worker" and task is not None:
             self._todo.extend(self._blame.died(task, "oom" if _out_of_memory(death) else "crash"))
@@ -169,8 +186,10 @@ class _Pool:
         self._hired -= 1
         ray.kill(actor)  # one that was only out of reach must not keep its CPU
         self._hire()
-        if what != "node":
+        if what == "worker" or (held is None and what != "node"):
             self._give_up_or_wait(held, cause)
+        elif what != "node":
+            time.sleep(self._losses.lost(what, held, cause, self._hired))
 
     def _give_up_or_wait(self, unit: Unit | None, cause: str) -> None:
         self._failed_starts += unit is None
@@ -195,8 +214,8 @@ class _Pool:
 class _Tokenizers:
     """The tokenizer actors: those that have their weights, and those that the cluster has no room for yet."""
 
-    def __init__(self, job: Job, cluster: Cluster, monitor: Monitor) -> None:
-        self._job, self._cluster, self._monitor = job, cluster, monitor
+    def __init__(self, job: Job, cluster: Cluster, monitor: Monitor, losses: Losses) -> None:
+        self._job, self._cluster, self._monitor, self._losses = job, cluster, monitor, losses
         self._starting: dict[Any, Any] = {}
         self._ready: list[Ready] = []
 
@@ -211,8 +230,7 @@ class _Tokenizers:
         if wanted is None:
             wanted = int(ray.cluster_resources().get("GPU", 0) / gpus + 1e-6) if gpus else 0
         for _ in range(wanted - self.count):
-            actor = tokenizer_actor(self._job, gpus)
-            self._starting[actor.hello.remote()] = actor
+            self._start()
 
     def wait_for_one(self) -> None:
         """Returns when one is ready; at once when none are used. Raises UserError when there is no GPU for any."""
@@ -222,23 +240,42 @@ class _Tokenizers:
                 "this cluster has no GPU; on one that grows say how many --tokenizer-actors are wanted, "
                 "or encode on CPUs: --set tokenizers.NAME.device=cpu"
             )
-        deadline = time.monotonic() + WORD_AFTER_S
+        waiting = Waiting("a tokenizer actor")
         while self._starting and not self.ready():
             ray.wait(list(self._starting), timeout=1.0)
-            if time.monotonic() > deadline:
-                print("waiting for a node with room for a tokenizer actor", file=sys.stderr, flush=True)
-                deadline = float("inf")
+            waiting.look(False)
 
     def ready(self) -> list[Ready]:
-        """Those that can encode now."""
+        """Those that can encode now; raises UserError when they die again and again before they can."""
         done, _ = (
             ray.wait(list(self._starting), num_returns=len(self._starting), timeout=0) if self._starting else ([], [])
         )
         for ref in done:
             actor = self._starting.pop(ref)
-            self._ready.append(found := Ready(actor, *get(ref)))
+            try:
+                found = Ready(actor, *get(ref))
+            except RayError as death:
+                self._died(actor, _one_line(death))
+                continue
+            self._losses.is_ready("tokenizer")
+            self._ready.append(found)
             self._monitor.event("tokenizer", node=found.node, gpus=found.gpus, canary=found.canary)
         return self._ready
+
+    def _start(self) -> None:
+        actor = tokenizer_actor(self._job, self._cluster.gpus_per_tokenizer)
+        self._starting[actor.hello.remote()] = actor
+
+    def _died(self, actor: Any, cause: str) -> None:
+        """Another one for an actor that died before it was ready."""
+        self._monitor.event("death", what="tokenizer", unit=None, cause=cause)
+        ray.kill(actor)
+        time.sleep(self._losses.lost("tokenizer", None, cause))
+        self._start()
+
+
+def _one_line(death: Exception) -> str:
+    return " ".join(_COLOURS.sub("", str(death)).split())[:300]
 
 
 def _out_of_memory(death: Exception) -> bool:

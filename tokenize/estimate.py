@@ -17,6 +17,7 @@ from toto.tokenize.sources.base import Source
 
 SAMPLE = 256
 PROBE_TIMEOUT_S, PROBE_MEMORY_MB = 30.0, 4096  # the same for every job: what is planned must not hang on them
+LEAST_BYTES_PER_FRAME = 8  # a frame that only repeats the one before, and its place in the container's index
 FALLBACK_BYTES_PER_FRAME = 4000  # about 1 Mb/s at 30 frames/s, where no header of the sample can be read
 
 
@@ -34,8 +35,10 @@ class Estimator:
     def decoded_frames(self, sources: Sequence[Source]) -> list[float]:
         """Estimated frames of each source, at least 1; images have 1."""
         videos = [source for source in sources if source.kind == "video" and source.size > 0]
-        probed = self._probe(_sample(videos))
-        known = {key: found.frames for key, found in probed.items()}
+        sample = _sample(videos)
+        probed = self._probe(sample)
+        most = {source.key: max(1, source.size // LEAST_BYTES_PER_FRAME) for source in sample}
+        known = {key: min(found.frames, most[key]) for key, found in probed.items()}  # headers lie
         bytes_known = sum(source.size for source in videos if source.key in known)
         per_byte = sum(known.values()) / bytes_known if bytes_known else 1 / FALLBACK_BYTES_PER_FRAME
         return [

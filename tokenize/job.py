@@ -6,7 +6,7 @@ from typing import Any
 from toto.config import DatasetConfig, TokenizerConfig
 from toto.errors import UsageError
 from toto.tokenize.resize import FILTER_NAME
-from toto.tokenize.tokenizer_spec import FILES_OF_WEIGHTS, portable, tokenizer_spec
+from toto.tokenize.tokenizer_spec import FILES_OF_WEIGHTS, has_weights, portable, tokenizer_spec
 from toto.tokenize.tokenizers.identity import with_id
 from toto.tokenize.view_rules import check_views, frame_rule, stored_views
 from toto.tokenizers import Tokenizer, load
@@ -25,11 +25,16 @@ class Job:
     timeout_s: float
     memory_mb: int
     device: str = "cpu"  # of the tokenizer: cpu or cuda
-    loading: dict[str, Any] = field(default_factory=dict)  # of the tokenizer: where its weights are, in full
+    loading: dict[str, Any] = field(default_factory=dict)  # of the tokenizer: where its weights are, in full; or none
 
     def make_tokenizer(self) -> Tokenizer:
         """The tokenizer, made in the process that asks; UserError when its weights cannot be had there."""
         return load({**self.tokenizer, **self.loading}, self.device)
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether its network has random weights: good for a plan alone."""
+        return bool(self.loading.get("untrained"))
 
     @property
     def has_codes(self) -> bool:
@@ -43,13 +48,17 @@ class Job:
         return int(side * side)
 
 
-def make_job(config: DatasetConfig, tokenizer: TokenizerConfig, out: str) -> Job:
-    """The job of a configuration; raises UsageError where dataset and tokenizer do not fit."""
+def make_job(config: DatasetConfig, tokenizer: TokenizerConfig, out: str, untrained: bool = False) -> Job:
+    """The job of a configuration; raises UsageError where dataset and tokenizer do not fit.
+
+    `untrained`: of a network whose weights are not here, with random ones: for plans, which then fetch nothing.
+    """
     check_views(config)
     asked = tokenizer_spec(tokenizer)
-    spec = load(asked).spec
+    without = {"untrained": True} if untrained and not has_weights(asked) else {}
+    spec = load(asked | without).spec
     spec = spec if "id" in spec else with_id(spec)  # a plug-in may leave that to us
-    loading = {key: asked[key] for key in FILES_OF_WEIGHTS if key in asked}
+    loading = {key: asked[key] for key in FILES_OF_WEIGHTS if key in asked and not without}
     if spec["vocab_size"] and config.resolution % spec["patch"]:
         raise UsageError(
             f"datasets.{config.name}.resolution: {config.resolution} is not a multiple of the patch of "
@@ -67,7 +76,7 @@ def make_job(config: DatasetConfig, tokenizer: TokenizerConfig, out: str) -> Job
         timeout_s=config.decode_timeout_s,
         memory_mb=config.decode_memory_mb,
         device=asked.get("device", "cpu"),
-        loading=loading,
+        loading=loading | without,
     )
 
 

@@ -1,10 +1,11 @@
-"""A member of an uncompressed tar as a source of its own: `part:OFFSET+SIZE:URI`, read where it lies.
+"""A member of an uncompressed tar as a source of its own: `part:OFFSET+SIZE+HEAD+HASH:URI`, read where it lies.
 
-    part:1536+98304:/data/train/00000.tar      98,304 bytes from byte 1,536 on
-    part:1536+98304:s3://bucket/00000.tar
+    part:1536+98304+512+4be2aa01:/data/train/00000.tar     98,304 bytes from byte 1,536 on, their header 512 before
+    part:1536+98304+512+4be2aa01:s3://bucket/00000.tar
 
-The block before the member is its header. It is read first and must say the same size, so a tar that was rewritten
-or cut since it was listed is told, and is never decoded as something else.
+The headers before the member (its name, size, time; a long name or PAX records too) are read first and must have the
+hash that they had when the tar was listed. So a tar that was rewritten or cut since then is told, and a member is never
+decoded as another, not even as one of its size.
 """
 
 import io
@@ -14,6 +15,8 @@ import tarfile
 from dataclasses import dataclass
 from typing import BinaryIO, Self
 
+import xxhash
+
 from toto.tokenize.clip import SourceError
 from toto.tokenize.storage import RemoteFile, filesystem, in_store, on_disk
 from toto.tokenize.transient import TransientError
@@ -21,9 +24,9 @@ from toto.uris import shown
 
 BLOCK = tarfile.BLOCKSIZE  # 512 bytes: a tar is made of these
 WHOLE_BYTES = 8 * 2**20  # a member of a store's tar up to this size is fetched at once, and nothing beyond it
-_PART = re.compile(r"part:(\d{1,18})\+(\d{1,18}):(.+)", re.DOTALL)
-_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
+_PART = re.compile(r"part:(\d{1,18})\+(\d{1,18})\+(\d{1,9})\+([0-9a-f]{8}):(.+)", re.DOTALL)
 _LARGEST_IN_HEADER = 8**11  # bytes; the size of a larger member may stand in a PAX record instead
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +35,23 @@ class Part:
 
     offset: int
     size: int
+    head: int  # bytes of headers directly before it
+    head_hash: str  # 8 hex digits
     uri: str  # of the file: a local path or what fsspec opens
 
     def __str__(self) -> str:
-        return f"part:{self.offset}+{self.size}:{self.uri}"
+        return f"part:{self.offset}+{self.size}+{self.head}+{self.head_hash}:{self.uri}"
 
 
 def parse_part(uri: str) -> Part | None:
     """The part that a URI names; None for one that names a whole file."""
     match = _PART.fullmatch(uri) if uri.startswith("part:") else None
-    return Part(int(match[1]), int(match[2]), match[3]) if match else None
+    return Part(int(match[1]), int(match[2]), int(match[3]), match[4], match[5]) if match else None
+
+
+def head_hash(head: bytes | bytearray) -> str:
+    """What a part keeps of the headers before it: 8 hex digits of xxh3."""
+    return xxhash.xxh3_64_hexdigest(head)[:8]
 
 
 def plain_path(uri: str) -> str | None:
@@ -63,7 +73,7 @@ class PartFile:
         self._file, self._start = _open(part)
         try:
             # FFmpeg looks at the suffix where the content does not tell
-            self.name = f"part{_checked(part, self._bytes(-BLOCK, BLOCK))}"
+            self.name = f"part{_checked(part, self._bytes(-part.head, part.head))}"
             end = on_disk(lambda: self._file.seek(0, io.SEEK_END))
             if end < self._start + self._size:
                 raise _too_short(self._start + self._size - end)
@@ -113,19 +123,19 @@ class PartFile:
 
 
 def _open(part: Part) -> tuple[BinaryIO | RemoteFile, int]:
-    """A file that holds the part and the block before it, and where in it the part begins."""
+    """A file that holds the part and the headers before it, and where in it the part begins."""
     path = plain_path(part.uri)
     if path is not None:
         return on_disk(lambda: open(path, "rb")), part.offset
     if part.size > WHOLE_BYTES:
         return RemoteFile(part.uri), part.offset
-    return io.BytesIO(_fetched(part)), BLOCK
+    return io.BytesIO(_fetched(part)), part.head
 
 
 def _fetched(part: Part) -> bytes:
-    """The part and the block before it, in one request."""
+    """The part and the headers before it, in one request."""
     files, name = filesystem(part.uri)
-    begin, end = part.offset - BLOCK, part.offset + part.size
+    begin, end = part.offset - part.head, part.offset + part.size
     try:
         return in_store(lambda: files.cat_file(name, start=max(0, begin), end=end))
     except TransientError:
@@ -135,14 +145,16 @@ def _fetched(part: Part) -> bytes:
         raise _too_short(end - size) from None  # there are stores that refuse a range that goes beyond the file
 
 
-def _checked(part: Part, header: bytes) -> str:
-    """The suffix of the member's name; SourceError when this is not the header of a member of this size."""
+def _checked(part: Part, head: bytes) -> str:
+    """The suffix of the member's name; SourceError when these are not the headers of the member that was listed."""
+    archive = os.path.basename(shown(part.uri))
     try:
-        info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        info = tarfile.TarInfo.frombuf(head[-BLOCK:], "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError):
-        archive = os.path.basename(shown(part.uri))
         raise SourceError("open_error", f"byte {part.offset} of {archive} begins no member; was it changed?") from None
-    if info.size != part.size and part.size < _LARGEST_IN_HEADER:
+    if head_hash(head) != part.head_hash:
+        raise SourceError("open_error", f"byte {part.offset} of {archive} begins another member; was it changed?")
+    if info.size != part.size and part.size < _LARGEST_IN_HEADER:  # it is cut
         raise SourceError(
             "open_error", f"the archive's header gives this member {info.size} bytes, {part.size} are there"
         )

@@ -22,7 +22,6 @@ from toto.shards.seal import Annotation, DatasetSpec, file_ref
 from toto.shards.store import Store
 from toto.tokenize.annotations import (
     planned_tables,
-    read_annotation,
     unchanged,
     with_known_classes,
     write_annotation,
@@ -31,6 +30,7 @@ from toto.tokenize.crash import reached
 from toto.tokenize.job import Job
 from toto.tokenize.sources.base import Listing, Source
 from toto.tokenize.units import PlannedSource, Unit, cut_units, planned
+from toto.uris import shown
 
 FOLDER = "plan"
 PLAN_SCHEMA = pa.schema(
@@ -91,7 +91,7 @@ def read_plans(store: Store) -> Plans:
         data = store.read(name)
         table = _read_table(data, f"{store.uri}/{name}")
         facts = json.loads(table.schema.metadata[b"toto"])
-        first, root = first or facts, facts["root"]
+        first, root = first or facts, shown(facts["root"])
         annotations = {
             key: Annotation(FileRef(**a["file"]), a["content_hash"]) for key, a in facts["annotations"].items()
         }
@@ -129,7 +129,8 @@ def extend_plans(store: Store, job: Job, listing: Listing, estimate: Estimate, l
         listing = with_known_classes(store, plans.annotations, listing)
         fresh = [source for source in listing.sources[:limit] if source.key not in known]
         sources = [planned(source, frames) for source, frames in zip(fresh, estimate(fresh), strict=True)]
-        tables = planned_tables(store, plans.annotations, listing, known | {source.key for source in fresh})
+        keys = known | {source.key for source in fresh}
+        tables = planned_tables(store, plans.annotations, listing, keys, _moved(plans, listing))
         if not sources and plans.files and unchanged(tables, plans.annotations):
             return plans
         units = list(cut_units(sources, job.cells * _views(job), _identity(job)))
@@ -137,12 +138,21 @@ def extend_plans(store: Store, job: Job, listing: Listing, estimate: Estimate, l
             return read_plans(store)
 
 
-def plan_retry(store: Store, job: Job, plans: Plans, sources: list[PlannedSource], attempt: int) -> bool:
+def plan_retry(
+    store: Store, job: Job, plans: Plans, listing: Listing, sources: list[PlannedSource], attempt: int
+) -> bool:
     """Plans new units of sources that gave no row; False when another process planned since `plans` were read."""
     refuse_other_settings(plans, job, store.uri)
     units = list(cut_units(sources, job.cells * _views(job), _identity(job), attempt))
-    tables = {name: read_annotation(store, annotation) for name, annotation in plans.annotations.items()}
+    kept = _moved(plans, listing) - {source.key for source in sources}
+    tables = planned_tables(store, plans.annotations, listing, plans.keys, kept)
     return _create(store, job, plans, units, tables)
+
+
+def _moved(plans: Plans, listing: Listing) -> set[str]:
+    """Keys of planned sources whose moments are others now."""
+    planned = {source.key: source.moments for unit in plans.units.values() for source in unit.sources}
+    return {s.key for s in listing.sources if s.key in planned and planned[s.key] != s.moments}
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -159,7 +169,7 @@ def _create(store: Store, job: Job, plans: Plans, units: list[Unit], tables: dic
     facts = {
         "format_version": FORMAT_VERSION,
         "name": job.name,
-        "root": job.root,
+        "root": shown(job.root),
         "settings": job.settings,
         "tokenizer": job.tokenizer,
         "annotations": {name: asdict(annotation) for name, annotation in written.items()},
@@ -175,11 +185,12 @@ def _create(store: Store, job: Job, plans: Plans, units: list[Unit], tables: dic
 
 def _refuse_other_folder(plans: Plans, job: Job, listing: Listing, where: str) -> None:
     """Two folders must not end up in one dataset by mistake; one that was moved, or has grown, is welcome."""
-    if plans.root in (None, job.root) or not plans.keys or not listing.sources:
+    root = shown(job.root)
+    if plans.root in (None, root) or not plans.keys or not listing.sources:
         return
     if plans.keys.isdisjoint(source.key for source in listing.sources):
         raise UsageError(
-            f"{where} was made from {plans.root}, and none of its sources is in {job.root}; "
+            f"{where} was made from {plans.root}, and none of its sources is in {root}; "
             "use another --out for a new dataset"
         )
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from toto.tokenize.part import plain_path
 from toto.tokenize.storage import filesystem, in_store, on_disk
-from toto.tokenize.transient import resumed
+from toto.tokenize.transient import REMOTE_PAUSES_S, resumed
 
 AHEAD_LOCAL, AHEAD_REMOTE = 4096, 32_768  # bytes
 
@@ -54,4 +54,7 @@ class Ranges:
         handle = self._handle
         if handle is not None:
             return next(resumed(lambda: [on_disk(lambda: os.pread(handle, end - begin, begin))]))
-        return next(resumed(lambda: [in_store(lambda: self._files.cat_file(self._name, start=begin, end=end))]))
+        asked = resumed(
+            lambda: [in_store(lambda: self._files.cat_file(self._name, start=begin, end=end))], REMOTE_PAUSES_S
+        )
+        return next(asked)

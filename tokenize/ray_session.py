@@ -57,7 +57,7 @@ def _joined(address: str) -> Iterator[None]:
     try:
         _knock(address)
         _init(address=address)
-    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+    except (ConnectionError, TimeoutError, ValueError, socket.gaierror) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"cannot join Ray at {address} ({reason}); leave --ray-address out to start one here") from None
     try:

@@ -12,7 +12,7 @@ from toto.tokenize.annotations import with_known_classes
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import Job
 from toto.tokenize.plan import Plans, plan_retry, read_plans
-from toto.tokenize.run import Options, Result, prepared, work
+from toto.tokenize.run import Options, Result, list_all_splits, lists_split, prepared, work
 from toto.tokenize.sources import list_sources
 from toto.tokenize.sources.base import Listing
 from toto.tokenize.units import PlannedSource, planned
@@ -32,7 +32,8 @@ def retry(config: DatasetConfig, job: Job, options: Options, reason: str | None)
                 )
             listing = with_known_classes(store, plans.annotations, listing)
             attempt = max(bad["attempt"].to_pylist()) + 1
-            if plan_retry(store, job, plans, _planned_again(job, plans, listing, bad, options.limit), attempt):
+            again = _planned_again(config, job, plans, listing, bad, options.limit)
+            if plan_retry(store, job, plans, listing, again, attempt):
                 return work(store, config, job, read_plans(store), listing, options)
 
 
@@ -50,11 +51,18 @@ def _quarantined(store: Store, reason: str | None, plans: Plans) -> pa.Table:
     return results.filter(pa.array(wanted, pa.bool_()))
 
 
-def _planned_again(job: Job, plans: Plans, listing: Listing, bad: pa.Table, limit: int | None) -> list[PlannedSource]:
-    """The sources as they are listed now (they may have been replaced), or as they were planned."""
+def _planned_again(
+    config: DatasetConfig, job: Job, plans: Plans, listing: Listing, bad: pa.Table, limit: int | None
+) -> list[PlannedSource]:
+    """The sources as they are listed now (they may have been replaced), or as they were planned when they are gone.
+
+    UserError when all are of splits that this run does not list.
+    """
     now = {source.key: source for source in listing.sources}
     before = {source.key: source for unit in plans.units.values() for source in unit.sources}
-    keys = bad["key"].to_pylist()[:limit]
+    keys = [key for key in bad["key"].to_pylist() if key in now or lists_split(config, before[key].split)][:limit]
+    if not keys:
+        raise UserError(f"none of the {len(bad)} quarantined sources is of these splits; {list_all_splits(config)}")
     listed = [now[key] for key in keys if key in now]
     frames = dict(zip((s.key for s in listed), Estimator(job).kept_frames(listed), strict=True))
     return [planned(now[key], frames[key]) if key in now else before[key] for key in keys]

@@ -99,9 +99,9 @@ def prepared(job: Job) -> Iterator[Store]:
 def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: Listing, options: Options) -> Result:
     """Does the planned units that no commit holds, then seals, also when it is interrupted."""
     committed = committed_units(store)
-    todo = [unit for unit in plans.units.values() if unit.id not in committed]
+    pending = [unit for unit in plans.units.values() if unit.id not in committed]
+    todo = _without_unlisted(config, listing, pending)
     uris = source_uris(config, listing, todo)
-
     changed = changed_sources(plans, listing)
     log = EventLog(store)
 
@@ -112,11 +112,12 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
         return snapshot
 
     if todo:
-        log.event("run", **_begun(job, plans, todo, options), changed=changed[:FEW_SOURCES])
+        log.event("run", **_begun(job, todo, len(plans.units) - len(pending), options), changed=changed[:FEW_SOURCES])
     try:
         if todo:
-            with Monitor(store, todo, len(plans.units) - len(todo), seal_now, log, options.quiet) as monitor:
+            with Monitor(store, todo, len(plans.units) - len(pending), seal_now, log, options.quiet) as monitor:
                 _execute(job, todo, uris, monitor, options)
+                _refuse_lost_commits(store, todo)
         snapshot = seal_now()
     except BaseException as error:
         with suppress(UserError, OSError):  # what stopped the work is the news
@@ -129,6 +130,16 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
     return Result(snapshot, len(todo), changed, judge(snapshot, config.max_bad_fraction), listing.ignored)
 
 
+def _refuse_lost_commits(store: Store, todo: list[Unit]) -> None:
+    """Raises UserError when workers have written elsewhere: to a folder of this name on a machine of their own."""
+    lost = len({unit.id for unit in todo} - committed_units(store))
+    if lost:
+        raise UserError(
+            f"{lost} of {len(todo)} units were done, but their commits are not at {store.uri}\n"
+            "all nodes must see this folder: put --out on a drive that they share, or in a bucket"
+        )
+
+
 def _warn_of_versions(snapshot: Snapshot) -> None:
     """Says when not one version of this program made the units: another may have decoded or rounded otherwise."""
     versions = snapshot.value["made_by"]["versions"]
@@ -136,13 +147,13 @@ def _warn_of_versions(snapshot: Snapshot) -> None:
         sys.stderr.write(f"warning: units of this dataset were made by different versions: {', '.join(versions)}\n")
 
 
-def _begun(job: Job, plans: Plans, todo: list[Unit], options: Options) -> dict[str, Any]:
+def _begun(job: Job, todo: list[Unit], before: int, options: Options) -> dict[str, Any]:
     """What the log says of a run's beginning."""
     return {
         **{"version": __version__, "python": platform.python_version(), "host": socket.gethostname()},
         **{"pid": os.getpid(), "dataset": job.name, "tokenizer": job.tokenizer["name"]},
         **{"tokenizer_id": job.tokenizer["id"], "options": asdict(options)},
-        **{"units": len(todo), "units_before": len(plans.units) - len(todo)},
+        **{"units": len(todo), "units_before": before},
         "frames": sum(unit.estimated_frames for unit in todo),
     }
 
@@ -152,6 +163,33 @@ def _sealed(snapshot: Snapshot) -> dict[str, Any]:
     value = snapshot.value
     totals = {name: value["totals"][name] for name in ("rows", "frames", "tokens", "sources", "quarantined")}
     return {"dataset_id": value["dataset_id"], "units": value["units"], **totals, "made_by": value["made_by"]}
+
+
+def lists_split(config: DatasetConfig, split: str) -> bool:
+    """Whether this run's listing has every source of a split, so that one that it has not is gone."""
+    return not config.split or split in config.split
+
+
+def list_all_splits(config: DatasetConfig) -> str:
+    """What to do where a source is needed that this run does not list."""
+    return f"take datasets.{config.name}.split away, or put their splits into it"
+
+
+def _without_unlisted(config: DatasetConfig, listing: Listing, pending: list[Unit]) -> list[Unit]:
+    """The units that this run can do: of a split that it does not list, where sources lie is not known."""
+    listed = {source.key for source in listing.sources}
+    left = {
+        unit.id: unit.split
+        for unit in pending
+        if not lists_split(config, unit.split) and any(source.key not in listed for source in unit.sources)
+    }
+    if left:
+        splits = ", ".join(sorted(set(left.values())))
+        sys.stderr.write(
+            f"planned units left undone: {len(left)}, of splits that this run does not list ({splits}); "
+            f"{list_all_splits(config)}\n"
+        )
+    return [unit for unit in pending if unit.id not in left]
 
 
 def source_uris(config: DatasetConfig, listing: Listing, units: list[Unit]) -> dict[str, str]:

@@ -8,8 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toto.config import TokenizerConfig, expand
+from toto.config import TokenizerConfig, expand, load
+from toto.errors import UsageError
 from toto.tokenize.sources.names import shown
+from toto.tokenize.weights import known
+from toto.tokenize.weights_convert import is_here
 
 WITH_NETWORKS = ("dvae", "vqgan", "sdvae")  # backends that run on a GPU where there is one
 FILES_OF_WEIGHTS = ("weights", "decoder", "model_config")
@@ -58,6 +61,15 @@ def device_of(config: TokenizerConfig) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def refuse_missing_gpu(name: str, device: str) -> None:
+    """UsageError when a network is to run on a GPU of this machine, and torch finds none."""
+    if name in WITH_NETWORKS and device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError(f"tokenizer {name}: device {device}, but torch finds no GPU here; use device: cpu")
+
+
 def _precision(config: TokenizerConfig, device: str) -> str:
     if config.precision != "auto":
         return config.precision
@@ -66,6 +78,29 @@ def _precision(config: TokenizerConfig, device: str) -> str:
 
 def _absolute(uri: str) -> str:
     return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def has_weights(spec: dict[str, Any]) -> bool:
+    """Whether a tokenizer can be made of its spec without fetching anything; True for those without networks."""
+    if spec["name"] not in WITH_NETWORKS:
+        return True
+    kind = "dvae-encoder" if spec["name"] == "dvae" else spec["name"]
+    uri, digest = spec.get("weights"), spec.get("weights_sha256")
+    return is_here(kind, uri, digest) or (uri is not None and is_here(kind, f"{uri.rstrip('/')}/config.json", None))
+
+
+def decoder_of(weights_sha256: str) -> tuple[str | None, str | None]:
+    """The decoder (place, hash) that pipelines.yaml names beside the encoder with this hash; Nones without one."""
+    pipelines = load()
+    for name in (name for name, config in pipelines.tokenizers.items() if config.backend == "dvae"):
+        try:
+            spec = tokenizer_spec(pipelines.tokenizer(name))
+        except UsageError:  # a variable that is not set here
+            continue
+        found = known(spec["weights"]) if "weights" in spec else None
+        if weights_sha256 in (spec.get("weights_sha256"), found.sha256 if found else None):
+            return spec.get("decoder"), spec.get("decoder_sha256")
+    return None, None
 
 
 def portable(uri: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 PAUSES_S = (0.5, 2.0, 8.0)
+REMOTE_PAUSES_S = (*PAUSES_S, 30.0)  # a store that restarts or asks for less is back after half a minute
 ERRNOS = frozenset(
     {
         errno.EIO,
@@ -29,7 +30,16 @@ class TransientError(Exception):
     """Reading failed for a reason that may pass: a network drive, an object store, a full table of files."""
 
 
-def resumed(start: Callable[[], Iterable[T]], pauses_s: Sequence[float] = PAUSES_S) -> Iterator[T]:
+def pauses_for(uri: str) -> tuple[float, ...]:
+    """Before each further try of a source: those of an object store or web server have one more."""
+    return REMOTE_PAUSES_S if "://" in uri and "file://" not in uri else PAUSES_S
+
+
+def resumed(
+    start: Callable[[], Iterable[T]],
+    pauses_s: Sequence[float] = PAUSES_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[T]:
     """The items of `start()`; after a TransientError it starts anew and skips what was already given.
 
     `start` must give the same items each time. Raises the last TransientError when the pauses are used up.
@@ -45,4 +55,4 @@ def resumed(start: Callable[[], Iterable[T]], pauses_s: Sequence[float] = PAUSES
         except TransientError:
             if pause_s is None:
                 raise
-            time.sleep(pause_s)
+            sleep(pause_s)

@@ -40,9 +40,12 @@ def obtain(uri: str, sha256: str | None = None) -> Weights:
     folder = folder_of(uri)
     with locked(folder):
         path = local_path(uri) or _fetched(uri, folder, sha256)
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no file but a device or a pipe"
+            raise UserError(f"{path}: {what}, where a file of weights is wanted; name the file in tokenizers:")
         try:
             stat = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{path}: no such file of weights; fetch it there, or name another in tokenizers:"
             ) from None
@@ -56,6 +59,19 @@ def obtain(uri: str, sha256: str | None = None) -> Weights:
         return Weights(uri, path, found, stat.st_size)
 
 
+@contextmanager
+def forgotten_if_wrong(uri: str) -> Iterator[None]:
+    """A fetched file that turns out to be no weights, such as a web page that asks to sign in, does not stay."""
+    try:
+        yield
+    except UserError:
+        if local_path(uri) is None:
+            folder = folder_of(uri)
+            for path in (folder / "record.json", folder / name_of(uri)):
+                path.unlink(missing_ok=True)
+        raise
+
+
 def known(uri: str) -> Weights | None:
     """What is here of a file of weights, by its record; None when it was never used. Nothing is fetched or hashed."""
     folder = folder_of(uri)
@@ -66,8 +82,9 @@ def known(uri: str) -> Weights | None:
 
 
 def recorded_sha256(uri: str) -> str | None:
-    """The hash of a fetched file, though it may be gone; of a path None: the file there is what counts."""
-    record = _read_record(folder_of(uri)) if local_path(uri) is None else None
+    """The hash of a file that was used before, though it may be gone; None for a path that is there: bytes count."""
+    path = local_path(uri)
+    record = _read_record(folder_of(uri)) if path is None or not path.exists() else None
     return record["sha256"] if record else None
 
 
@@ -93,7 +110,7 @@ def name_of(uri: str) -> str:
     """What a fetched file is called: the last part of its path, a plain name."""
     last = uri.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     plain = "".join(c for c in last if c.isalnum() or c in "._-").lstrip(".")
-    return plain[:80] or "weights"
+    return "weights" if plain in ("", "record.json") else plain[:80]
 
 
 @contextmanager
@@ -131,11 +148,10 @@ def _refuse_other(uri: str, path: Path, found: str, wanted: str | None, before: 
 
 
 def _other_bytes(uri: str, found: str, wanted: str | None) -> str:
+    again = f"; remove {folder_of(uri)} to fetch it again" if local_path(uri) is None else ""
     return (
-        f"{shown(uri)}: its sha256 is {found}, not {wanted}; these are other weights, or a damaged copy: "
-        f"remove {folder_of(uri)} to fetch it again"
-        if local_path(uri) is None
-        else f"{uri}: its sha256 is {found}, not {wanted}; these are other weights, or a damaged copy"
+        f"{shown(uri)}: its sha256 is {found}, not {wanted}; these are other weights, or a damaged copy{again}\n"
+        f"if they are meant, set weights_sha256 (or decoder_sha256) of the tokenizer's entry in pipelines.yaml"
     )
 
 

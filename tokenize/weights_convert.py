@@ -4,7 +4,8 @@
     vqgan                        Lightning checkpoint of taming, its loss left out -> encoder. decoder. quant_conv. …
     sdvae                        diffusers' or CompVis' names, with or without first_stage_model. -> the same
 
-A file is converted once; from then on nothing but safetensors is read, and the source may be gone.
+A file is converted once, in a child process (weights_child.py); from then on nothing but safetensors is read, and the
+source may be gone. Tensors that a network needs must all be there, fit, and be finite.
 """
 
 import json
@@ -14,17 +15,50 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from toto.errors import UserError, naming
 from toto.shards.hashing import file_sha256
-from toto.tokenize.weights import Weights, cache, locked, obtain, recorded_sha256
+from toto.tokenize import weights_child
+from toto.tokenize.weights import (
+    Weights,
+    cache,
+    forgotten_if_wrong,
+    known,
+    local_path,
+    locked,
+    obtain,
+    recorded_sha256,
+)
 
 VERSION = 1  # changes when the same source would give other tensors
+MOST_GROWTH = 4.25  # of a file's bytes, as float32: int8 becomes four times as large
 AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 Shapes = dict[str, tuple[int, ...]]  # of tensors by name
+
+
+class WeightsFile(Protocol):
+    """Tensors by name, and the hash of the file that they came in."""
+
+    @property
+    def sha256(self) -> str:
+        """Of that file."""
+        ...
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of all tensors."""
+        ...
+
+    def tensor(self, name: str) -> Any:
+        """One tensor as float32 array."""
+        ...
+
+    def tensors(self, *prefixes: str) -> dict[str, Any]:
+        """The torch tensors of these prefixes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,14 +97,27 @@ def stored(kind: str, uri: str | None, sha256: str | None) -> Stored:
     here = sha256 or (recorded_sha256(uri) if uri is not None else None)
     if here is not None and _is_whole(_path(kind, here)):
         return Stored(_path(kind, here), here)
+    if uri is None and sha256 is not None:
+        raise UserError(
+            f"{kind}: weights with sha256 {sha256[:16]}… are not in the cache here; name their file in tokenizers: of "
+            f"pipelines.yaml, and run toto-tokenize weights fetch NAME"
+        )
     if uri is None:
         raise UserError(f"{kind}: no weights are named; set weights (a path or URI) in the tokenizer's entry")
     weights = obtain(uri, sha256)
     path = _path(kind, weights.sha256)
-    with locked(path.parent):
+    with locked(path.parent), forgotten_if_wrong(uri):
         if not _is_whole(path):
             _convert(kind, weights, path)
     return Stored(path, weights.sha256)
+
+
+def is_here(kind: str, uri: str | None, sha256: str | None) -> bool:
+    """Whether a file of weights (or a folder with it) can be used without fetching anything."""
+    if uri is not None and (known(uri) is not None or ((path := local_path(uri)) is not None and path.exists())):
+        return True
+    digest = sha256 or (recorded_sha256(uri) if uri is not None else None)
+    return digest is not None and is_converted(kind, digest)
 
 
 def is_converted(kind: str, sha256: str) -> bool:
@@ -88,17 +135,51 @@ def convert_names(kind: str, tensors: dict[str, Any], where: str) -> dict[str, A
     return renamed
 
 
-def _convert(kind: str, weights: Weights, path: Path) -> None:
+def write_converted(kind: str, source: Path, target: Path, sha256: str) -> None:
+    """What a child process does: a file of any form -> safetensors; UserError when these are no such weights."""
     from safetensors.torch import save_file
 
     from toto.tokenize.weights_reading import read_tensors
 
-    tensors = convert_names(kind, read_tensors(weights.path), str(weights.path))
-    plain = {name: tensor.float().contiguous().clone() for name, tensor in tensors.items()}
+    tensors = convert_names(kind, read_tensors(source), str(source))
+    if sum(tensor.numel() * 4 for tensor in tensors.values()) > MOST_GROWTH * source.stat().st_size:
+        raise UserError(f"{source}: its tensors share their bytes, larger inside than outside; these are not taken")
+    plain = {name: _plain(name, tensor, source) for name, tensor in tensors.items()}
+    try:
+        _fill_networks(kind, plain)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    save_file(plain, target, metadata={"source_sha256": sha256, "kind": kind})
+
+
+def _plain(name: str, tensor: Any, source: Path) -> Any:
+    """As float32, with bytes of its own."""
+    if tensor.is_complex():
+        raise UserError(f"{source}: {name!r} has complex numbers; these weights are not taken")
+    tensor = tensor.float().contiguous().clone()
+    if not tensor.isfinite().all():
+        raise UserError(f"{source}: {name!r} has numbers that are not finite (NaN or inf); these weights are not taken")
+    return tensor
+
+
+def _fill_networks(kind: str, tensors: dict[str, Any]) -> None:
+    """Nothing is missing and every shape fits, or UserError: known now, not at the first picture."""
+    from toto.tokenize.tokenizers import autoencoder_net, dvae_net
+
+    if kind == "dvae-encoder":
+        dvae_net.load_dvae_encoder(tensors)
+    elif kind == "dvae-decoder":
+        dvae_net.load_dvae_decoder(tensors)
+    else:
+        autoencoder_net.load_autoencoder_encoder(tensors)
+        autoencoder_net.load_autoencoder_decoder(tensors)
+
+
+def _convert(kind: str, weights: Weights, path: Path) -> None:
     partial = path.with_name(f".{uuid4().hex[:12]}.partial")
     try:
         with naming(path):
-            save_file(plain, partial, metadata={"source_sha256": weights.sha256, "kind": kind})
+            weights_child.convert(kind, weights.path, partial, weights.sha256)
             seal = json.dumps({"sha256": file_sha256(partial)})
             os.replace(partial, path)
             _seal(path).write_text(seal)  # last: without it the file does not count
@@ -128,7 +209,8 @@ def _sealed_sha256(path: Path) -> str | None:
 
 def _of_dvae(tensors: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     for name, tensor in tensors.items():
-        yield re.sub(r"\.b$", ".bias", re.sub(r"\.w$", ".weight", name)), tensor
+        if name.startswith("blocks."):
+            yield re.sub(r"\.b$", ".bias", re.sub(r"\.w$", ".weight", name)), tensor
 
 
 def _of_vqgan(tensors: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:

@@ -70,6 +70,8 @@ def _stream(uri: str, partial: Path) -> str:
         _show("\n")
         if total is not None and size < total:
             raise Cut(f"the connection ended after {size:,} of {total:,} bytes")
+        if not size:
+            raise Gone("it is empty")
     version.unlink()
     return digest.hexdigest()
 

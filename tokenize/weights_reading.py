@@ -10,6 +10,7 @@ than its bytes in the file.
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ BROKEN = (
     ValueError,
 )
 MAX_PICKLE_BYTES = 8 * 2**20  # of a zip's data.pkl; the largest of ours has 0.1 MB. A byte can make an object of 64
-MAX_ENTRIES = 65_536
+MAX_ENTRIES = MAX_NAMES = 65_536
 MAX_DEPTH = 64  # of modules in modules
 SAFETENSORS_HEADER = 100 * 2**20
 
@@ -126,7 +127,10 @@ def _plain(path: Path, loaded: Any) -> Tensors:
     """The named tensors of what was loaded, none of them of an odd kind or larger than its bytes."""
     import torch
 
-    tensors = {name: tensor.detach() for name, tensor in _named(loaded) if isinstance(tensor, torch.Tensor)}
+    found = list(islice(_named(loaded), MAX_NAMES + 1))
+    if len(found) > MAX_NAMES:
+        raise UserError(f"{path}: names more than {MAX_NAMES:,} tensors; these weights are not taken")
+    tensors = {name: tensor.detach() for name, tensor in found if isinstance(tensor, torch.Tensor)}
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise UserError(f"{path}: {name!r} is no plain tensor; these weights are not taken")

@@ -16,10 +16,13 @@ from typing import Any, TypeVar
 
 from toto import config_layers as layers
 from toto.config_entries import THREE_VIEWS, DatasetConfig, ModelConfig, RecipeConfig, TaskConfig, TokenizerConfig
+from toto.config_pins import pinned
 from toto.config_rules import Rule, rules
 from toto.errors import UsageError
+from toto.uris import refuse_secrets, shown
 
 FILE = "pipelines.yaml"
+OF_WEIGHTS = ("weights", "weights_sha256", "decoder", "decoder_sha256", "model_config")  # may hold variables
 PACKAGED = ("tokenizers", "models", "recipes", "tasks")  # a file without them gets the packaged ones
 Entry = TypeVar("Entry")
 _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_]\w*)(?::-([^${}]*))?\})?")
@@ -56,18 +59,21 @@ class Pipelines:
         if anywhere:
             return config
         source = f"\n{name} comes from {config.homepage}" if config.homepage else ""
-        root = expand(config.root, f"datasets.{name}.root", source)
+        root = _absolute(expand(config.root, f"datasets.{name}.root", source))
+        refuse_secrets(root, f"sources (datasets.{name}.root)")
         if config.annotations is None:
             return replace(config, root=root)
-        annotations = expand(config.annotations, f"datasets.{name}.annotations", source)
+        annotations = _absolute(expand(config.annotations, f"datasets.{name}.annotations", source))
+        refuse_secrets(annotations, f"lists (datasets.{name}.annotations)")
         return replace(config, root=root, annotations=annotations)
 
     def tokenizer(self, name: str) -> TokenizerConfig:
         """An entry of `tokenizers:` ready for use; UsageError when there is none, or a variable is not set."""
         config = _find("tokenizer", self.tokenizers, name, self.path)
-        paths = {key: getattr(config, key) for key in ("weights", "decoder", "model_config")}
-        expanded = {key: expand(path, f"tokenizers.{name}.{key}") for key, path in paths.items() if path is not None}
-        return replace(config, **expanded)
+        texts = {key: getattr(config, key) for key in OF_WEIGHTS}
+        where = f"tokenizers.{name}"
+        expanded = {key: None if text is None else expand(text, f"{where}.{key}") for key, text in texts.items()}
+        return replace(config, **pinned(expanded, where))
 
     def model(self, name: str) -> ModelConfig:
         """An entry of `models:`; UsageError when there is none."""
@@ -127,6 +133,11 @@ def expand(path: str, where: str, advice: str = "") -> str:
     return os.path.expanduser(_VARIABLE.sub(value, path))
 
 
+def _absolute(place: str) -> str:
+    """Workers of a cluster have another current folder than the one who asks."""
+    return place if "://" in place else os.path.join(os.getcwd(), place)
+
+
 def _packaged() -> layers.Layer:
     return layers.from_bytes(files("toto").joinpath(FILE).read_bytes(), FILE, SECTIONS)
 
@@ -142,7 +153,7 @@ def _check_target(layer: layers.Layer, merged: layers.Layer, override: str) -> N
         for entry in entries:
             known = merged.get(section, {})
             if entry not in known:
-                raise UsageError(f"--set {override}: {layers.unknown('entry of ' + section, entry, known)}")
+                raise UsageError(f"--set {shown(override)}: {layers.unknown('entry of ' + section, entry, known)}")
 
 
 def _build(merged: layers.Layer, path: str) -> Pipelines:
@@ -170,8 +181,9 @@ def _dataset(name: str, values: dict[str, Any], path: str) -> DatasetConfig:
         raise UsageError(f"{where}.views: {views}, but crop {crop} has {fixed}; set that, or leave views out")
     if values.get("labels", "none") != "none" and values["layout"] != "folder":
         raise UsageError(f"{where}.labels: for layout folder only; {values['layout']} has labels of its own")
-    if values.get("held_out") and values["layout"] != "folder":
-        raise UsageError(f"{where}.held_out: for layout folder only; {values['layout']} has splits of its own")
+    if values.get("held_out") and values["layout"] not in ("folder", "webdataset"):
+        problem = f"for layouts folder and webdataset only; {values['layout']} has splits of its own"
+        raise UsageError(f"{where}.held_out: {problem}")
     return DatasetConfig(name=name, **values)
 
 

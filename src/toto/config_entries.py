@@ -39,7 +39,7 @@ class DatasetConfig:
     max_bad_fraction: float = number(0.02, 0, 1)
     seed: int = whole(0, 0, 2**63 - 1)
     labels: str = choice("none", "none", "folders")  # folder layout: the first sub-folder is the class
-    held_out: float = number(0.0, 0, 0.9)  # folder layout: the share of sources that goes to split val, not train
+    held_out: float = number(0.0, 0, 0.9)  # folder, webdataset: the share of sources that goes to split val, not train
     keep_pixels: int | None = whole(None, 8, 1024)  # pixels of the short side stored beside the codes
     decode_timeout_s: float = number(60.0, 0.01, 86_400)  # seconds without a decoded frame
     decode_memory_mb: int = whole(4096, 64, 2**20)  # of the decoding child

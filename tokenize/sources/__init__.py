@@ -5,6 +5,7 @@ from importlib import import_module
 from toto.config import DatasetConfig
 from toto.errors import UsageError
 from toto.tokenize.sources.base import Listing, Source
+from toto.uris import refuse_secrets
 
 READERS = {
     "folder": "toto.tokenize.sources.folder",
@@ -33,10 +34,12 @@ __all__ = ["READERS", "Listing", "Source", "list_sources"]
 def list_sources(config: DatasetConfig) -> Listing:
     """Everything under the dataset's root that its layout names.
 
-    UserError when there is nothing to read; UsageError for a `variant` or `fold` of a layout that has none.
+    UserError when there is nothing to read; UsageError for a `variant` or `fold` of a layout that has none,
+    and for a root that holds a password.
     """
     for key, layouts in ASKED_OF.items():
         if getattr(config, key) is not None and config.layout not in layouts:
             raise UsageError(f"datasets.{config.name}.{key}: only layouts {', '.join(layouts)} have it; take it away")
+    refuse_secrets(config.root, f"sources (datasets.{config.name}.root)")
     listing: Listing = import_module(READERS[config.layout]).read(config)
     return listing

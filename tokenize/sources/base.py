@@ -40,6 +40,7 @@ class Listing:
     sources: list[Source]
     annotations: dict[str, pa.Table]  # "labels": LABELS and more columns; "classes": CLASSES
     ignored: dict[str, int]  # what was seen and left out: a suffix such as ".txt", or "(a reason)" -> count
+    numbered: bool = False  # labels are numbers that the dataset's own files give, not the reader's
 
 
 def chosen_splits(config: DatasetConfig, known: Sequence[str]) -> tuple[str, ...]:

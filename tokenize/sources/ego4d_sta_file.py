@@ -100,7 +100,7 @@ def parse(content: Any, split: str, in_clips: bool, where: str) -> Annotations:
     """A file's content; `in_clips`: frames count in the clip. UserError that names the annotation at fault."""
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise UserError(f"{where}: no annotations of short-term anticipation in it; take an fho_sta_*.json")
-    metadata = (content.get("info") or {}).get("video_metadata") or {}
+    metadata = _mapping(_mapping(content, "info", where), "video_metadata", where)
     moments, seen = [], set[str]()
     for number, item in enumerate(content["annotations"]):
         try:
@@ -162,6 +162,13 @@ def _object(thing: Mapping[str, Any]) -> Object:
     x1, y1, x2, y2 = (_number(value, "box") for value in thing["box"])
     noun, verb = (_whole(thing[name], name) for name in ("noun_category_id", "verb_category_id"))
     return Object((x1, y1, x2, y2), noun, verb, _number(thing["time_to_contact"], "time_to_contact"))
+
+
+def _mapping(content: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    found = content.get(name) or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: {name} is no object; get the file again")
+    return found
 
 
 def _categories(content: Mapping[str, Any], kind: str, where: str) -> dict[int, str]:

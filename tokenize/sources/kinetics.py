@@ -45,7 +45,7 @@ def read(config: DatasetConfig) -> Listing:
     _check_any(config, sources, chosen)
     sources = base.in_order(sources, SPLITS)
     tables = {"labels": _labels(sources, wanted, classes), "classes": base.classes_table(classes)}
-    return Listing(sources, tables, dict(ignored))
+    return Listing(sources, tables, dict(ignored), numbered=any(clip.label is not None for clip in clips.values()))
 
 
 class _Shelf:

@@ -6,7 +6,8 @@
     val/abseiling/0wR5jVB-WPk.mp4 0                     older lists of files without times: vallist.txt
 
 Labels are indices into the sorted names over all lists, as in the official label maps; those of lists
-of paths are taken as given. The split is in the list's name.
+of paths are taken as given, and named by the clips' folders where each label has one of its own, else by their
+numbers (`val/<id>.mp4 3`: all lie in `val`). The split is in the list's name.
 """
 
 import os
@@ -45,7 +46,7 @@ class Clip:
     youtube_id: str  # 11 characters
     start_s: int | None  # seconds in the YouTube video
     end_s: int | None
-    name: str | None  # of the class; None in test lists
+    name: str | None  # of the class, in lists of paths the folder; None in test lists
     label: int | None = None  # given by the list itself (mmaction2)
 
     @property
@@ -158,11 +159,13 @@ def _path_clip(split: str, line: str) -> Clip | None:
     if match is None or parsed is None:
         return None
     path, label = match.groups()
-    return Clip(split, *parsed, name=PurePosixPath(path).parent.name or label, label=int(label))
+    return Clip(split, *parsed, name=PurePosixPath(path).parent.name, label=int(label))
 
 
 def _classes(clips: Collection[Clip]) -> dict[int, str]:
-    given = {clip.label: clip.name or "" for clip in clips if clip.label is not None}
+    given = {(clip.label, clip.name or "") for clip in clips if clip.label is not None}
     if given:
-        return dict(sorted(given.items()))
+        labels, folders = {label for label, _ in given}, {folder for _, folder in given if folder}
+        is_one_to_one = len(labels) == len(folders) == len(given)
+        return {label: folder if is_one_to_one else str(label) for label, folder in sorted(given)}
     return dict(enumerate(sorted({clip.name for clip in clips if clip.name is not None})))

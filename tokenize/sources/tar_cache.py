@@ -19,7 +19,7 @@ from toto.shards.parquet import parquet_bytes, read_parquet
 from toto.tokenize.input_file import local_path
 from toto.tokenize.sources.files import File
 
-VERSION = 1  # of what is kept
+VERSION = 2  # of what is kept
 _DIGEST_BYTES = 16
 
 

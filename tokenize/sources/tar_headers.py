@@ -11,8 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from toto.tokenize.part import head_hash
+
 BLOCK = tarfile.BLOCKSIZE
 MAX_RECORDS_BYTES = 2**20  # of a long name, or of the PAX records of one file
+MAX_HEAD_BYTES = 2**16  # of the headers before one file, as far as they are kept to know it again: the last
 END_BYTES = 20 * BLOCK  # tars are padded to as many
 
 DAMAGED = "(damaged tar)"
@@ -39,6 +42,8 @@ class Entry:
     offset: int  # of its first byte in the file that holds the tar
     size: int  # bytes that are there: fewer than its header says where the tar is cut
     mtime_s: int
+    head: int  # bytes directly before the first that speak of it: long name, PAX records, header; 64 KiB at most
+    head_hash: str  # of these
 
 
 class _Damaged(Exception):
@@ -49,25 +54,31 @@ def tar_entries(read: Read, start: int, end: int, ignored: Counter[str]) -> Iter
     """The regular files of the tar in bytes [start, end) of a file, in order; what else is there is counted."""
     at, is_cut = start, False
     said: dict[str, str] = {}
+    head = bytearray()
     try:
         while at + BLOCK <= end:
             block = _whole(read(at, BLOCK), BLOCK)
             if not any(block):
                 return _look_behind(read(at, min(END_BYTES, end - at)), ignored)
             info, at = _parse(block), at + BLOCK
+            head += block
             if info.type in _EXTRA:
-                said |= _said(info, read, at, end)
+                content = _records_of(info, read, at, end)
+                said |= _said(info, content[: info.size])
                 at += _padded(info.size)
+                head += content
+                del head[: -MAX_HEAD_BYTES + BLOCK]
                 continue
             at = _behind_sparse_map(info, block, read, at)
             size = 0 if info.type in _WITHOUT_BYTES else _number(said.get("size"), info.size)
             is_cut = at + size > end
             if _is_file(info, said):
                 mtime_s = _seconds(said.get("mtime"), info.mtime)
-                yield Entry(said.get("path", info.name), at, min(size, max(0, end - at)), mtime_s)
+                there = min(size, max(0, end - at))
+                yield Entry(said.get("path", info.name), at, there, mtime_s, len(head), head_hash(head))
             else:
                 _count(info, said, ignored)
-            at, said = at + _padded(size), {}
+            at, said, head = at + _padded(size), {}, bytearray()
         ignored[CUT if is_cut or at < end else UNENDED] += 1
     except (_Damaged, tarfile.HeaderError, ValueError):
         ignored[DAMAGED] += 1
@@ -87,11 +98,18 @@ def _parse(block: bytes) -> tarfile.TarInfo:
     return info
 
 
-def _said(info: tarfile.TarInfo, read: Read, data: int, end: int) -> dict[str, str]:
-    """What a long name or PAX records say of the file that follows."""
+def _records_of(info: tarfile.TarInfo, read: Read, data: int, end: int) -> bytes:
+    """The content of a header that speaks of the file that follows, padded."""
     if info.size > min(MAX_RECORDS_BYTES, end - data):
         raise _Damaged
-    content = _whole(read(data, info.size), info.size)
+    content = read(data, _padded(info.size))
+    if len(content) < info.size:
+        raise _Damaged
+    return content
+
+
+def _said(info: tarfile.TarInfo, content: bytes) -> dict[str, str]:
+    """What a long name or PAX records say of the file that follows."""
     if info.type == _LONG_NAME:
         return {"path": content.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")}
     if info.type not in _RECORDS:

@@ -1,6 +1,6 @@
 """What lies in one tar, tars in it included, as a table. Headers are read once: tar_cache keeps the table.
 
-    a tar ─▶ headers ─▶ files, and for each inner tar its headers ─▶ name, offset, size, mtime_s
+    a tar ─▶ headers ─▶ files, and for each inner tar its headers ─▶ name, offset, size, mtime_s, head, head_hash
 
 Names are relative, posix and valid UTF-8; a file of an inner tar `n01440764.tar` is `n01440764/<its name>`. Of two
 files of one name the last counts, as when a tar is extracted.
@@ -24,7 +24,16 @@ from toto.tokenize.sources.tar_headers import Entry, tar_entries
 TAR = ".tar"
 PACKED = "(compressed tar)"
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd, whatever the name says
-INDEX = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("mtime_s", pa.int64())])
+INDEX = pa.schema(
+    [
+        ("name", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("mtime_s", pa.int64()),
+        ("head", pa.int32()),
+        ("head_hash", pa.string()),
+    ]
+)
 THREADS = 32  # for the tars in a store's tar: it answers many at once
 _IGNORED = b"ignored"
 

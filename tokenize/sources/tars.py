@@ -1,8 +1,8 @@
 """Files and the files in tars, as one listing: what readers of layouts that come as tars start from.
 
     root/a/1.mp4                        -> key a/1.mp4          uri root/a/1.mp4
-    root/b.tar with 2.mp4               -> key b/2.mp4          uri part:OFFSET+SIZE:root/b.tar
-    root/all.tar with n01.tar with 3    -> key all/n01/3        uri part:OFFSET+SIZE:root/all.tar
+    root/b.tar with 2.mp4               -> key b/2.mp4          uri part:OFFSET+SIZE+HEAD+HASH:root/b.tar
+    root/all.tar with n01.tar with 3    -> key all/n01/3        uri part:OFFSET+SIZE+HEAD+HASH:root/all.tar
 
 Tars are read by their headers, once (tar_index), several at a time, and never extracted. A compressed tar cannot be
 read at random: it is refused, or counted by readers that find enough beside it.
@@ -112,12 +112,12 @@ def tar_by_tar(
 def _members(tar: File, index: Index, suffixes: frozenset[str] | None, ignored: Counter[str]) -> Iterator[File]:
     folder = tar.key[: -len(TAR)]
     columns = (index.table[column].to_pylist() for column in index.table.column_names)
-    for name, offset, size, mtime_s in zip(*columns, strict=True):
+    for name, offset, size, mtime_s, head, head_hash in zip(*columns, strict=True):
         suffix = suffix_of(name)
         if any(map(is_passed_over, name.split("/"))):
             continue
         if suffixes is None or suffix in suffixes:
-            uri = str(Part(offset, size, tar.uri))
+            uri = str(Part(offset, size, head, head_hash, tar.uri))
             yield File(f"{folder}/{name}", uri, size, max(0, mtime_s) * 1_000_000)
         else:
             ignored[suffix or "(no suffix)"] += 1

@@ -11,6 +11,7 @@ Labels are those of classInd.txt less one. Folders are written otherwise than fi
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
@@ -44,7 +45,7 @@ def read(config: DatasetConfig) -> Listing:
         for split, name in _LIST.items():
             if (uri := lists.get(name.format(fold))) is not None:
                 _read_list(uri, fold, split, label, clips)
-    return fold_listing(config, clips, classes, files, ignored)
+    return replace(fold_listing(config, clips, classes, files, ignored), numbered=True)
 
 
 def _read_classes(uri: str) -> dict[int, str]:

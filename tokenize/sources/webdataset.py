@@ -69,7 +69,7 @@ def _held_out(key: str, config: DatasetConfig) -> str:
 def _listing(
     samples: Sequence[Sample], split: Mapping[str, str], splits: Sequence[str], ignored: Counter[str]
 ) -> Listing:
-    labels, classes = _labels(read_texts(samples, ".cls", ignored))
+    labels, classes, numbered = _labels(read_texts(samples, ".cls", ignored))
     sources = [_source(sample, split[sample.key], labels.get(sample.key)) for sample in samples]
     sources = base.in_order(sources, splits)
     tables = {
@@ -79,7 +79,7 @@ def _listing(
     tables = {name: table for name, table in tables.items() if len(table)}
     if classes:
         tables |= {"labels": base.labels_table(sources, classes), "classes": base.classes_table(classes)}
-    return Listing(sources, tables, dict(+ignored))
+    return Listing(sources, tables, dict(+ignored), numbered)
 
 
 def _source(sample: Sample, split: str, label: int | None) -> Source:
@@ -92,15 +92,15 @@ def _table(sources: Sequence[Source], texts: Mapping[str, str], schema: pa.Schem
     return pa.table([keys, [texts[key] for key in keys]], schema)
 
 
-def _labels(texts: Mapping[str, str]) -> tuple[dict[str, int], dict[int, str]]:
-    """(labels by key, classes): the numbers that `.cls` files hold; of other words, the index among them, sorted.
+def _labels(texts: Mapping[str, str]) -> tuple[dict[str, int], dict[int, str], bool]:
+    """(labels by key, classes, whether the files number them): what `.cls` files hold; of words, the index among them.
 
     Numbered classes are named by all numbers up to the largest, so that one that comes later keeps its number.
     """
     words = {key: text.strip() for key, text in texts.items()}
     numbers = {key: int(word) for key, word in words.items() if word.isascii() and word.isdigit() and len(word) < 8}
     if len(numbers) == len(words) and max(numbers.values(), default=0) < MAX_LABEL:
-        return numbers, {number: str(number) for number in range(max(numbers.values(), default=-1) + 1)}
+        return numbers, {number: str(number) for number in range(max(numbers.values(), default=-1) + 1)}, True
     classes = dict(enumerate(sorted(set(words.values()))))
     index = {word: label for label, word in classes.items()}
-    return {key: index[word] for key, word in words.items()}, classes
+    return {key: index[word] for key, word in words.items()}, classes, False

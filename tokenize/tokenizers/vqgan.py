@@ -17,7 +17,7 @@ from toto.tokenize.tokenizers.codebook import ProductCodebook
 from toto.tokenize.tokenizers.identity import place, recorded
 from toto.tokenize.tokenizers.net_tokenizer import NetTokenizer, refuse_other_size
 from toto.tokenize.tokenizers.untrained import drawn
-from toto.tokenize.weights import forgotten_if_wrong, obtain
+from toto.tokenize.weights import forgotten_if_wrong, local_path, obtain
 from toto.tokenize.weights_convert import AUTOENCODER, WeightsFile, stored
 
 CODES = "quantize.embedding.weight"
@@ -86,8 +86,9 @@ def patch_of(weights: WeightsFile) -> int:
 
 def check_model_config(uri: str, weights: WeightsFile) -> None:
     """UsageError when taming's yaml describes another model than the tensors, or a kind that is not taken."""
+    path = local_path(uri)
     with forgotten_if_wrong(uri):
-        _check_model(obtain(uri).path, weights)
+        _check_model(path if path is not None and path.is_file() else obtain(uri).path, weights)
 
 
 def _check_model(path: Path, weights: WeightsFile) -> None:
