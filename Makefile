@@ -29,7 +29,7 @@ setup:  ## .venv with everything; nothing to do, and instant, when nothing chang
 demo: setup  ## a made-up world of videos -> tokens -> a page to look at (VIDEOS=/path: your own files)
 	@$(BIN)/python -m toto.demo $(if $(VIDEOS),--videos "$(VIDEOS)") $(ARGS)
 
-test: setup  ## the whole suite, one process per core (at most four)
+test: setup  ## the whole suite, a process more than there are cores (at most four)
 	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff, mypy, and who may import whom
