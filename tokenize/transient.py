@@ -38,9 +38,11 @@ def pauses_for(uri: str) -> tuple[float, ...]:
 def resumed(
     start: Callable[[], Iterable[T]],
     pauses_s: Sequence[float] = PAUSES_S,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] | None = None,
 ) -> Iterator[T]:
     """The items of `start()`; after a TransientError it starts anew and skips what was already given.
+
+    `sleep`: how to wait; time.sleep by default.
 
     `start` must give the same items each time. Raises the last TransientError when the pauses are used up.
     """
@@ -55,4 +57,4 @@ def resumed(
         except TransientError:
             if pause_s is None:
                 raise
-            sleep(pause_s)
+            (sleep or time.sleep)(pause_s)
