@@ -70,7 +70,7 @@ def _steady_rate(videos: Path, out: Path, weights: str) -> float:
             if now["counters"]["kept"]:
                 seen.append((now["seconds"], now["counters"]["kept"]))
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # Ctrl-C is ignored in the background
     process.wait()
     start = next(point for point in seen if point[0] - seen[0][0] >= WARM_S)
     click.echo(f"  {seen[-1][1] - start[1]} frames in {seen[-1][0] - start[0]:.0f} s")
