@@ -14,7 +14,11 @@ from pathlib import Path
 
 # A script's own folder comes first on the path: `import tokenize` would find the file there, and torch needs Python's.
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:] = [str(ROOT / "tests"), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "bench")]
+sys.path[:] = [
+    str(ROOT / "tests"),
+    str(ROOT / "bench" / "tokenizing"),
+    *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "bench"),
+]
 
 import json  # noqa: E402
 import os  # noqa: E402
@@ -27,24 +31,13 @@ import click  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from calibrated_weights import calibrate_dvae, calibrate_sdvae, calibrate_vqgan, margins, pictures  # noqa: E402
+from official_sizes import SD_VAE, VQGAN_F16  # noqa: E402
 
 from toto.tokenize.tokenizers.codebook import gaussian_codes  # noqa: E402
 from toto.tokenizers import load  # noqa: E402
 
 NEAR_TIE = 1e-4
 Scores = Callable[[np.ndarray], torch.Tensor]  # uint8 [n, 3, R, R] -> [n h w, codes], the best is the code
-VQGAN_F16: dict[str, Any] = {
-    "double_z": False,
-    "z_channels": 256,
-    "resolution": 256,
-    "in_channels": 3,
-    "out_ch": 3,
-    "ch": 128,
-    "ch_mult": [1, 1, 2, 2, 4],
-    "num_res_blocks": 2,
-    "attn_resolutions": [16],
-    "dropout": 0.0,
-}
 
 
 def dvae(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
@@ -81,13 +74,7 @@ def sdvae(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
     """Stable Diffusion's VAE, diffusers' class, 32,768 Gaussian codes by brute force."""
     from diffusers import AutoencoderKL
 
-    model = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        sample_size=256,
-    ).eval()
+    model = AutoencoderKL(**SD_VAE).eval()
     calibrate_sdvae(model, images)
     model.save_pretrained(folder / "sd-vae")
     codes = torch.from_numpy(gaussian_codes(32_768, 4, 0)).float()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from calibrated_weights import calibrate_sdvae
 from diffusers import AutoencoderKL
+from official_sizes import SD_VAE
 
 from toto.tokenize.tokenizers.codebook import gaussian_codes
 
@@ -14,13 +15,7 @@ SIDE = 128
 
 def save(folder: Path, images: np.ndarray) -> dict[str, str]:
     """Calibrates a network of the official size, saves it as diffusers does, and gives toto's spec of it."""
-    model = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        sample_size=256,
-    ).eval()
+    model = AutoencoderKL(**SD_VAE).eval()
     calibrate_sdvae(model, images)
     model.save_pretrained(folder / "sd-vae")
     return {"name": "sdvae", "weights": str(folder / "sd-vae")}

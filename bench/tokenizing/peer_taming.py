@@ -5,31 +5,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from calibrated_weights import calibrate_vqgan
+from official_sizes import VQGAN_F16
 from taming.modules.diffusionmodules.model import Decoder, Encoder
 from taming.modules.vqvae.quantize import VectorQuantizer2
 from torch import nn
 
 SIDE, CODES = 256, 16_384
-CONFIG = {
-    "double_z": False,
-    "z_channels": 256,
-    "resolution": 256,
-    "in_channels": 3,
-    "out_ch": 3,
-    "ch": 128,
-    "ch_mult": [1, 1, 2, 2, 4],
-    "num_res_blocks": 2,
-    "attn_resolutions": [16],
-    "dropout": 0.0,
-}
 
 
 def save(folder: Path, images: np.ndarray) -> dict[str, str]:
     """Calibrates a network of the official size, saves it as Lightning does, and gives toto's spec of it."""
-    encoder, quant_conv, codes = Encoder(**CONFIG).eval(), nn.Conv2d(256, 256, 1), torch.empty(CODES, 256)
+    encoder, quant_conv, codes = Encoder(**VQGAN_F16).eval(), nn.Conv2d(256, 256, 1), torch.empty(CODES, 256)
     calibrate_vqgan(encoder, quant_conv, codes, images)
     codes += 0.1 * torch.randn(codes.shape)  # few pictures: no two codes are the same
-    parts = {"encoder": encoder, "quant_conv": quant_conv, "decoder": Decoder(**CONFIG)}
+    parts = {"encoder": encoder, "quant_conv": quant_conv, "decoder": Decoder(**VQGAN_F16)}
     state = nn.ModuleDict({**parts, "post_quant_conv": nn.Conv2d(256, 256, 1)}).state_dict()
     torch.save({"state_dict": {**state, "quantize.embedding.weight": codes}}, folder / "last.ckpt")
     return {"name": "vqgan", "weights": str(folder / "last.ckpt")}
@@ -38,7 +27,7 @@ def save(folder: Path, images: np.ndarray) -> dict[str, str]:
 def load(folder: Path):
     """float [1, 3, h, w] of [0, 1] -> ids."""
     state = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
-    net = nn.ModuleDict({"encoder": Encoder(**CONFIG).eval(), "quant_conv": nn.Conv2d(256, 256, 1)})
+    net = nn.ModuleDict({"encoder": Encoder(**VQGAN_F16).eval(), "quant_conv": nn.Conv2d(256, 256, 1)})
     net["quantize"] = VectorQuantizer2(CODES, 256, beta=0.25)
     net.load_state_dict(state, strict=False)
 
