@@ -22,7 +22,7 @@ from toto.tokenize.cli import resolve
 from toto.tokenize.engine_local import open_worker
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.plan import extend_plans
-from toto.tokenize.run import source_uris
+from toto.tokenize.run import SourceUris
 from toto.tokenize.sources import list_sources
 from toto.tokenize.unit import run_unit
 
@@ -37,7 +37,7 @@ plans = extend_plans(open_store(out), target.job, listing, Estimator(target.job)
 units = list(plans.units.values())
 with open_worker(target.job) as worker:
     for unit in units:
-        run_unit(worker, unit, source_uris(target.config, listing, units))
+        run_unit(worker, unit, SourceUris(target.config, listing))
     print(worker.counters.decoded, worker.counters.kept, peak_kib("self"), peak_kib(worker.decoder.pid))
 """
 

@@ -4,7 +4,7 @@ They are the truth about labels: when an official list is corrected, the next pl
 tokenized again. Tables with a `source` column hold the planned sources only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 
 import pyarrow as pa
@@ -17,24 +17,30 @@ from toto.shards.seal import Annotation, file_ref
 from toto.shards.store import Store
 from toto.tokenize.sources.base import Listing
 
+ROWS_AT_ONCE = 65_536
+
 
 def planned_tables(
-    store: Store, before: dict[str, Annotation], listing: Listing, planned: set[str], kept: set[str]
+    store: Store, before: dict[str, Annotation], listing: Listing, left_out: Set[str], kept: set[str]
 ) -> dict[str, pa.Table]:
-    """The listing's tables for the planned sources; what earlier plans knew of others stays (a run may list one
-    split only), and of those in `kept`: their rows hold the frames of moments that were annotated otherwise.
+    """The listing's tables for the planned sources, not for those `left_out`; what earlier plans knew of others stays
+    (a run may list one split only), and of those in `kept`: their rows hold the frames of moments that were annotated
+    otherwise.
 
     A table that this listing has not stays, too: the sources that it speaks of may not be in it.
     """
-    told = {source.key for source in listing.sources} - kept
+
+    def told(key: str) -> bool:
+        return key in listing.by_key and key not in kept
+
     tables = {name: read_annotation(store, file) for name, file in before.items() if name not in listing.annotations}
     for name, table in listing.annotations.items():
         tables[name] = table
         if "source" not in table.column_names:
             continue
-        parts = [_where(table, (planned & told).__contains__)]
+        parts = [_where(table, lambda key: told(key) and key not in left_out)]
         if name in before:
-            parts.insert(0, _where(read_annotation(store, before[name]), lambda key: key not in told))
+            parts.insert(0, _where(read_annotation(store, before[name]), lambda key: not told(key)))
         tables[name] = pa.concat_tables(part.cast(table.schema) for part in parts)
     return tables
 
@@ -104,4 +110,6 @@ def _named_apart(classes: pa.Table) -> bool:
 
 
 def _where(table: pa.Table, wanted: Callable[[str], bool]) -> pa.Table:
-    return table.filter(pa.array([wanted(key) for key in table["source"].to_pylist()], pa.bool_()))
+    parts = table.select(["source"]).to_batches(max_chunksize=ROWS_AT_ONCE)
+    masks = [pa.array([wanted(key) for key in part["source"].to_pylist()], pa.bool_()) for part in parts]
+    return table.filter(pa.chunked_array(masks, pa.bool_()))

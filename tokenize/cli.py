@@ -312,7 +312,7 @@ def finish(result: Result, target: Target, as_json: bool) -> int:
     if result.changed:
         command.say(
             f"{len(result.changed)} sources were changed after they had been planned (first: {result.changed[0]}); "
-            "what is done of them stays as it is"
+            "rows that were made before that stay, the rest is read as it is now"
         )
     if totals["quarantined"]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in value["quarantine"].items())

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from toto.errors import UsageError, UserError
 from toto.shards.commit import FileRef
@@ -28,27 +29,12 @@ from toto.tokenize.annotations import (
 )
 from toto.tokenize.crash import reached
 from toto.tokenize.job import Job
+from toto.tokenize.plan_table import keys_of, plan_table, planned_units
 from toto.tokenize.sources.base import Listing, Source
 from toto.tokenize.units import PlannedSource, Unit, cut_units, planned
 from toto.uris import shown
 
 FOLDER = "plan"
-PLAN_SCHEMA = pa.schema(
-    [
-        pa.field("unit", pa.string(), nullable=False),
-        pa.field("attempt", pa.uint16(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("label", pa.int32()),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("mtime_us", pa.int64(), nullable=False),
-        pa.field("etag", pa.string(), nullable=False),
-        pa.field("estimated_frames", pa.int64(), nullable=False),
-    ]
-)
-MOMENTS = pa.field("moments", pa.list_(pa.int32()))  # a column more, in plans of sources that have them
-
 Estimate = Callable[[list[Source]], list[int]]
 
 
@@ -57,16 +43,27 @@ class Plans:
     """All plans of a target, read in order."""
 
     units: dict[str, Unit]  # in the order in which they were planned
+    tables: list[pa.Table]  # what the units were made from
     files: list[FileRef]
     annotations: dict[str, Annotation]  # of the newest plan
     root: str | None  # where the newest plan's sources lay
     settings: dict[str, Any] | None  # of the first plan; None when there is none
     tokenizer: dict[str, Any] | None
 
-    @property
     def keys(self) -> set[str]:
         """Every source that some plan holds."""
-        return {source.key for unit in self.units.values() for source in unit.sources}
+        return {key for table in self.tables for key in keys_of(table)}
+
+    def latest(self) -> Iterator[PlannedSource]:
+        """Every source as it was planned last, in the order of the plans."""
+        last = {s.key: unit.attempt for unit in self.units.values() if unit.attempt for s in unit.sources}
+        for unit in self.units.values():
+            yield from (source for source in unit.sources if last.get(source.key, 0) == unit.attempt)
+
+    @property
+    def sources(self) -> int:
+        """How many sources the plans hold: each is planned once for its first attempt."""
+        return sum(pc.sum(pc.equal(table["attempt"], 0)).as_py() or 0 for table in self.tables)
 
     def spec(self, job: Job) -> DatasetSpec:
         """What a seal needs."""
@@ -77,14 +74,14 @@ class Plans:
             self.annotations,
             self.files,
             frozenset(self.units),
-            len(self.keys),
+            self.sources,
         )
 
 
 def read_plans(store: Store) -> Plans:
     """The plans of a target; empty when it has none."""
     units: dict[str, Unit] = {}
-    files, annotations = [], {}
+    tables, files, annotations = [], [], {}
     first: dict[str, Any] | None = None
     root = None
     for name in (name for name in store.list(FOLDER) if name.endswith(".parquet")):
@@ -95,10 +92,11 @@ def read_plans(store: Store) -> Plans:
         annotations = {
             key: Annotation(FileRef(**a["file"]), a["content_hash"]) for key, a in facts["annotations"].items()
         }
-        units.update((unit.id, unit) for unit in _units_of(table))
+        units.update((unit.id, unit) for unit in planned_units(table, f"{store.uri}/{name}"))
+        tables.append(table)
         files.append(file_ref(name, data))
     settings, tokenizer = (first["settings"], first["tokenizer"]) if first else (None, None)
-    return Plans(units, files, annotations, root, settings, tokenizer)
+    return Plans(units, tables, files, annotations, root, settings, tokenizer)
 
 
 def refuse_other_settings(plans: Plans, job: Job, where: str) -> None:
@@ -124,13 +122,16 @@ def extend_plans(store: Store, job: Job, listing: Listing, estimate: Estimate, l
     while True:
         plans = read_plans(store)
         refuse_other_settings(plans, job, store.uri)
-        known = plans.keys
-        _refuse_other_folder(plans, job, listing, store.uri)
+        known = plans.keys()
+        _refuse_other_folder(plans, known, job, listing, store.uri)
         listing = with_known_classes(store, plans.annotations, listing)
         fresh = [source for source in listing.sources[:limit] if source.key not in known]
         sources = [planned(source, frames) for source, frames in zip(fresh, estimate(fresh), strict=True)]
-        keys = known | {source.key for source in fresh}
-        tables = planned_tables(store, plans.annotations, listing, keys, _moved(plans, listing))
+        if limit is None:
+            left_out = set()
+        else:
+            left_out = {source.key for source in listing.sources[limit:]} - known
+        tables = planned_tables(store, plans.annotations, listing, left_out, _moved(plans, listing))
         if not sources and plans.files and unchanged(tables, plans.annotations):
             return plans
         units = list(cut_units(sources, job.cells * _views(job), _identity(job)))
@@ -145,14 +146,14 @@ def plan_retry(
     refuse_other_settings(plans, job, store.uri)
     units = list(cut_units(sources, job.cells * _views(job), _identity(job), attempt))
     kept = _moved(plans, listing) - {source.key for source in sources}
-    tables = planned_tables(store, plans.annotations, listing, plans.keys, kept)
+    tables = planned_tables(store, plans.annotations, listing, listing.by_key.keys() - plans.keys(), kept)
     return _create(store, job, plans, units, tables)
 
 
 def _moved(plans: Plans, listing: Listing) -> set[str]:
     """Keys of planned sources whose moments are others now."""
-    planned = {source.key: source.moments for unit in plans.units.values() for source in unit.sources}
-    return {s.key for s in listing.sources if s.key in planned and planned[s.key] != s.moments}
+    now = listing.by_key
+    return {s.key for s in plans.latest() if s.key in now and now[s.key].moments != s.moments}
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -174,40 +175,22 @@ def _create(store: Store, job: Job, plans: Plans, units: list[Unit], tables: dic
         "tokenizer": job.tokenizer,
         "annotations": {name: asdict(annotation) for name, annotation in written.items()},
     }
-    rows = [{**asdict(source), "unit": unit.id, "attempt": unit.attempt} for unit in units for source in unit.sources]
-    columns = PLAN_SCHEMA.append(MOMENTS) if any(row["moments"] is not None for row in rows) else PLAN_SCHEMA
-    schema = columns.with_metadata({"toto": json.dumps(facts, sort_keys=True)})
-    data = parquet_bytes(pa.Table.from_pylist(rows, schema))
+    data = parquet_bytes(plan_table(units, {"toto": json.dumps(facts, sort_keys=True)}))
     created = store.create(f"{FOLDER}/{len(plans.files) + 1:04d}.parquet", data)
     reached("after_plan")
     return created
 
 
-def _refuse_other_folder(plans: Plans, job: Job, listing: Listing, where: str) -> None:
+def _refuse_other_folder(plans: Plans, known: set[str], job: Job, listing: Listing, where: str) -> None:
     """Two folders must not end up in one dataset by mistake; one that was moved, or has grown, is welcome."""
     root = shown(job.root)
-    if plans.root in (None, root) or not plans.keys or not listing.sources:
+    if plans.root in (None, root) or not known or not listing.sources:
         return
-    if plans.keys.isdisjoint(source.key for source in listing.sources):
+    if known.isdisjoint(source.key for source in listing.sources):
         raise UsageError(
             f"{where} was made from {plans.root}, and none of its sources is in {root}; "
             "use another --out for a new dataset"
         )
-
-
-def _units_of(table: pa.Table) -> Iterator[Unit]:
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        rows.setdefault(row["unit"], []).append(row)
-    for unit, members in rows.items():
-        attempt, split = members[0]["attempt"], members[0]["split"]
-        yield Unit(unit, split, attempt, tuple(map(_planned_source, members)))
-
-
-def _planned_source(row: dict[str, Any]) -> PlannedSource:
-    values = {key: value for key, value in row.items() if key not in ("unit", "attempt")}
-    moments = values.get("moments")
-    return PlannedSource(**{**values, "moments": None if moments is None else tuple(moments)})
 
 
 def _read_table(data: bytes, where: str) -> pa.Table:

@@ -58,8 +58,8 @@ def _planned_again(
 
     UserError when all are of splits that this run does not list.
     """
-    now = {source.key: source for source in listing.sources}
-    before = {source.key: source for unit in plans.units.values() for source in unit.sources}
+    now, wanted = listing.by_key, set(bad["key"].to_pylist())
+    before = {source.key: source for source in plans.latest() if source.key in wanted}
     keys = [key for key in bad["key"].to_pylist() if key in now or lists_split(config, before[key].split)][:limit]
     if not keys:
         raise UserError(f"none of the {len(bad)} quarantined sources is of these splits; {list_all_splits(config)}")

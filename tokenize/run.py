@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,8 +28,8 @@ from toto.tokenize.job import Job
 from toto.tokenize.monitor import Monitor
 from toto.tokenize.plan import Plans, extend_plans, read_plans
 from toto.tokenize.sources import list_sources
-from toto.tokenize.sources.base import Listing
-from toto.tokenize.units import Unit
+from toto.tokenize.sources.base import Listing, Source
+from toto.tokenize.units import PlannedSource, Unit
 
 FEW_SOURCES = 100  # below this many, a high share of bad ones says little
 
@@ -101,7 +101,7 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
     committed = committed_units(store)
     pending = [unit for unit in plans.units.values() if unit.id not in committed]
     todo = _without_unlisted(config, listing, pending)
-    uris = source_uris(config, listing, todo)
+    uris = SourceUris(config, listing)
     changed = changed_sources(plans, listing)
     log = EventLog(store)
 
@@ -177,11 +177,10 @@ def list_all_splits(config: DatasetConfig) -> str:
 
 def _without_unlisted(config: DatasetConfig, listing: Listing, pending: list[Unit]) -> list[Unit]:
     """The units that this run can do: of a split that it does not list, where sources lie is not known."""
-    listed = {source.key for source in listing.sources}
     left = {
         unit.id: unit.split
         for unit in pending
-        if not lists_split(config, unit.split) and any(source.key not in listed for source in unit.sources)
+        if not lists_split(config, unit.split) and any(source.key not in listing.by_key for source in unit.sources)
     }
     if left:
         splits = ", ".join(sorted(set(left.values())))
@@ -192,18 +191,31 @@ def _without_unlisted(config: DatasetConfig, listing: Listing, pending: list[Uni
     return [unit for unit in pending if unit.id not in left]
 
 
-def source_uris(config: DatasetConfig, listing: Listing, units: list[Unit]) -> dict[str, str]:
-    """Where each planned source is read; one that has gone since is looked for at its key under the root."""
-    listed = {source.key: source.uri for source in listing.sources}
-    root = config.root.rstrip("/")
-    return {s.key: listed.get(s.key, f"{root}/{s.key}") for unit in units for s in unit.sources}
+class SourceUris(Mapping[str, str]):
+    """Where each source is read; one that is planned, and has gone since, is looked for at its key under the root."""
+
+    def __init__(self, config: DatasetConfig, listing: Listing) -> None:
+        self._root, self._listed = config.root.rstrip("/"), listing.by_key
+
+    def __getitem__(self, key: str) -> str:
+        found = self._listed.get(key)
+        return f"{self._root}/{key}" if found is None else found.uri
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
 
 
 def changed_sources(plans: Plans, listing: Listing) -> list[str]:
     """Keys of planned sources whose size, time, etag or moments differ now; they are reported, never done again."""
-    now = {s.key: (s.size, s.mtime_us, s.etag, s.moments) for s in listing.sources}
-    planned = {s.key: (s.size, s.mtime_us, s.etag, s.moments) for unit in plans.units.values() for s in unit.sources}
-    return sorted(key for key, facts in planned.items() if key in now and now[key] != facts)
+    now = listing.by_key
+    return sorted(s.key for s in plans.latest() if s.key in now and _facts(now[s.key]) != _facts(s))
+
+
+def _facts(source: Source | PlannedSource) -> tuple[Any, ...]:
+    return source.size, source.mtime_us, source.etag, source.moments
 
 
 def judge(snapshot: Snapshot, max_bad_fraction: float) -> str | None:

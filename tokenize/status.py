@@ -42,7 +42,7 @@ def status(store: Store) -> Status:
     return Status(
         planned_units=len(plans.units),
         committed_units=len(commits),
-        planned_sources=len(plans.keys),
+        planned_sources=plans.sources,
         results=Counter(reason or "ok" for reason in final["reason"].to_pylist()),
         rows=sum(commit.rows for commit in commits),
         tokens=sum(commit.tokens for commit in commits),

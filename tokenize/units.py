@@ -1,7 +1,7 @@
 """Sources -> units of work. A unit is whole sources of one split, cut by estimated tokens: never by worker count,
 engine or time, so that two runs over the same files make the same units."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ MIN_TOKENS, MAX_TOKENS = 128 * 1024, 32 * 1024 * 1024
 MAX_SOURCES = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedSource:
     """A source as the plan holds it."""
 
@@ -35,7 +35,7 @@ class Unit:
     id: str
     split: str
     attempt: int
-    sources: tuple[PlannedSource, ...]
+    sources: Sequence[PlannedSource]
 
     @property
     def estimated_frames(self) -> int:

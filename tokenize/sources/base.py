@@ -5,6 +5,7 @@ A reader looks at names, sizes and lists, never into media: that is `decode`'s w
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -41,6 +42,11 @@ class Listing:
     annotations: dict[str, pa.Table]  # "labels": LABELS and more columns; "classes": CLASSES
     ignored: dict[str, int]  # what was seen and left out: a suffix such as ".txt", or "(a reason)" -> count
     numbered: bool = False  # labels are numbers that the dataset's own files give, not the reader's
+
+    @cached_property
+    def by_key(self) -> dict[str, Source]:
+        """The sources by their keys."""
+        return {source.key: source for source in self.sources}
 
 
 def chosen_splits(config: DatasetConfig, known: Sequence[str]) -> tuple[str, ...]:
