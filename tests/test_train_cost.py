@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from toto.config import ModelConfig
 from toto.config import load as load_pipelines
 from toto.train.cost import Cost
-from toto.train.models.llama import Llama
+from toto.train.layer_cost import layer_cost
+from toto.train.models import make_model
 
 USED = 8196  # the paper's dVAE: 8,192 codes and four special ids
 
@@ -18,17 +19,21 @@ def cost(size: str, context: int = 4096) -> Cost:
 
 
 @pytest.mark.parametrize(
-    ("size", "parameters"), [("base", 119_559_936), ("large", 276_861_952), ("1b", 1_147_242_496)]
-)  # Table 1: 120M, 280M, 1.1B
-def test_table_1_has_these_parameters(size: str, parameters: int) -> None:
+    ("size", "parameters"),
+    [
+        *[("base", 119_559_936), ("large", 276_861_952), ("1b", 1_147_242_496)],  # Table 1: 120M, 280M, 1.1B
+        *[("gpt2", 277_075_968), ("mamba", 288_418_816)],  # Table 6: 280M, 290M
+    ],
+)
+def test_tables_1_and_6_have_these_parameters(size: str, parameters: int) -> None:
     assert cost(size).parameters == parameters
 
 
-@pytest.mark.parametrize("size", ["tiny", "base"])
+@pytest.mark.parametrize("size", ["tiny", "base", "gpt2", "mamba"])
 def test_parameters_are_those_of_the_model(size: str) -> None:
     config = load_pipelines().model(size)
     with torch.device("meta"):
-        model = Llama(config, 516, seed=None)
+        model = make_model(config, 516, seed=None)
     padding = (len(model.table.weight) - 516) * config.dim
     assert sum(p.numel() for p in model.parameters()) - padding == Cost(config, 516, 512).parameters
 
@@ -46,19 +51,22 @@ def test_training_flops_per_token_both_ways(size: str, causal: float, palm: floa
     assert cost(size).palm_training_flops_per_token / 1e9 == pytest.approx(palm, abs=5e-4)
 
 
-def test_forward_macs_are_those_that_torch_counts() -> None:
-    config = ModelConfig(name="small", dim=64, layers=3, heads=2, mlp_hidden=160)
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_forward_macs_are_those_that_torch_counts(arch: str) -> None:
+    config = ModelConfig(name="small", dim=64, layers=3, heads=2, mlp_hidden=160, arch=arch)
     plain = sdpa_kernel(SDPBackend.MATH)  # attention as matrix products, which torch's counter knows
     with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
-        Llama(config, 124)(torch.full((2, 96), 7))  # 124 used ids: the table has 128 rows, all multiplied
+        make_model(config, 124)(torch.full((2, 96), 7))  # 124 used ids: the table has 128 rows, all multiplied
     expected = Cost(config, 128, 96)  # torch counts the whole square of attention
     assert counter.get_total_flops() == 2 * 96 * 2 * expected.palm_macs_per_token
 
 
 @pytest.mark.parametrize("checkpoint_blocks", [False, True])
-def test_activations_are_what_autograd_keeps(checkpoint_blocks: bool) -> None:
-    config = ModelConfig(name="small", dim=96, layers=3, heads=3, mlp_hidden=256)
-    model = Llama(config, 68, checkpoint_blocks=checkpoint_blocks)
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "mamba"])
+def test_activations_are_what_autograd_keeps(arch: str, checkpoint_blocks: bool) -> None:
+    shape = {} if arch == "mamba" else {"heads": 3, "mlp_hidden": 256}
+    config = ModelConfig(name="small", dim=96, layers=3, arch=arch, **shape)
+    model = make_model(config, 68, checkpoint_blocks=checkpoint_blocks)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -73,8 +81,7 @@ def test_activations_are_what_autograd_keeps(checkpoint_blocks: bool) -> None:
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     expected = Cost(config, 68, 256).memory(2, compute_bytes=4, checkpoint_blocks=checkpoint_blocks).activations
     if checkpoint_blocks:  # the block that is computed again in the backward pass comes later
-        one_block = 2 * 256 * (13 * 96 + 4 * 256) * 4
-        expected -= one_block
+        expected -= 2 * 256 * layer_cost(config).kept * 4
     assert measured == pytest.approx(expected, rel=0.05)
 
 

@@ -21,7 +21,7 @@ from token_world import moving_videos, write_tokens
 from toto.train import checkpoint
 from toto.train.load import model_config
 from toto.train.metrics import read_metrics
-from toto.train.models.llama import Llama
+from toto.train.models import make_model
 from toto.train.optimizer import make_optimizer
 
 MODEL = {"dim": 32, "layers": 2, "heads": 2, "mlp_hidden": 64}
@@ -166,7 +166,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
     """Weights and moments of the newest checkpoint, by name."""
     folder = checkpoint.resolve(run)
     facts = checkpoint.read_facts(folder)
-    model = Llama(model_config(facts, folder), facts["used_ids"])
+    model = make_model(model_config(facts, folder), facts["used_ids"])
     recipe = type("Training", (), facts["training"])
     tensors = checkpoint.tensors_of(model, make_optimizer(model, recipe))  # type: ignore[arg-type]
     checkpoint.load(folder, tensors)

@@ -48,9 +48,9 @@ class PlannedRows(Sequence[PlannedSource]):
         for start in range(0, len(self), ROWS_AT_ONCE):
             part = self._table.slice(start, ROWS_AT_ONCE)
             columns = [part[name].to_pylist() for name in OF_SOURCES]
-            moments = part[MOMENTS.name].to_pylist() if MOMENTS.name in part.column_names else [None] * len(part)
-            for *values, own in zip(*columns, moments, strict=True):
-                yield PlannedSource(*values, None if own is None else tuple(own))
+            own = part[MOMENTS.name].to_pylist() if MOMENTS.name in part.column_names else [None] * len(part)
+            columns.append([None if moments is None else tuple(moments) for moments in own])
+            yield from (PlannedSource(*values) for values in zip(*columns, strict=True))
 
     @overload
     def __getitem__(self, i: int) -> PlannedSource: ...

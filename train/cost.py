@@ -9,15 +9,12 @@ from functools import cached_property
 
 from toto.config import ModelConfig, RecipeConfig
 from toto.shards.ids import CODE_OFFSET, model_vocab
+from toto.train.layer_cost import LayerCost, layer_cost
 
 FLOPS_PER_MAC = 2
 TRAINING_PASSES = 3  # forward, and backward to the inputs and to the weights
 FP32, BF16 = 4, 2  # bytes
 ADAM_MOMENTS = 2
-# What autograd keeps of a block for one token, in widths and in hidden sizes of the MLP, without compilation: both
-# norms 3 each, queries, keys and their joint matrix 5, attention's result twice; gate, up, silu(gate), their product.
-# tests/test_train_cost.py counts them. Fused norms on a GPU keep less, compiled blocks less again: an upper bound.
-KEPT_WIDTHS, KEPT_HIDDEN = 13, 4
 LOGIT_BYTES = 16  # of one logit in a chunk: in the compute dtype and fp32, its log-softmax, its gradients
 
 
@@ -49,13 +46,7 @@ class Cost:
     @cached_property
     def parameters_by_group(self) -> dict[str, int]:
         """Trained numbers; the table is the head too (tied), which alone meets the 120M, 280M and 1.1B of Table 1."""
-        c = self.config
-        return {
-            "table": self.used_ids * c.dim,
-            "attention": c.layers * 4 * c.dim**2,
-            "mlp": c.layers * 3 * c.dim * c.mlp_hidden,
-            "norms": (2 * c.layers + 1) * c.dim,
-        }
+        return {"table": self.used_ids * self.config.dim, **self._layers.parameters}
 
     @property
     def parameters(self) -> int:
@@ -65,12 +56,12 @@ class Cost:
     @property
     def macs_per_token(self) -> int:
         """Forward multiply-adds of one token: every matrix, the head, and causal attention's half of the square."""
-        return self._matrix_macs + self.config.layers * self.config.dim * self.context
+        return self._fixed_macs + self._layers.square_macs * self.context // 2
 
     @property
     def palm_macs_per_token(self) -> int:
         """The same with the whole square of attention, as PaLM counts and most published MFUs do."""
-        return self._matrix_macs + 2 * self.config.layers * self.config.dim * self.context
+        return self._fixed_macs + self._layers.square_macs * self.context
 
     @property
     def training_flops_per_token(self) -> int:
@@ -88,8 +79,8 @@ class Cost:
         return self.parameters * sequences
 
     def kv_bytes_per_token(self, element_bytes: int = BF16) -> int:
-        """Keys and values of one position in every layer: 36 KiB for base in bf16."""
-        return 2 * self.config.layers * self.config.dim * element_bytes
+        """Keys and values of one position in every layer: 36 KiB for base in bf16; 0 for Mamba."""
+        return self._layers.state_values * element_bytes
 
     def memory(
         self,
@@ -102,22 +93,24 @@ class Cost:
         c, tokens = self.config, micro_sequences * self.context
         rows = model_vocab(self.used_ids - CODE_OFFSET)
         allocated = self.parameters + (rows - self.used_ids) * c.dim
-        block = KEPT_WIDTHS * c.dim + KEPT_HIDDEN * c.mlp_hidden
+        block = self._layers.kept
         blocks = block + c.layers * c.dim if checkpoint_blocks else c.layers * block
-        ends = 3 * c.dim  # around the last norm
         return Memory(
             weights=FP32 * allocated,
             gradients=FP32 * allocated,
             moments=FP32 * ADAM_MOMENTS * allocated,
             compute_weights=0 if compute_bytes == FP32 else compute_bytes * allocated,
-            activations=tokens * (blocks + ends) * compute_bytes,
+            activations=tokens * (blocks + self._layers.kept_at_end) * compute_bytes,
             logits=min(chunk_tokens, tokens) * rows * LOGIT_BYTES,
         )
 
     @property
-    def _matrix_macs(self) -> int:
-        groups = self.parameters_by_group
-        return groups["table"] + groups["attention"] + groups["mlp"]
+    def _fixed_macs(self) -> int:
+        return self.used_ids * self.config.dim + self._layers.macs
+
+    @cached_property
+    def _layers(self) -> LayerCost:
+        return layer_cost(self.config)
 
 
 def memory_of(cost: Cost, recipe: RecipeConfig, micro_sequences: int) -> Memory:

@@ -9,14 +9,14 @@ import torch
 from toto.config import ModelConfig
 from toto.errors import UserError
 from toto.train import checkpoint
-from toto.train.models.llama import Llama
+from toto.train.models import LanguageModel, make_model
 
 
 @dataclass(frozen=True)
 class Loaded:
     """A model as it was after `step` steps."""
 
-    model: Llama  # fp32, in eval mode, without gradients
+    model: LanguageModel  # fp32, in eval mode, without gradients
     config: ModelConfig
     used_ids: int  # codes and the four special ids
     tokenizer: dict[str, Any]  # as in the dataset.json of the shards that it was trained on
@@ -47,7 +47,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
 
 def _loaded(folder: Path, facts: dict[str, Any], device: torch.device | str) -> Loaded:
     config = model_config(facts, folder)
-    model = Llama(config, facts["used_ids"], seed=None)
+    model = make_model(config, facts["used_ids"], seed=None)
     checkpoint.load(folder, checkpoint.tensors_of(model))
     model.requires_grad_(False)
     return Loaded(

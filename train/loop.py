@@ -24,7 +24,7 @@ from toto.train.cost import Cost, memory_of
 from toto.train.data import Batch, loader
 from toto.train.hardware import autocast, memory_bytes, peak_flops
 from toto.train.log import Done, RunLog, StepSums
-from toto.train.models.llama import Llama
+from toto.train.models import LanguageModel, make_model
 from toto.train.optimizer import learning_rate, make_optimizer, set_learning_rate
 from toto.train.parallel import Team, without_averaging
 from toto.train.position_loss import PositionLoss, position_loss
@@ -58,7 +58,7 @@ def train(job: Job, team: Team) -> Done:
     read or written; the last good checkpoint stays.
     """
     recipe, stream = job.recipe, Stream(job.stream)
-    model = Llama(job.model, stream.used_ids, seed=recipe.seed, checkpoint_blocks=recipe.recompute).to(team.device)
+    model = make_model(job.model, stream.used_ids, recipe.seed, recipe.recompute).to(team.device)
     optimizer = make_optimizer(model, recipe)
     start = _resume(job, model, optimizer, team)
     if recipe.compile == "on" or (recipe.compile == "auto" and team.device.type == "cuda"):
@@ -134,7 +134,7 @@ def one_step(
     return StepSums(step, team.sum(sums), norm.detach(), team.sum(torch.tensor([signed])), rate)
 
 
-def validate(job: Job, stream: Stream, model: Llama, team: Team, micro: int) -> PositionLoss:
+def validate(job: Job, stream: Stream, model: LanguageModel, team: Team, micro: int) -> PositionLoss:
     """The loss on the held-out sequences, by position; the same ones each time."""
     model.eval()
     count = min(job.recipe.validation_sequences, sum(stream.sequences_per_epoch().values()))
@@ -159,7 +159,7 @@ def micro_sequences(job: Job, team: Team) -> int:
     return -(-share // passes)  # as even as can be
 
 
-def _resume(job: Job, model: Llama, optimizer: torch.optim.Optimizer, team: Team) -> int:
+def _resume(job: Job, model: LanguageModel, optimizer: torch.optim.Optimizer, team: Team) -> int:
     """Fills model and optimiser from the newest checkpoint; the steps that are done."""
     if team.is_first:
         checkpoint.clean(job.folder)

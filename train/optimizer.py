@@ -7,17 +7,17 @@ and 0.95, 2,000 steps of warm-up and a cosine; decay 0.1 on matrices, clipping a
 import math
 
 import torch
-from torch import nn
 
 from toto.config import RecipeConfig
+from toto.train.models import LanguageModel
 
 
-def make_optimizer(model: nn.Module, recipe: RecipeConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters, those of two dimensions and more with decay; fused kernels where there are any."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def make_optimizer(model: LanguageModel, recipe: RecipeConfig) -> torch.optim.AdamW:
+    """AdamW over all parameters, matrices with decay (`LanguageModel.decays`); fused kernels where there are any."""
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for name, p in parameters if model.decays(name)], "weight_decay": recipe.weight_decay},
+        {"params": [p for name, p in parameters if not model.decays(name)], "weight_decay": 0.0},
     ]
     betas = (recipe.beta1, recipe.beta2)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, eps=1e-8, fused=True)

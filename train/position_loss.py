@@ -13,7 +13,7 @@ import torch
 from toto.shards.stream import Stream
 from toto.train.data import training_ids
 from toto.train.hardware import autocast
-from toto.train.models.llama import Llama
+from toto.train.models import LanguageModel
 from toto.train.parallel import Team
 
 
@@ -42,7 +42,7 @@ class PositionLoss:
 
 @torch.no_grad()
 def position_loss(
-    model: Llama, stream: Stream, sequences: Sequence[int], micro: int, precision: str, team: Team
+    model: LanguageModel, stream: Stream, sequences: Sequence[int], micro: int, precision: str, team: Team
 ) -> PositionLoss:
     """The losses of these sequences of a stream (numbers g), `micro` at a time, shared among the processes."""
     by_position = torch.zeros(stream.context, dtype=torch.float64, device=team.device)

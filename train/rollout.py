@@ -17,8 +17,8 @@ from torch import Tensor
 
 from toto.errors import UsageError
 from toto.shards.ids import CODE_OFFSET
-from toto.train.models.cache import Decoder
-from toto.train.models.llama import Llama
+from toto.train.models import LanguageModel
+from toto.train.models.decoder import Decoder
 from toto.train.sampling import Sampling
 
 Regime = Literal["free", "frame", "token"]
@@ -38,7 +38,7 @@ class Segment:
 class Rollout:
     """A model and how it is let go on; the same for every batch."""
 
-    model: Llama
+    model: LanguageModel
     start_id: int  # 1 for video, 3 for images (Fig. 15)
     context_frames: int  # frames that fit into one context
     regime: Regime
@@ -55,9 +55,11 @@ class Rollout:
         codes[:, :prompt] = known[:, :prompt]
         past = codes if self.regime == "free" else known
         decoder = Decoder(self.model, rows, self.context_frames * cells)
+        empty = decoder.mark()
         for segment in segments(prompt, frames, self.context_frames):
             frames_of = self._at_once(segment, past, uniforms)
             if self.regime != "token":
+                decoder.rewind(empty)
                 frames_of = self._one_by_one(decoder, segment, past, uniforms)
             for frame, new in frames_of:
                 codes[:, frame] = new
@@ -66,10 +68,9 @@ class Rollout:
 
     def _one_by_one(self, decoder: Decoder, segment: Segment, past: Tensor, uniforms: Tensor) -> Frames:
         """Each frame code by code; the next one follows it, or the true one in its place."""
-        decoder.rewind(0)
         logits = decoder.feed(self._ids(past[:, segment.first : segment.new]))
         for frame in range(segment.new, segment.end):
-            begin, new = decoder.position, torch.empty_like(past[:, 0])
+            begin, new = decoder.mark(), torch.empty_like(past[:, 0])
             for cell in range(new.shape[1]):
                 if cell:
                     logits = decoder.feed(new[:, cell - 1 : cell] + CODE_OFFSET)
@@ -78,7 +79,7 @@ class Rollout:
             if frame + 1 < segment.end:
                 if self.regime == "frame":
                     decoder.rewind(begin)
-                read = decoder.position - begin
+                read = decoder.position - begin.position
                 logits = decoder.feed(past[:, frame, read:] + CODE_OFFSET)
 
     @torch.inference_mode()

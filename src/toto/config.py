@@ -196,6 +196,12 @@ def _entries(kind: Callable[..., Entry], section: str, merged: layers.Layer, pat
 
 
 def _check_model(model: ModelConfig, where: str) -> None:
+    if model.arch == "mamba":
+        if model.heads or model.mlp_hidden:
+            raise UsageError(f"{where}: mamba has no attention and no MLP; take heads and mlp_hidden away")
+        return
+    if not (model.heads and model.mlp_hidden):
+        raise UsageError(f"{where}: arch {model.arch} needs heads and mlp_hidden")
     if model.dim % (2 * model.heads):  # rotary positions turn pairs of a head's channels
         raise UsageError(
             f"{where}: dim {model.dim} over {model.heads} heads gives {model.dim / model.heads:g} channels a head; "

@@ -77,14 +77,17 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One entry of `models:`: the shape of a decoder-only transformer (Table 1); the vocabulary is the shards'."""
+    """One entry of `models:`: an architecture of Table 6 and its shape (Table 1); the vocabulary is the shards'."""
 
     name: str  # its key in pipelines.yaml
     dim: int = whole(MISSING, 8, 65_536)
     layers: int = whole(MISSING, 1, 1024)
-    heads: int = whole(MISSING, 1, 1024)
-    mlp_hidden: int = whole(MISSING, 8, 1_048_576)  # of the gated MLP, which has three matrices
-    arch: str = choice("llama", "llama")
+    arch: str = choice("llama", "llama", "gpt2", "mamba")
+    heads: int = whole(0, 0, 1024)  # of attention; llama and gpt2 need it
+    mlp_hidden: int = whole(0, 0, 1_048_576)  # of the MLP, which has three matrices in llama, two in gpt2
+    expand: int = whole(2, 1, 64)  # mamba: inner channels, in widths
+    states: int = whole(16, 1, 1024)  # mamba: of each inner channel
+    conv_window: int = whole(4, 2, 64)  # mamba: positions that its convolution sees
     rope_theta: float = number(10_000.0, 1, 1e9)
     norm_eps: float = number(1e-5, 1e-12, 0.1)
     init_std: float = number(0.02, 1e-9, 10)  # of matrices; what is added to the residual state: / sqrt(2 layers)

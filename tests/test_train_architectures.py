@@ -1,0 +1,240 @@
+"""GPT-2 and Mamba of Table 6: the numbers of transformers, and all that Llama does: train, resume, decode, features."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from train_toy import MODEL, call, command_line, history, state, world
+from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
+
+from toto.config import ModelConfig, load
+from toto.errors import UsageError
+from toto.train.load import load_model
+from toto.train.models import LanguageModel, make_model
+from toto.train.models.decoder import Decoder
+from toto.train.models.gpt2 import GPT2
+from toto.train.models.mamba import Mamba
+from toto.train.models.scan import CHUNK, selective_scan
+from toto.train.optimizer import make_optimizer
+
+USED = 68  # 64 codes
+SHAPES = {
+    "gpt2": ModelConfig(name="small", arch="gpt2", dim=48, layers=3, heads=4, mlp_hidden=80),
+    "mamba": ModelConfig(name="small", arch="mamba", dim=40, layers=3, expand=3, states=5),
+}
+OTHERS = pytest.mark.parametrize("arch", sorted(SHAPES))
+
+
+def sequences(rows: int = 2, length: int = 2 * CHUNK + 7, seed: int = 0) -> torch.Tensor:
+    return torch.randint(4, USED, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def loud(arch: str) -> LanguageModel:
+    """A model whose every weight shows in the logits."""
+    model = make_model(SHAPES[arch], USED, seed=1)
+    noise = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and model.decays(name):
+                weight.mul_(10)
+            elif weight.ndim == 1:
+                weight.add_(0.2 * torch.randn(weight.shape, generator=noise))
+    return model.requires_grad_(False)
+
+
+def gpt2_twin(model: LanguageModel) -> GPT2LMHeadModel:
+    """The library's GPT-2 with the same weights; its learned positions are ours."""
+    c = model.config
+    config = GPT2Config(
+        vocab_size=USED,
+        n_embd=c.dim,
+        n_layer=c.layers,
+        n_head=c.heads,
+        n_inner=c.mlp_hidden,
+        n_positions=512,
+        layer_norm_epsilon=c.norm_eps,
+    )
+    twin = GPT2LMHeadModel(config)
+    zeros = torch.full((1, 512), 4)
+    state = {
+        "transformer.wte.weight": model.table.weight[:USED],
+        "transformer.wpe.weight": (model.embed(zeros) - model.table(zeros))[0],
+        "transformer.ln_f.weight": model.norm.weight,
+        "transformer.ln_f.bias": model.norm.bias,
+    }
+    names = {"attention_norm": "ln_1", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj"}
+    names |= {"mlp_norm": "ln_2", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
+    for i, block in enumerate(model.blocks):
+        for name, weight in block.named_parameters():
+            place, _, last = name.rpartition(".")
+            state[f"transformer.h.{i}.{names[place]}.{last}"] = weight.T if weight.ndim == 2 else weight
+    missing, unexpected = twin.load_state_dict(state, strict=False)
+    assert missing in ([], ["lm_head.weight"]) and not unexpected
+    return twin.eval()
+
+
+def mamba_twin(model: LanguageModel) -> MambaForCausalLM:
+    """The library's Mamba with the same weights."""
+    c = model.config
+    config = MambaConfig(
+        vocab_size=USED,
+        hidden_size=c.dim,
+        state_size=c.states,
+        num_hidden_layers=c.layers,
+        expand=c.expand,
+        conv_kernel=c.conv_window,
+        layer_norm_epsilon=c.norm_eps,
+        time_step_rank=-(-c.dim // 16),
+    )
+    twin = MambaForCausalLM(config)
+    state = {f"backbone.layers.{name.removeprefix('blocks.')}": weight for name, weight in model.named_parameters()}
+    state = {name: weight for name, weight in state.items() if ".mixer." in name or name.endswith(".norm.weight")}
+    del state["backbone.layers.norm.weight"]
+    state["backbone.embeddings.weight"] = model.table.weight[:USED]
+    state["backbone.norm_f.weight"] = model.norm.weight
+    missing, unexpected = twin.load_state_dict(state, strict=False)
+    assert missing in ([], ["lm_head.weight"]) and not unexpected
+    return twin.eval()
+
+
+@OTHERS
+def test_logits_are_those_of_transformers(arch: str) -> None:
+    model, ids = loud(arch), sequences()
+    with torch.no_grad():
+        theirs = {"gpt2": gpt2_twin, "mamba": mamba_twin}[arch](model)(ids).logits
+        ours = model(ids)
+    assert ours.shape == (2, ids.shape[1], USED) and ours.std() > 0.5, "logits too small to tell anything"
+    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+
+
+@settings(max_examples=20)
+@given(length=st.integers(1, 3 * CHUNK), cut=st.integers(0, 3 * CHUNK), seed=st.integers(0, 99))
+def test_the_scan_is_the_recurrence_and_goes_on_from_any_cut(length: int, cut: int, seed: int) -> None:
+    drawn = torch.Generator().manual_seed(seed)
+    x, B, C = (torch.randn(2, length, n, generator=drawn) for n in (6, 3, 3))
+    delta, A, D = torch.rand(2, length, 6, generator=drawn), -torch.rand(6, 3, generator=drawn) * 9, torch.randn(6)
+    state, expected = torch.zeros(2, 6, 3), []
+    for t in range(length):
+        decay = torch.exp(delta[:, t, :, None] * A)
+        state = decay * state + (delta[:, t] * x[:, t])[..., None] * B[:, t, None]
+        expected.append((state * C[:, t, None]).sum(-1) + D * x[:, t])
+    cut = min(cut, length - 1)
+    found, kept = [], torch.zeros(2, 6, 3)
+    for part in (slice(0, cut), slice(cut, length)):
+        if part.stop > part.start:
+            y, kept = selective_scan(x[:, part], delta[:, part], A, B[:, part], C[:, part], D, kept)
+            found.append(y)
+    torch.testing.assert_close(torch.cat(found, 1), torch.stack(expected, 1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(kept, state, atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_of_the_scan_are_those_of_finite_differences() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    x, delta, B, C = (torch.rand(1, CHUNK + 3, n, generator=drawn).requires_grad_() for n in (2, 2, 2, 2))
+    A, D, state = -torch.rand(2, 2), torch.rand(2), torch.rand(1, 2, 2)
+    inputs = (x, delta, A.requires_grad_(), B, C, D.requires_grad_(), state.requires_grad_())
+    y, last = selective_scan(*inputs)
+    (y.sum() + last.sum()).backward()
+    for tensor in inputs:
+        assert tensor.grad is not None
+        place, step = torch.unravel_index(tensor.grad.abs().argmax(), tensor.shape), 1e-2
+        with torch.no_grad():
+            ends = []
+            for sign in (1, -1):
+                tensor[place] += sign * step
+                y, last = selective_scan(*inputs)
+                ends.append(float(y.double().sum() + last.double().sum()))
+                tensor[place] -= sign * step
+        assert float(tensor.grad[place]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.02)
+
+
+@OTHERS
+def test_a_later_id_changes_nothing_before_it(arch: str) -> None:
+    model, ids, changed = loud(arch), sequences(), sequences()
+    changed[:, 20] = 4 + (changed[:, 20] - 3) % 64
+    before, after = model(ids), model(changed)
+    torch.testing.assert_close(before[:, :20], after[:, :20])
+    assert not torch.allclose(before[:, 20:22], after[:, 20:22], atol=1e-3)
+
+
+@OTHERS
+def test_the_same_ids_at_other_places_mean_something_else(arch: str) -> None:
+    model = loud(arch)
+    logits = model(torch.full((1, 9), 7))[0]
+    assert float((logits[1:] - logits[:-1]).abs().amax(-1).min()) > 1e-3
+
+
+@OTHERS
+@settings(max_examples=10)
+@given(pieces=st.lists(st.integers(1, CHUNK + 2), min_size=1, max_size=4), back=st.integers(0, 40))
+def test_a_decoder_fed_in_any_pieces_gives_the_logits_of_the_whole(arch: str, pieces: list[int], back: int) -> None:
+    model, ids = loud(arch), sequences(3, sum(pieces))
+    decoder, whole = Decoder(model, rows=3, length=200), model(ids)
+    marks = [decoder.mark()]
+    for piece in pieces:
+        start = decoder.position
+        logits = decoder.feed(ids[:, start : start + piece])
+        torch.testing.assert_close(logits, whole[:, start + piece - 1], atol=2e-4, rtol=1e-4)
+        marks.append(decoder.mark())
+    decoder.rewind(marks[back % len(pieces)])
+    torch.testing.assert_close(decoder.feed(ids[:, decoder.position :]), whole[:, -1], atol=2e-4, rtol=1e-4)
+
+
+@OTHERS
+def test_checkpointed_blocks_give_the_same_gradients(arch: str) -> None:
+    plain, lean = (make_model(SHAPES[arch], USED, seed=3, checkpoint_blocks=again) for again in (False, True))
+    for model in (plain, lean):
+        model(sequences(), sequences(seed=1)).sum().backward()
+    for mine, theirs in zip(plain.parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_decay_leaves_gains_biases_and_the_logarithms_of_a_alone() -> None:
+    recipe = load().recipe("pretrain")
+    for config in SHAPES.values():
+        model = make_model(config, USED)
+        without = {id(p) for p in make_optimizer(model, recipe).param_groups[1]["params"]}
+        spared = {name.rpartition(".")[2] for name, p in model.named_parameters() if id(p) in without}
+        assert spared == ({"weight", "bias"} if config.arch == "gpt2" else {"weight", "bias", "A_log", "D"})
+        assert all("norm" in n for n, p in model.named_parameters() if id(p) in without and n.endswith("weight"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("mamba.heads=4",), "no attention"),
+        (("gpt2.heads=0",), "needs heads"),
+        (("gpt2.arch=rnn",), "one of: llama, gpt2, mamba"),
+        (("gpt2.heads=24",), "24 heads"),
+    ],
+)
+def test_shapes_that_make_no_sense_are_refused(given: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load((), [f"models.{key}" for key in given])
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world(tmp_path_factory.mktemp("world"))
+
+
+@OTHERS
+def test_it_trains_and_a_resumed_run_is_the_undisturbed_one(arch: str, shards: Path, tmp_path: Path) -> None:
+    shape = {"heads": 0, "mlp_hidden": 0} if arch == "mamba" else {}
+    keys = {"arch": arch, **MODEL, **shape}
+    words = [word for key, value in keys.items() for word in ("--set", f"models.tiny.{key}={value}")]
+    short = {"steps": 8, "checkpoint_every": 4, "validate_every": 8, "learning_rate": 0.01}
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert call([*command_line(shards, whole, **short), *words], whole).code == 0
+    for stop in (["--stop-at", "4"], []):
+        assert call([*command_line(shards, halves, *stop, **short), *words], halves).code == 0
+    assert history(halves) == history(whole)
+    assert all(torch.equal(state(whole)[name], tensor) for name, tensor in state(halves).items())
+    loaded = load_model(halves)
+    assert isinstance(loaded.model, {"gpt2": GPT2, "mamba": Mamba}[arch])
+    features = loaded.model.features(sequences(1, 20), [0, 2])
+    assert [tuple(x.shape) for x in features.values()] == [(1, 20, 32)] * 2
+    lines = [line["loss"] for line in history(whole) if "loss" in line and "batch" in line]
+    assert lines[-1] < lines[0]
