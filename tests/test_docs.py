@@ -277,7 +277,7 @@ def test_options_of_train_and_eval_in_the_docs_exist() -> None:
         for script in ("toto-train", "toto-eval")
         for command in group(script).commands.values()
         for parameter in command.params
-        for option in parameter.opts
+        for option in (*parameter.opts, *parameter.secondary_opts)
     }
     for page in ("docs/train.md", "docs/evaluate.md"):
         named = set(re.findall(r"`(--[a-z-]+)", (ROOT / page).read_text()))

@@ -9,6 +9,7 @@ import click
 import toto
 from toto import command
 from toto.errors import UsageError, UserError
+from toto.train.export_command import export
 from toto.train.generate_command import generate
 from toto.train.loss_command import loss_by_position
 
@@ -23,6 +24,7 @@ def cli() -> None:
       toto-train plan --size large
       toto-train pretrain --size tiny --recipe demo
       toto-train generate --ckpt runs/tiny
+      toto-train export --ckpt runs/tiny --out exported/tiny
     """
 
 
@@ -30,7 +32,7 @@ def what_options(function: Any) -> Any:
     """Options that say what is trained on what."""
     for option in reversed(
         [
-            click.option("--size", metavar="NAME", help="A model of pipelines.yaml: tiny, base, large, 1b."),
+            click.option("--size", metavar="NAME", help="A model: tiny, base, large, 1b, gpt2, mamba."),
             click.option("--recipe", default="pretrain", show_default=True, metavar="NAME", help="How it is trained."),
             click.option(
                 "--data",
@@ -154,6 +156,7 @@ def ending(done: Any) -> str:
 
 
 cli.add_command(generate)
+cli.add_command(export)
 cli.add_command(loss_by_position)
 
 
