@@ -100,3 +100,11 @@ def test_no_warm_up_and_a_warm_up_longer_than_the_run_are_possible() -> None:
     assert learning_rate(replace(PAPER, warmup_steps=0), 0) == 3e-4
     short = replace(PAPER, steps=10, warmup_steps=100)
     assert [learning_rate(short, step) for step in range(10)] == pytest.approx([3e-6 * (i + 1) for i in range(10)])
+
+
+def test_wsd_warms_up_stays_and_falls_on_a_line() -> None:
+    recipe = replace(PAPER, schedule="wsd", warmup_steps=10, steps=100, decay_share=0.2, min_learning_rate=0.1)
+    rates = [learning_rate(recipe, step) / recipe.learning_rate for step in range(102)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10:81] == [1.0] * 71
+    assert rates[90] == pytest.approx(0.55) and rates[100] == rates[101] == pytest.approx(0.1)

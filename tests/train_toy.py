@@ -39,6 +39,7 @@ RECIPE = {
     "keep_checkpoints": 3,
 }
 SPEED = ("tokens_per_s", "mfu")  # of a line of metrics.jsonl: not the same twice
+NAN_STEPS = "NAN_STEPS"  # among the extra variables of a command: the steps whose losses are NaN
 SECONDS = 120  # until a process that does not end is given up
 
 _server = multiprocessing.get_context("forkserver")
@@ -192,10 +193,28 @@ def _run(
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     if strike:
         _arm(strike, str(place))
+    if NAN_STEPS in extra:
+        _poison({int(step) for step in extra[NAN_STEPS].split()})
     sys.argv = ["toto-train", *arguments]
     from toto.train.cli import main
 
     main()
+
+
+def _poison(steps: set[int]) -> None:
+    """Losses of these steps (1 is the first) come out as NaN, and gradients with them."""
+    from toto.train import loop
+
+    def poisoned(model: torch.nn.Module, optimizer: Any, guard: Any, parts: Any, step: int, *rest: Any) -> Any:
+        if step + 1 not in steps:
+            return right(model, optimizer, guard, parts, step, *rest)
+        hook = model.register_forward_hook(lambda module, given, losses: losses * torch.nan)
+        try:
+            return right(model, optimizer, guard, parts, step, *rest)
+        finally:
+            hook.remove()
+
+    right, loop.one_step = loop.one_step, poisoned
 
 
 def _arm(strike: Strike, place: str) -> None:

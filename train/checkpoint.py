@@ -154,7 +154,9 @@ def clean(run: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Tensors:
+def tensors_of(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None, guard: torch.Tensor | None = None
+) -> Tensors:
     """The tensors that decide how a run goes on, by name; no Python object among them, so nothing to unpickle."""
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     if optimizer is None:
@@ -163,7 +165,7 @@ def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer | None = None)
     for name, parameter in model.named_parameters():
         for key, value in _moments(optimizer, parameter).items():
             state[f"{name}.{key}"] = value
-    return {"model": parameters, "optimizer": state}
+    return {"model": parameters, "optimizer": state, **({} if guard is None else {"guard": {"state": guard}})}
 
 
 def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ before anything of it is saved.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from toto.train.metrics import Metrics
 from toto.train.parallel import Team
 from toto.train.position_loss import PositionLoss
 from toto.train.progress import Progress
+
+MOST_NOT_FINITE = 8  # steps in a row that are skipped: what comes after them would be no better
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,28 @@ class StepSums:
     grad_norm: torch.Tensor
     ledger: torch.Tensor  # int64: hash of the batch
     rate: float
+    skipped: torch.Tensor | None  # 0 or 1; None where no step is skipped
 
 
 class RunLog:
     """Collects what steps add up; every process checks it, the first one writes it."""
 
     def __init__(
-        self, folder: Path, parts: list[str], flops_per_token: float, peak_flops: float, team: Team, steps: range
+        self,
+        folder: Path,
+        parts: list[str],
+        flops_per_token: float,
+        peak_flops: float,
+        team: Team,
+        steps: range,
+        write_spike: Callable[[int, float | None, float | None], Path],
     ) -> None:
-        self._folder, self._parts, self._team = folder, parts, team
+        self._folder, self._parts, self._write_spike = folder, parts, write_spike
         self._flops, self._peak = flops_per_token, peak_flops
         self._metrics = Metrics(folder, steps.start) if team.is_first else None
         self._progress = Progress(steps.start, steps.stop, team.is_first)
         self._waiting: list[StepSums] = []
+        self._not_finite_in_a_row = 0
         self._since = time.perf_counter()
         self._speeds: list[float] = []
         self._loss: float | None = None
@@ -65,7 +76,8 @@ class RunLog:
         self._waiting.append(sums)
 
     def flush(self) -> None:
-        """Reads and writes what was added; UserError when a loss or a gradient is not finite."""
+        """Reads and writes what was added; UserError when a loss or a gradient is not finite, and was not skipped, or
+        the MOST_NOT_FINITE-th in a row."""
         if not self._waiting:
             return
         tables = [(sums, sums.losses.tolist(), float(sums.grad_norm)) for sums in self._waiting]  # waits for the device
@@ -73,10 +85,9 @@ class RunLog:
         tokens = sum(count for _, table, _ in tables for _, count in table)
         speed = tokens / seconds
         for sums, table, norm in tables:
-            self._loss = self._line(sums, table, norm, speed)
+            self._line(sums, table, norm, speed)
         self._speeds.append(speed)
-        assert self._loss is not None, "a step was read"
-        self._progress.show(tables[-1][0].step + 1, self._loss, speed, self._mfu(speed))
+        self._progress.show(tables[-1][0].step + 1, self._loss or math.nan, speed, self._mfu(speed))
         self._waiting.clear()
         self._since = time.perf_counter()
 
@@ -114,29 +125,44 @@ class RunLog:
         if self._metrics:
             self._metrics.close()
 
-    def _line(self, sums: StepSums, table: list[list[float]], norm: float, speed: float) -> float:
+    def _line(self, sums: StepSums, table: list[list[float]], norm: float, speed: float) -> None:
         total, count = (sum(column) for column in zip(*table, strict=True))
-        loss = total / count
-        step = sums.step + 1
-        for what, number in (("loss", loss), ("gradient", norm)):
-            if not math.isfinite(number):
-                raise self._not_finite(step, f"the {what} is {number}")
+        loss, step = total / count, sums.step + 1
+        skipped = sums.skipped is not None and bool(sums.skipped)
+        self._refuse_not_finite(step, loss, norm, skipped)
+        if skipped:
+            self._tell_spike(step, loss, norm)
+        else:
+            self._loss = loss
         if self._metrics:
-            by_part = {name: part / tokens for name, (part, tokens) in zip(self._parts, table, strict=True) if tokens}
+            parts = zip(self._parts, table, strict=True)
+            by_part = {name: _finite(part / tokens) for name, (part, tokens) in parts if tokens}
             self._metrics.write(
                 {
                     "step": step,
-                    "loss": loss,
+                    "loss": _finite(loss),
                     "batch": f"{int(sums.ledger) % 2**64:016x}",
                     "learning_rate": sums.rate,
-                    "grad_norm": norm,
+                    "grad_norm": _finite(norm),
                     "tokens": int(count),
                     "tokens_per_s": round(speed, 1),
                     "mfu": round(self._mfu(speed), 5),
                     "losses": by_part,
+                    **({"skipped": True} if skipped else {}),
                 }
             )
-        return loss
+
+    def _refuse_not_finite(self, step: int, loss: float, norm: float, skipped: bool) -> None:
+        wrong = next((f"the {w} is {n}" for w, n in (("loss", loss), ("gradient", norm)) if not math.isfinite(n)), "")
+        self._not_finite_in_a_row = self._not_finite_in_a_row + 1 if wrong else 0
+        if wrong and (not skipped or self._not_finite_in_a_row >= MOST_NOT_FINITE):
+            raise self._not_finite(step, wrong)
+
+    def _tell_spike(self, step: int, loss: float, norm: float) -> None:
+        """Says that a step was skipped, and writes down what it read."""
+        if self._metrics:
+            path = self._write_spike(step, _finite(loss), _finite(norm))
+            self.say(f"step {step:,}  skipped: loss {loss:.4g}, gradient {norm:.3g}; what it read is in {path}")
 
     def _not_finite(self, step: int, what: str) -> UserError:
         return UserError(
@@ -146,3 +172,8 @@ class RunLog:
 
     def _mfu(self, tokens_per_s: float) -> float:
         return tokens_per_s * self._flops / self._peak
+
+
+def _finite(number: float) -> float | None:
+    """The number as JSON knows it: there is no NaN in it."""
+    return number if math.isfinite(number) else None

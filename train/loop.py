@@ -8,6 +8,7 @@ the tokens of all processes divided by their number, so that they do not depend 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from toto.train.models import LanguageModel, make_model
 from toto.train.optimizer import learning_rate, make_optimizer, set_learning_rate
 from toto.train.parallel import Team, without_averaging
 from toto.train.position_loss import PositionLoss, position_loss
+from toto.train.spikes import SpikeGuard, guard_of, write_spike
 from toto.train.stopping import Stopping, stop
 
 CPU_MICRO_TOKENS = 8192  # of one forward pass on a CPU: larger ones gain nothing there
@@ -60,7 +62,8 @@ def train(job: Job, team: Team) -> Done:
     recipe, stream = job.recipe, Stream(job.stream)
     model = make_model(job.model, stream.used_ids, recipe.seed, recipe.recompute).to(team.device)
     optimizer = make_optimizer(model, recipe)
-    start = _resume(job, model, optimizer, team)
+    guard = guard_of(recipe.spike_sigmas, team)
+    start = _resume(job, model, optimizer, guard, team)
     if recipe.compile == "on" or (recipe.compile == "auto" and team.device.type == "cuda"):
         model.compile_blocks()
     spread = team.spread(model)
@@ -72,14 +75,14 @@ def train(job: Job, team: Team) -> Done:
     names = [part.name for part in job.stream.parts]
     cost = Cost(job.model, stream.used_ids, job.facts["context"])
     flops, peak = cost.training_flops_per_token, peak_flops(team.device, recipe.precision)[0] * team.world
-    log = RunLog(job.folder, names, flops, peak, team, range(start, job.last))
+    log = RunLog(job.folder, names, flops, peak, team, range(start, job.last), partial(write_spike, job.folder, stream))
     saved = start if start else -1
     try:
         with Stopping() as stopping:
             for step, parts in groupby(batches, key=lambda batch: batch.step):
                 rate = learning_rate(recipe, step)
                 set_learning_rate(optimizer, rate)
-                log.add(one_step(spread, optimizer, parts, step, rate, job, team))
+                log.add(one_step(spread, optimizer, guard, parts, step, rate, job, team))
                 asked, done = team.agree(stopping.asked), step + 1
                 saves = asked or done == job.last or done % recipe.checkpoint_every == 0
                 validates = held_out and (done % recipe.validate_every == 0 or done == recipe.steps)
@@ -90,7 +93,8 @@ def train(job: Job, team: Team) -> Done:
                         log.validation(done, validate(job, held_out, model, team, micro))
                 if saves:
                     with log.pause():
-                        checkpoint.save(job.folder, done, checkpoint.tensors_of(model, optimizer), job.facts, team)
+                        tensors = checkpoint.tensors_of(model, optimizer, guard.state if guard else None)
+                        checkpoint.save(job.folder, done, tensors, job.facts, team)
                         if team.is_first:
                             checkpoint.retain(job.folder, recipe.keep_checkpoints, recipe.keep_every)
                     saved = done
@@ -105,13 +109,14 @@ def train(job: Job, team: Team) -> Done:
 def one_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    guard: SpikeGuard | None,
     parts: Iterable[Batch],
     step: int,
     rate: float,
     job: Job,
     team: Team,
 ) -> StepSums:
-    """Forward and backward of every micro-batch of a step, then one update of the weights."""
+    """Forward and backward of every micro-batch of a step, then one update of the weights, but for a spike."""
     positions = job.stream.batch_sequences * (job.facts["context"] + job.recipe.predict_end)
     sums = torch.zeros(len(job.stream.parts), 2, dtype=torch.float64, device=team.device)
     ledger = 0
@@ -128,10 +133,15 @@ def one_step(
         ledger += batch.hash
     limit = job.recipe.clip or float("inf")
     norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
+    sums = team.sum(sums)
+    skipped = None
+    if guard is not None:
+        loss = sums[:, 0].sum() / sums[:, 1].sum()
+        skipped = optimizer.found_inf = guard.judge(loss, norm)  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     signed = (ledger + 2**63) % 2**64 - 2**63  # int64 holds it, and sums of processes wrap around as they should
-    return StepSums(step, team.sum(sums), norm.detach(), team.sum(torch.tensor([signed])), rate)
+    return StepSums(step, sums, norm.detach(), team.sum(torch.tensor([signed])), rate, skipped)
 
 
 def validate(job: Job, stream: Stream, model: LanguageModel, team: Team, micro: int) -> PositionLoss:
@@ -159,8 +169,10 @@ def micro_sequences(job: Job, team: Team) -> int:
     return -(-share // passes)  # as even as can be
 
 
-def _resume(job: Job, model: LanguageModel, optimizer: torch.optim.Optimizer, team: Team) -> int:
-    """Fills model and optimiser from the newest checkpoint; the steps that are done."""
+def _resume(
+    job: Job, model: LanguageModel, optimizer: torch.optim.Optimizer, guard: SpikeGuard | None, team: Team
+) -> int:
+    """Fills model, optimiser and guard from the newest checkpoint; the steps that are done."""
     if team.is_first:
         checkpoint.clean(job.folder)
     team.wait()
@@ -173,5 +185,6 @@ def _resume(job: Job, model: LanguageModel, optimizer: torch.optim.Optimizer, te
         raise UserError(
             f"{there[-1]} belongs to another run (it differs in {', '.join(different)}); choose another --out"
         )
-    checkpoint.load(there[-1], checkpoint.tensors_of(model, optimizer), team)
+    kept = guard.state if guard is not None and "guard.state" in facts["tensors"] else None
+    checkpoint.load(there[-1], checkpoint.tensors_of(model, optimizer, kept), team)
     return int(facts["step"])

@@ -39,7 +39,8 @@ class Metrics:
                 self._board.add_scalar(name, value, values["step"])
             elif isinstance(value, dict):
                 for part, number in value.items():
-                    self._board.add_scalar(f"{name}/{part}", number, values["step"])
+                    if number is not None:
+                        self._board.add_scalar(f"{name}/{part}", number, values["step"])
 
     def close(self) -> None:
         """Nothing is lost after this."""

@@ -1,6 +1,7 @@
 """AdamW with weight decay on matrices only, and a learning rate that is a function of the step (§3.2).
 
-Warm-up is linear and starts above zero; then a cosine falls to a share of the peak. The paper gives 3e-4, betas 0.9
+Warm-up is linear and starts above zero; then a cosine falls to a share of the peak, or (`wsd`) the peak is held and the
+last steps fall on a line (MiniCPM, arXiv 2404.06395). The paper gives 3e-4, betas 0.9
 and 0.95, 2,000 steps of warm-up and a cosine; decay 0.1 on matrices, clipping at 1.0 and an end at a tenth are LLaMA's.
 """
 
@@ -24,12 +25,17 @@ def make_optimizer(model: LanguageModel, recipe: RecipeConfig) -> torch.optim.Ad
 
 
 def learning_rate(recipe: RecipeConfig, step: int) -> float:
-    """The rate of step 0, 1, …; after the last step it stays where the cosine ends."""
+    """The rate of step 0, 1, …; after the last step it stays where the schedule ends."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = min(1.0, (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps))
     end = recipe.min_learning_rate
-    return recipe.learning_rate * (end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress)))
+    if recipe.schedule == "wsd":
+        decay = max(1, round(recipe.decay_share * recipe.steps))
+        left = min(1.0, max(0.0, (recipe.steps - step) / decay))
+    else:
+        progress = min(1.0, (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps))
+        left = 0.5 * (1 + math.cos(math.pi * progress))
+    return recipe.learning_rate * (end + (1 - end) * left)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -109,11 +109,14 @@ class RecipeConfig:
     steps: int = whole(10**6, 1, 10**9)
     learning_rate: float = number(3e-4, 0, 10)
     warmup_steps: int = whole(2000, 0, 10**9)
-    min_learning_rate: float = number(0.1, 0, 1)  # where the cosine ends, as a share of the peak
+    schedule: str = choice("cosine", "cosine", "wsd")  # wsd: warm-up, stable, decay
+    decay_share: float = number(0.1, 0, 1)  # wsd: of the steps, at the end
+    min_learning_rate: float = number(0.1, 0, 1)  # where it ends, as a share of the peak
     beta1: float = number(0.9, 0, 0.999999)
     beta2: float = number(0.95, 0, 0.999999)
     weight_decay: float = number(0.1, 0, 10)  # on matrices, not on gains
     clip: float = number(1.0, 0, 1e9)  # of the gradient's norm; 0: none
+    spike_sigmas: float = number(6.0, 0, 1e9)  # a step whose loss or gradient leaps so far is skipped; 0: none is
     predict_end: bool = yes_no(False)  # train the end id too
     precision: str = choice("auto", "auto", "bf16", "fp32")  # of the compute; weights and moments are fp32
     seed: int = whole(0, 0, 2**63 - 1)  # of weights and of the order of sequences
