@@ -5,14 +5,19 @@
 The spread is what LUMA_STD and CHROMA_STD in tokenize/tokenizers/dct.py were rounded from.
 """
 
-import json
+import sys
 from pathlib import Path
 
-import click
-import numpy as np
-from PIL import Image
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]  # which would hide Python's tokenize
 
-from toto.tokenize.tokenizers.dct import CHROMA_STD, DCT, LUMA_ORDER, LUMA_STD
+import json  # noqa: E402
+
+import click  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from toto.tokenize.tokenizers.dct import CHROMA_STD, DCT, LUMA_ORDER, LUMA_STD  # noqa: E402
 
 SIDE = 128
 
