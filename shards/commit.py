@@ -13,9 +13,19 @@ from typing import Any
 from toto.errors import UserError
 from toto.shards.hashing import json_sha256
 from toto.shards.schema import FORMAT_VERSION
+from toto.shards.shape import SIZE, misshapen
 from toto.shards.store import Store
 
 COMMITS, SHARDS, SOURCES = "commits", "shards", "sources"
+_FILE = {"path": str, "bytes": SIZE, "sha256": str}
+SHAPE: dict[str, Any] = {
+    **dict.fromkeys(("unit", "split", "content_hash", "tokenizer_id"), str),
+    **dict.fromkeys(("attempt", "rows", "frames", "tokens"), SIZE),
+    "batch_rows": [SIZE],
+    "sources": _FILE,
+    "canary": dict,
+    "made_by": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,9 @@ def parse_commit(data: bytes, name: str) -> Commit:
         claimed, version = value.pop("sha256"), value["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(f"{name}: format version {version}; this toto reads version {FORMAT_VERSION}")
+        wrong = misshapen(value, {**SHAPE, **({} if value["shard"] is None else {"shard": _FILE})})
+        if wrong is not None:
+            raise ValueError(f"{wrong} is missing, or of a wrong type")
         shard = value["shard"] and FileRef(**value["shard"])
         commit = Commit(**{**value, "sources": FileRef(**value["sources"]), "shard": shard})
         if claimed != json_sha256(value) or commit.to_json() != data:
@@ -66,7 +79,7 @@ def parse_commit(data: bytes, name: str) -> Commit:
         if name != f"{COMMITS}/{commit.unit}.json":
             raise ValueError(f"it is the commit of unit {commit.unit}")
         return commit
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{name}: not a readable commit ({error}); it was changed after it was written") from None
 
 

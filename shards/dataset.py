@@ -1,14 +1,13 @@
-"""A sealed snapshot, opened: rows by number, windows of frames, labels, annotations.
+"""A sealed snapshot, opened: rows by number, windows of frames, batches, labels, annotations.
 
-    dataset.json -> manifest -> shard -> record batch (inflated, checked, kept for a while) -> row -> window
+    dataset.json -> manifest -> shard -> record batch (checked, inflated, cached) -> row -> window
 
 Opening reads two small files. Which shard and batch hold row i, and how many windows there are, follows from the
-manifest alone.
+manifest alone. Remote shards are read by byte ranges: the footer once, then single batches.
 """
 
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,40 +15,43 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from toto.errors import UserError
-from toto.shards.hashing import content_hash
-from toto.shards.manifest import final_results
-from toto.shards.parquet import read_parquet
+from toto.shards.batch import Batch
+from toto.shards.batch_source import BatchSource
+from toto.shards.hashing import has_content
+from toto.shards.join import Joined
+from toto.shards.manifest import final_results, results_table
 from toto.shards.protocols import beside_grid
-from toto.shards.reader import DamagedShard, ShardReader
+from toto.shards.reader import DamagedShard
 from toto.shards.row import Row, Window, cut_window, windows_in
-from toto.shards.schema import SOURCES_SCHEMA, RowRecord, batch_to_rows
-from toto.shards.seal import file_ref
+from toto.shards.schema import SOURCES_SCHEMA
+from toto.shards.sealed_files import SealedFiles
 from toto.shards.snapshot import read_snapshot
 from toto.shards.store import open_store
+from toto.shards.unit_table import UnitTable, read_manifest
 
-CACHED_BATCHES = 64  # about 512 KiB of tokens each
-OPEN_SHARDS = 32
 KNOWN_SHARDS = 4_096  # whose row lengths are kept: 2 bytes a row
-PAUSES_S = (1.0, 5.0)  # between tries of a store that does not answer
 
 
 class Dataset:
-    """Reads one snapshot of a token dataset; `split` restricts rows and windows, `id` opens an older snapshot."""
+    """Reads one snapshot of a token dataset; `split` restricts rows and windows, `id` opens an older snapshot.
 
-    def __init__(self, uri: str | Path, id: str | None = None, split: str | None = None) -> None:
-        self._arguments = (uri, id, split)
+    `cache_bytes` limits the cache of inflated batches on this disk, in place of TOTO_CACHE_BYTES; 0 is no cache.
+    """
+
+    def __init__(
+        self, uri: str | Path, id: str | None = None, split: str | None = None, cache_bytes: int | None = None
+    ) -> None:
+        self._arguments = (uri, id, split, cache_bytes)
         self.store = open_store(uri)
         self.info = read_snapshot(self.store, id).value
-        self._units = self._read_manifest(split)
+        self._files = SealedFiles(self.store)
+        self._manifest = self._read_manifest(split)
         self._chosen = set(self.info["splits"]) if split is None else {split}
-        self._manifest = self._units.filter(pc.is_valid(self._units["path"]))  # the units with a shard
-        self._row_ends = np.cumsum([sum(rows) for rows in self._manifest["batch_rows"].to_pylist()], dtype=np.int64)
-        self._paths: list[str] = self._manifest["path"].to_pylist()
-        self._splits: list[str] = self._manifest["split"].to_pylist()
-        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
-        self._batches: OrderedDict[tuple[int, int], list[RowRecord]] = OrderedDict()
+        self._shards = self._unit_table()
+        self._batches = BatchSource(self.store, self._shards, self.info["tokenizer"]["id"], cache_bytes)
         self._lengths: OrderedDict[int, np.ndarray] = OrderedDict()
         self._ends: dict[tuple[int, int], np.ndarray] = {}  # (frames, stride) -> windows up to each shard
 
@@ -57,7 +59,7 @@ class Dataset:
         return Dataset, self._arguments
 
     def __len__(self) -> int:
-        return int(self._row_ends[-1]) if len(self._row_ends) else 0
+        return int(self._shards.row_ends[-1]) if self._shards.count else 0
 
     @property
     def dataset_id(self) -> str:
@@ -96,23 +98,43 @@ class Dataset:
         """The i-th row in the order of the manifest; IndexError when there are fewer."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"row {i} of {len(self)}")
-        return self.shard_row(*self._locate(self._row_ends, i % len(self)))
+        return self.shard_row(*self._locate(self._shards.row_ends, i % len(self)))
 
     def shard_row(self, shard: int, offset: int) -> Row:
         """A row by the number of its shard in the manifest and its place there."""
-        for batch, rows in enumerate(self._batch_rows[shard]):
-            if offset < rows:
-                return self._row(self._batch(shard, batch)[offset], shard)
-            offset -= rows
-        raise IndexError(f"{self._paths[shard]} has {sum(self._batch_rows[shard])} rows")
+        ends = self.batch_ends(shard)
+        if not 0 <= offset < (ends[-1] if len(ends) else 0):
+            raise IndexError(f"row {offset} of {self._batches.name(shard)}")
+        batch, place = self._locate(ends, offset)
+        return self._row(self.shard_batch(shard, batch), place, shard)
 
     def rows(self) -> Iterator[Row]:
-        """Every row, in the order of the manifest; one batch in memory at a time."""
-        for shard in range(len(self._paths)):
-            with self._open(shard) as reader:
-                for batch in range(reader.batches):
-                    for record in batch_to_rows(reader.batch(batch)):
-                        yield self._row(record, shard)
+        """Every row, in the order of the manifest; a few batches in memory at a time."""
+        for shard, _, batch in self.batches():
+            for i in range(batch.rows):
+                yield self._row(batch, i, shard)
+
+    def batches(self, shard: int | None = None) -> Iterator[tuple[int, int, Batch]]:
+        """(shard, number of the batch in it, batch) of every shard, or of one, in the order of the manifest.
+
+        For reading all there is: nothing goes into the cache; of a remote dataset the next batches are fetched ahead.
+        """
+        return self._batches.every(range(self._shards.count) if shard is None else (shard,))
+
+    def batch_ends(self, shard: int) -> np.ndarray:
+        """int64 [batches]: rows of a shard up to and with each of its batches; from the manifest."""
+        return self._shards.batch_ends(shard)
+
+    def shard_batch(self, shard: int, batch: int) -> Batch:
+        """A batch of a shard by number: one that this process has, or from the cache, or from the shard."""
+        return self._batches.get(shard, batch)
+
+    def prefetch(self, wanted: Sequence[tuple[int, int]]) -> None:
+        """Brings these batches (shard, batch) in the background, so that `shard_batch` finds them; never waits.
+
+        At most 64 of about 128 MiB are on their way; what is more is read when it is asked for.
+        """
+        self._batches.begin(wanted)
 
     def windows(self, frames: int, stride: int = 1) -> int:
         """How many windows of `frames` frames, `stride` stored frames apart, follow one another without overlap."""
@@ -133,24 +155,27 @@ class Dataset:
         """int64 [shards]: windows of the rows of each shard, `hop` stored frames from one start to the next."""
         if frames < 1 or stride < 1 or (hop is not None and hop < 1):
             raise ValueError(f"windows of {frames} frames, stride {stride}, hop {hop}: all must be at least 1")
-        shards, lengths, rows = self._runs_by_length
-        counts = windows_in(lengths, frames, stride, hop) * rows
-        return np.bincount(shards, counts, len(self._manifest)).astype(np.int64)
+        return self._shards.window_counts(frames, stride, hop)
 
     def image_counts(self) -> np.ndarray:
         """int64 [shards]: rows of each shard that are images."""
-        return self._manifest["images"].to_numpy().astype(np.int64)
+        return self._shards.image_counts()
 
     def longest_run(self) -> int:
         """Stored frames of the longest run of a video; 0 where there is none."""
-        return int(self._runs_by_length[1].max(initial=0))
+        return self._shards.longest_run()
 
     def row_lengths(self, shard: int) -> np.ndarray:
-        """uint16: frames of each row of a shard, 0 for images: from the per-source results, no shard is opened."""
+        """uint16: frames of each row of a shard, 0 for images; no shard is opened.
+
+        From the manifest where all rows are alike, else from the per-source results.
+        """
         if shard not in self._lengths:
-            results = self._results(self._manifest.slice(shard, 1).to_pylist()[0])
-            columns = (results[name].to_pylist() for name in ("kind", "run_lengths", "rows"))
-            self._lengths[shard] = np.concatenate([row_lengths(*line) for line in zip(*columns, strict=True)])
+            lengths = self._shards.equal_lengths(shard)
+            if lengths is None:
+                path, sha256 = (self._shards.value(f"sources_{key}", shard) for key in ("path", "sha256"))
+                lengths = row_lengths(results_table(self._files.read(path, sha256), f"{self.store.uri}/{path}"))
+            self._lengths[shard] = lengths
             if len(self._lengths) > KNOWN_SHARDS:
                 self._lengths.popitem(last=False)
         self._lengths.move_to_end(shard)
@@ -161,7 +186,7 @@ class Dataset:
         found = [row for shard in self._shards_of(source) for row in self._rows_of(shard, source)]
         if not found:
             raise ValueError(f"no rows of source {source!r}")
-        return sorted(found, key=lambda row: (row.record.run, row.record.view))
+        return sorted(found, key=lambda row: (row.run, row.view))
 
     def labels(self, table: str = "labels") -> dict[str, int]:
         """Source key -> label, from the annotations, which are the truth about labels."""
@@ -173,8 +198,8 @@ class Dataset:
         files = self.info["files"]["annotations"]
         if name not in files:
             raise KeyError(f"no annotations {name!r} in {self.store.uri}; there are: {', '.join(files) or 'none'}")
-        table = read_parquet(self._checked(files[name]))
-        if content_hash(table) != self.info["annotations"][name]:
+        table = self._files.table(files[name])
+        if not has_content(table, self.info["annotations"].get(name)):
             raise DamagedShard(files[name]["path"], "its content is not what was sealed")
         return table
 
@@ -186,110 +211,69 @@ class Dataset:
         if protocol not in files:
             known = ", ".join(files) or "none"
             raise KeyError(f"no views of protocol {protocol!r} in {self.store.uri}; there are: {known}")
-        table = read_parquet(self._checked(files[protocol]))
+        table = self._files.table(files[protocol])
         return table.filter(pc.is_in(table["split"], pa.array(sorted(self._chosen), pa.string())))
 
     def sources(self) -> pa.Table:
         """What is known of every source, one row for each time it was tried (columns: SOURCES_SCHEMA)."""
-        tables = [self._results(unit) for unit in self._units.to_pylist()]
+        tables = list(self._files.results(self._manifest))
         return pa.concat_tables(tables) if tables else SOURCES_SCHEMA.empty_table()
+
+    def shard_results(self) -> Iterator[tuple[int, pa.Table]]:
+        """(shard, what is known of the sources of its unit) of every shard, sources in the order of their rows."""
+        yield from enumerate(self._files.results(self._manifest.filter(pc.is_valid(self._manifest["path"]))))
+
+    def join(self, other: "Dataset", on: str = "row_id") -> Joined:
+        """The rows that both hold, side by side; UserError where they are not of the same frames."""
+        return Joined(self, other, on)
 
     def quarantine(self) -> pa.Table:
         """The sources that gave no row, each with its reason."""
         results = final_results([self.sources()])
         return results.filter(pc.not_equal(results["status"], "ok"))
 
-    @cached_property
-    def _batch_rows(self) -> list[list[int]]:
-        return self._manifest["batch_rows"].to_pylist()
-
-    def _row(self, record: RowRecord, shard: int) -> Row:
-        return Row(record, self._splits[shard], self.info["settings"].get("keep_pixels"))
-
-    def _read_manifest(self, split: str | None) -> pa.Table:
-        table = read_parquet(self._checked(self.info["files"]["manifest"]))
-        if split is not None:
-            if split not in self.info["splits"]:
-                known = ", ".join(self.info["splits"]) or "none"
-                raise UserError(f"{self.store.uri} has no split {split!r}; it has: {known}")
-            table = table.filter(pc.equal(table["split"], split))
-        return table
-
-    def _results(self, unit: dict[str, Any]) -> pa.Table:
-        """The per-source results of one unit (a row of the manifest)."""
-        ref = {"path": unit["sources_path"], "sha256": unit["sources_sha256"]}
-        return read_parquet(self._checked(ref))
-
-    def _checked(self, ref: dict[str, Any]) -> bytes:
-        data = self._patiently(self.store.read, ref["path"])
-        if file_ref(ref["path"], data).sha256 != ref["sha256"]:
-            raise DamagedShard(f"{self.store.uri}/{ref['path']}", "the file is not as it was sealed")
-        return data
-
-    def _open(self, shard: int) -> ShardReader:
-        name = self._paths[shard]
-        reader = ShardReader(self._patiently(self.store.local_path, name), f"{self.store.uri}/{name}")
-        self._check_facts(reader, shard)
-        return reader
-
-    def _patiently(self, get: Callable[[str], Any], name: str) -> Any:
-        """What the store gives for this name, tried again where it does not answer; UserError with the name."""
-        for pause_s in (*PAUSES_S, None):
-            try:
-                return get(name)
-            except FileNotFoundError:
-                raise DamagedShard(f"{self.store.uri}/{name}", "the file is missing") from None
-            except (UserError, PermissionError):
-                raise
-            except Exception as error:  # an object store's own: time-outs, resets, refusals
-                if pause_s is None:
-                    reason = " ".join(str(error).split())[:200]
-                    raise UserError(f"cannot read {self.store.uri}/{name} ({type(error).__name__}: {reason})") from None
-                time.sleep(pause_s)
-        raise AssertionError("the last try returns or raises")
-
-    def _check_facts(self, reader: ShardReader, shard: int) -> None:
-        if reader.batches != len(self._batch_rows[shard]):
-            raise DamagedShard(reader.name, "another number of batches than the manifest says")
-        if reader.metadata["tokenizer"]["id"] != self.info["tokenizer"]["id"]:
-            raise DamagedShard(reader.name, "made with another tokenizer than the dataset says")
-
-    def _batch(self, shard: int, batch: int) -> list[RowRecord]:
-        key = (shard, batch)
-        if key not in self._batches:
-            if shard not in self._readers:
-                self._readers[shard] = self._open(shard)
-                if len(self._readers) > OPEN_SHARDS:
-                    self._readers.popitem(last=False)[1].close()
-            self._batches[key] = batch_to_rows(self._readers[shard].batch(batch))
-            if len(self._batches) > CACHED_BATCHES:
-                self._batches.popitem(last=False)
-        self._batches.move_to_end(key)
-        return self._batches[key]
+    def _row(self, batch: Batch, i: int, shard: int) -> Row:
+        return Row(batch, i, self._shards.split(shard), self.info["settings"].get("keep_pixels"))
 
     def _rows_of(self, shard: int, source: str) -> list[Row]:
-        with self._open(shard) as reader:
-            records = (r for b in range(reader.batches) for r in batch_to_rows(reader.batch(b)))
-            return [self._row(record, shard) for record in records if record.source == source]
+        return [
+            self._row(batch, i, shard)
+            for _, _, batch in self.batches(shard)
+            for i in range(batch.rows)
+            if batch.sources[i] == source
+        ]
+
+    def _read_manifest(self, split: str | None) -> pa.Table:
+        if split is not None and split not in self.info["splits"]:
+            known = ", ".join(self.info["splits"]) or "none"
+            raise UserError(f"{self.store.uri} has no split {split!r}; it has: {known}")
+        ref = self.info["files"]["manifest"]
+        return read_manifest(self._files.read(ref["path"], ref["sha256"]), f"{self.store.uri}/{ref['path']}", split)
+
+    def _unit_table(self) -> UnitTable:
+        try:
+            return UnitTable(self._manifest)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            raise UserError(f"{self.store.uri}: not a manifest that toto wrote ({str(error)[:160]})") from None
 
     def _shards_of(self, source: str) -> list[int]:
-        """Shards whose unit tried this source; the per-source results are small beside the shards."""
-        return self._shards_by_source.get(source, [])
+        """Shards whose unit tried this source, by a hash of its key: at times one too many."""
+        hashes, shards = self._shards_by_source
+        key = np.uint64(xxhash.xxh3_64_intdigest(source.encode()))
+        first, last = (int(np.searchsorted(hashes, key, side)) for side in ("left", "right"))
+        return sorted({int(shard) for shard in shards[first:last]})
 
     @cached_property
-    def _shards_by_source(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for shard, unit in enumerate(self._manifest.to_pylist()):
-            for key in self._results(unit)["key"].to_pylist():
-                found.setdefault(key, []).append(shard)
-        return found
-
-    @cached_property
-    def _runs_by_length(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each (shard, length of run): shard, length, rows; int64."""
-        column = self._manifest["runs_by_length"].combine_chunks()
-        shards = np.repeat(np.arange(len(column)), np.diff(column.offsets.to_numpy()))
-        return shards, column.keys.to_numpy().astype(np.int64), column.items.to_numpy().astype(np.int64)
+    def _shards_by_source(self) -> tuple[np.ndarray, np.ndarray]:
+        """uint64 hashes of the keys of all sources, sorted, and int32 shard of each: 12 bytes a source."""
+        hashes, shards = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+        for shard, results in self.shard_results():
+            keys = results["key"].to_pylist()
+            hashes.append(np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64, len(keys)))
+            shards.append(np.full(len(keys), shard, np.int32))
+        every = np.concatenate(hashes)
+        order = np.argsort(every, kind="stable")
+        return every[order], np.concatenate(shards)[order]
 
     def _window_ends(self, frames: int, stride: int) -> np.ndarray:
         if (frames, stride) not in self._ends:
@@ -303,8 +287,14 @@ class Dataset:
         return part, i - (int(ends[part - 1]) if part else 0)
 
 
-def row_lengths(kind: str, run_lengths: list[int], rows: int) -> np.ndarray:
-    """Frames of the rows of one source in their order: the views of a run are adjacent; 0 for images."""
-    if kind == "image" or not rows:
-        return np.zeros(rows, np.uint16)
-    return np.repeat(np.array(run_lengths, np.uint16), rows // len(run_lengths))
+def row_lengths(results: pa.Table) -> np.ndarray:
+    """uint16: frames of each row of these sources in their order, 0 for images; the views of a run are adjacent."""
+    lists, rows = results["run_lengths"].combine_chunks(), results["rows"].to_numpy()
+    offsets, values = lists.offsets.to_numpy(), lists.values.to_numpy()
+    runs = np.diff(offsets)
+    kinds = results["kind"].combine_chunks().dictionary_encode()
+    is_video = (np.array(kinds.dictionary.to_pylist()) == "video")[kinds.indices.to_numpy()] & (rows > 0)
+    source = np.repeat(np.arange(len(rows)), np.where(is_video, runs, 1))  # of each run; an image, or nothing, is one
+    lengths = np.zeros(len(source), np.uint16)
+    lengths[is_video[source]] = values[offsets[0] : offsets[-1]][np.repeat(is_video, runs)]
+    return np.repeat(lengths, np.where(is_video, rows // np.maximum(runs, 1), rows)[source])

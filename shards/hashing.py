@@ -11,6 +11,7 @@ A null has validity 0, length 0 and, where the type has a fixed width, a value o
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
+Parts = list[tuple[Any, Any, Any]]  # of each column: validity, lengths and values, as buffers that are hashed
+
+
 class ContentHasher:
     """Hashes the logical values of record batches of one schema; how they were cut into batches does not count.
 
@@ -44,81 +48,131 @@ class ContentHasher:
 
     def __init__(self, schema: pa.Schema) -> None:
         for field in schema:
-            _refuse_nested(field)
-        self._columns = [(field.name, _type_name(field.type), _ColumnHasher()) for field in schema]
+            if _family(field.type) == _NESTED:
+                raise ValueError(
+                    f"column {field.name}: {field.type} has no content hash; make it a table of its own, a row a value"
+                )
+        self._names = [field.name.encode() + b"\0" + type_name(field.type).encode() + b"\0" for field in schema]
+        self._columns = [tuple(xxhash.xxh3_128() for _ in range(3)) for _ in schema]
 
     def update(self, batch: pa.RecordBatch | pa.Table) -> None:
         """Adds the rows of a batch; a table is taken chunk by chunk."""
         for batch_ in batch.to_batches() if isinstance(batch, pa.Table) else [batch]:
-            for (_, _, hasher), column in zip(self._columns, batch_.columns, strict=True):
-                hasher.update(column)
+            self.update_parts(parts_of(batch_))
+
+    def update_parts(self, parts: Parts) -> None:
+        """Adds the rows of a batch of which `parts_of` was taken."""
+        for hashers, buffers in zip(self._columns, parts, strict=True):
+            for hasher, buffer in zip(hashers, buffers, strict=True):
+                hasher.update(buffer)
 
     def hexdigest(self) -> str:
         """32 hex digits."""
         whole = xxhash.xxh3_128()
-        for name, type_name, hasher in self._columns:
-            whole.update(name.encode() + b"\0" + type_name.encode() + b"\0" + hasher.digests())
+        for name, hashers in zip(self._names, self._columns, strict=True):
+            whole.update(name + b"".join(hasher.digest() for hasher in hashers))
         return whole.hexdigest()
 
 
-def content_hash(table: pa.RecordBatch | pa.Table) -> str:
-    """The content hash of one table or batch."""
+def content_hash(table: pa.RecordBatch | pa.Table, also: ContentHasher | None = None) -> str:
+    """The content hash of one table or batch, whose rows are added to `also` too."""
     hasher = ContentHasher(table.schema)
-    hasher.update(table)
+    for batch in table.to_batches() if isinstance(table, pa.Table) else [table]:
+        parts = parts_of(batch)
+        for one in (hasher, also) if also is not None else (hasher,):
+            one.update_parts(parts)
     return hasher.hexdigest()
 
 
-class _ColumnHasher:
-    def __init__(self) -> None:
-        self.validity, self.lengths, self.values = (xxhash.xxh3_128() for _ in range(3))
-
-    def digests(self) -> bytes:
-        return self.validity.digest() + self.lengths.digest() + self.values.digest()
-
-    def update(self, column: pa.Array) -> None:
-        self.validity.update(_fixed_width(column.is_valid()))
-        kind = column.type
-        if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            self._binary(column)
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            lengths = pc.fill_null(pc.list_value_length(column), 0)
-            self.lengths.update(_fixed_width(lengths.cast(pa.uint64())))
-            self.values.update(_fixed_width(column.flatten()))
-        elif pa.types.is_fixed_size_list(kind):
-            self.values.update(_fixed_width(column.flatten()))
-        elif pa.types.is_fixed_size_binary(kind):
-            self._binary(column.cast(pa.binary()))
-        else:
-            self.values.update(_fixed_width(column))
-
-    def _binary(self, column: pa.Array) -> None:
-        column = pc.fill_null(column.cast(pa.large_binary()), b"")
-        offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
-        self.lengths.update(np.diff(offsets).astype(np.uint64).data)
-        data = column.buffers()[2]
-        if data is not None and len(offsets):
-            self.values.update(memoryview(data)[offsets[0] : offsets[-1]])
+def has_content(table: pa.Table, expected: str | None) -> bool:
+    """Whether a table has this content hash; one of columns that have none has not."""
+    try:
+        return content_hash(table) == expected
+    except ValueError:
+        return False
 
 
-def _refuse_nested(field: pa.Field) -> None:
-    kind = field.type
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if pa.types.is_nested(kind) and not (lists and pa.types.is_primitive(kind.value_type)):
-        raise ValueError(f"column {field.name}: {kind} has no content hash; make it a table of its own, a row a value")
+def parts_of(batch: pa.RecordBatch) -> Parts:
+    """The bytes of a batch that the content hash goes over; views into its memory where nothing is null."""
+    return [_parts(column) for column in batch.columns]
 
 
-def _fixed_width(column: pa.Array) -> memoryview:
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.uint8())
-    values = pc.fill_null(column, 0) if column.null_count else column
-    return np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).data
+def _parts(column: pa.Array) -> tuple[Any, Any, Any]:
+    kind, rows, nulls = column.type, len(column), column.null_count
+    family = _family(kind)
+    if nulls and nulls == rows:
+        numbers = np.zeros(rows, _width(kind)) if family == _NUMBERS else b""
+        return np.zeros(rows, np.uint8), b"" if family in _NO_LENGTHS else np.zeros(rows, np.uint64), numbers
+    validity = column.is_valid().to_numpy(zero_copy_only=False).view(np.uint8) if nulls else np.ones(rows, np.uint8)
+    if family == _FIXED_LISTS:
+        return validity, b"", _numbers(column.flatten())
+    if family == _NUMBERS:
+        return validity, b"", _numbers(pc.fill_null(column, pa.scalar(0).cast(kind)) if nulls else column)
+    if family == _LISTS:
+        lengths, values = _lists(column)
+    else:
+        column = column.cast(pa.binary()) if pa.types.is_fixed_size_binary(kind) else column
+        lengths, values = _strings(pc.fill_null(column, "" if pa.types.is_string(kind) else b"") if nulls else column)
+    return validity, lengths, values
 
 
-def _type_name(kind: pa.DataType) -> str:
+def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    if column.null_count:
+        lengths = pc.fill_null(pc.list_value_length(column), 0)
+        return lengths.to_numpy().astype(np.uint64), _numbers(column.flatten())
+    offsets = _offsets(column)
+    return np.diff(offsets).astype(np.uint64), _numbers(column.values.slice(offsets[0], offsets[-1] - offsets[0]))
+
+
+def _strings(column: pa.Array) -> tuple[np.ndarray, Any]:
+    """Of strings or binary, none of them null."""
+    offsets, data = _offsets(column), column.buffers()[2]
+    values = b"" if data is None else memoryview(data)[offsets[0] : offsets[-1]]
+    return np.diff(offsets).astype(np.uint64), values
+
+
+def _offsets(column: pa.Array) -> np.ndarray:
+    """[rows + 1]: where the values of each row begin and end."""
+    large = pa.types.is_large_list(column.type) or pa.types.is_large_binary(column.type)
+    width = np.int64 if large else np.int32
+    if not len(column):
+        return np.zeros(1, width)
+    return np.frombuffer(column.buffers()[1], width, len(column) + 1, column.offset * np.dtype(width).itemsize)
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    values = column.to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(values.view(np.uint8) if values.dtype == bool else values)
+
+
+_NUMBERS, _STRINGS, _LISTS, _FIXED_LISTS, _NESTED = range(5)
+_NO_LENGTHS = (_NUMBERS, _FIXED_LISTS)
+
+
+@cache
+def _family(kind: pa.DataType) -> int:
+    """How values of this type are hashed."""
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        numbers = types.is_primitive(kind.value_type)
+        return (_FIXED_LISTS if types.is_fixed_size_list(kind) else _LISTS) if numbers else _NESTED
+    if types.is_nested(kind):
+        return _NESTED
+    strings = (types.is_string, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
+    return _STRINGS if any(is_(kind) for is_ in strings) else _NUMBERS
+
+
+def _width(kind: pa.DataType) -> np.dtype:
+    return np.dtype(np.uint8 if pa.types.is_boolean(kind) else kind.to_pandas_dtype())
+
+
+@cache
+def type_name(kind: pa.DataType) -> str:
+    """How a column's type is spelled in hashes."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return f"list<{_type_name(kind.value_type)}>"
+        return f"list<{type_name(kind.value_type)}>"
     if pa.types.is_fixed_size_list(kind):
-        return f"list<{_type_name(kind.value_type)}>[{kind.list_size}]"
+        return f"list<{type_name(kind.value_type)}>[{kind.list_size}]"
     if pa.types.is_fixed_size_binary(kind):
         return f"binary[{kind.byte_width}]"
     if pa.types.is_large_binary(kind):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from toto.shards.protocols import SINGLE, TRAIN, Protocol, beside_grid, parse, stored_frames
 from toto.shards.schema import row_id
@@ -45,8 +46,8 @@ def view_tables(settings: Mapping[str, Any], final: pa.Table, labels: Mapping[st
     """Protocol name -> its table, of the videos among the final per-source results; none where there is no video."""
     protocols = protocols_of(settings)
     names = ("split", "key", "kind", "label", "frames_decoded", "run_lengths")
-    lines = final.select(names).to_pylist() if protocols else []
-    videos = [line for line in lines if line["kind"] == "video" and line["run_lengths"]]
+    lines = final.filter(pc.equal(final["kind"], "video")).select(names).to_pylist() if protocols else []
+    videos = [line for line in lines if line["run_lengths"]]
     videos.sort(key=lambda video: (video["split"], video["key"]))
     tables = {protocol.name: _table(protocol, settings, videos, labels) for protocol in protocols}
     return {name: table for name, table in tables.items() if table.num_rows}

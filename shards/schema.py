@@ -4,7 +4,8 @@ A row is one run of consecutive sampled frames under one crop, or one image; see
 """
 
 import json
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,16 @@ import xxhash
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"toto"
+_RELEASE = re.compile(r"\d{1,4}(\.\d{1,4}){1,3}")
+
+
+def other_version(found: object, written_by: object = None) -> str:
+    """What to say of another format version, and which release reads it: the one that wrote it, where that is told."""
+    text = f"format version {str(found)[:20]}; this toto reads version {FORMAT_VERSION}"
+    if not isinstance(found, int) or found < FORMAT_VERSION:
+        return text
+    known = isinstance(written_by, str) and _RELEASE.fullmatch(written_by)
+    return f"{text}: pip install " + (f"'toto-video>={written_by}'" if known else "--upgrade toto-video")
 
 
 def row_schema(token_dtype: np.dtype, metadata: dict[str, Any]) -> pa.Schema:
@@ -110,34 +121,8 @@ def rows_to_batch(rows: list[RowRecord], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def batch_to_rows(batch: pa.RecordBatch) -> list[RowRecord]:
-    """One record batch -> its rows; tokens are views into the batch's memory."""
-    columns = {}
-    for field in fields(RowRecord):
-        column = batch.column(field.name)
-        columns[field.name] = _token_views(column) if field.name == "tokens" else column.to_pylist()
-    rows = []
-    for i in range(batch.num_rows):
-        values: dict[str, Any] = {name: column[i] for name, column in columns.items()}
-        for name, dtype in (("frame_index", np.int32), ("pts_list_us", np.int64)):
-            values[name] = None if values[name] is None else np.asarray(values[name], dtype)
-        rows.append(RowRecord(**{**values, "crop": tuple(values["crop"])}))
-    return rows
-
-
-def shard_metadata(schema: pa.Schema) -> dict[str, Any]:
-    """The constant facts of a shard; raises KeyError where the file is not a toto shard."""
-    return json.loads((schema.metadata or {})[METADATA_KEY])
-
-
 def _tokens_array(arrays: list[np.ndarray], kind: pa.DataType) -> pa.Array:
     offsets = np.zeros(len(arrays) + 1, np.int64)
     np.cumsum([len(ids) for ids in arrays], out=offsets[1:])
     values = np.concatenate(arrays) if arrays else np.empty(0, kind.value_type.to_pandas_dtype())
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, kind.value_type), type=kind)
-
-
-def _token_views(column: pa.LargeListArray) -> list[np.ndarray]:
-    offsets = column.offsets.to_numpy()
-    values = column.values.to_numpy()
-    return [values[offsets[i] : offsets[i + 1]] for i in range(len(column))]

@@ -19,8 +19,8 @@ from toto.errors import UserError
 from toto.shards import ids
 from toto.shards.card import card_text
 from toto.shards.commit import Commit, FileRef, read_commits
-from toto.shards.manifest import final_results, manifest_table, totals
-from toto.shards.parquet import parquet_bytes, read_parquet
+from toto.shards.manifest import MANIFEST_SCHEMA, final_results, manifest_table, results_table, totals
+from toto.shards.parquet import parquet_bytes, read_table
 from toto.shards.protocol_views import VIEWS, source_labels, view_tables
 from toto.shards.schema import FORMAT_VERSION
 from toto.shards.snapshot import DATASET, MANIFEST, Snapshot, dataset_id, read_snapshot, snapshot_bytes
@@ -106,7 +106,8 @@ def read_results(store: Store, commits: list[Commit]) -> list[pa.Table]:
     except FileNotFoundError:
         files = ()
     whole = len(files) == len(refs) and all(file_ref(r.path, d) == r for r, d in zip(refs, files, strict=True))
-    return [read_parquet(data) for data in (files if whole else (_checked(store, ref) for ref in refs))]
+    found = files if whole else (_checked(store, ref) for ref in refs)
+    return [results_table(data, ref.path) for ref, data in zip(refs, found, strict=True)]
 
 
 def _previous(store: Store) -> Snapshot | None:
@@ -141,7 +142,8 @@ def _refuse_strangers(store: Store, spec: DatasetSpec, commits: list[Commit]) ->
 
 def _refuse_loss(store: Store, previous: Snapshot, commits: list[Commit]) -> None:
     """A sealed unit stays, with the rows it had: also one whose commit vanished and that was done again."""
-    before = read_parquet(store.read(previous.value["files"]["manifest"]["path"]), ["unit", "content_hash"])
+    name = previous.value["files"]["manifest"]["path"]
+    before = read_table(store.read(name), name, ["unit", "content_hash"], MANIFEST_SCHEMA)
     now = {commit.unit: commit.content_hash for commit in commits}
     lost = [unit for unit, rows in zip(*before.to_pydict().values(), strict=True) if now.get(unit) != rows]
     if lost:
@@ -155,7 +157,8 @@ def _labels(store: Store, spec: DatasetSpec) -> dict[str, int]:
     """Source -> label by the annotations, which may be newer than the rows."""
     if "labels" not in spec.annotations:
         return {}
-    return source_labels(read_parquet(_checked(store, spec.annotations["labels"].file)))
+    file = spec.annotations["labels"].file
+    return source_labels(read_table(_checked(store, file), file.path))
 
 
 def _same(previous: dict[str, Any], value: dict[str, Any], views: Set[str]) -> bool:

@@ -1,20 +1,39 @@
 """dataset.json: the sealed snapshot that readers see. It carries its own hash and names all other files with theirs."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from toto.errors import UserError
-from toto.shards.hashing import json_sha256
-from toto.shards.schema import FORMAT_VERSION
+from toto.shards.hashing import canonical_json, json_sha256
+from toto.shards.schema import FORMAT_VERSION, other_version
+from toto.shards.shape import SIZE, misshapen
 from toto.shards.store import Store
 
 DATASET = "dataset.json"
 MANIFEST = "manifest"
-FIELDS: dict[str, type] = {
+MAX_BYTES = 64 << 20  # of dataset.json; a plan that grows by a file a day for 30 years adds 2 MB
+_FILE = {"path": str, "bytes": SIZE, "sha256": str}
+_COUNTS = dict.fromkeys(("shards", "rows", "frames", "tokens", "bytes"), SIZE)
+SHAPE: dict[str, Any] = {
     **dict.fromkeys(("dataset_id", "name", "toto_version", "sealed_at"), str),
-    **dict.fromkeys(("tokenizer", "id_layout", "settings", "annotations", "totals", "splits", "units", "files"), dict),
-    **dict.fromkeys(("quarantine", "made_by"), dict),
+    "tokenizer": {"name": str, "id": str, "vocab_size": SIZE},
+    "id_layout": {str: int},
+    "settings": dict,
+    "annotations": {str: str},
+    "totals": {**_COUNTS, "sources": SIZE, "quarantined": SIZE, "hours": int | float},
+    "splits": {str: _COUNTS},
+    "units": {"committed": SIZE, "planned": SIZE},
+    "quarantine": {str: SIZE},
+    "made_by": dict,
+    "files": {
+        **dict.fromkeys(("manifest", "quarantine", "card"), _FILE),
+        "annotations": {str: _FILE},
+        "views?": {str: _FILE},
+        "plans": [_FILE],
+    },
 }
 
 
@@ -31,18 +50,27 @@ class Snapshot:
 
 
 def dataset_id(
-    tokenizer_id: str, settings: dict[str, Any], units: list[tuple[str, str]], annotations: dict[str, str]
+    tokenizer_id: str, settings: dict[str, Any], units: Iterable[tuple[str, str]], annotations: dict[str, str]
 ) -> str:
-    """sha256 over format version, tokenizer, content settings, (unit id, content hash) pairs, annotation hashes."""
-    return json_sha256(
-        {
-            "format_version": FORMAT_VERSION,
-            "tokenizer": tokenizer_id,
-            "settings": settings,
-            "units": sorted(units),
-            "annotations": annotations,
-        }
-    )
+    """sha256 over format version, tokenizer, content settings, (unit id, content hash) pairs, annotation hashes.
+
+    The pairs come sorted, so that a million of them need not be held; ValueError where they do not.
+    """
+    value = {
+        "annotations": annotations,
+        "format_version": FORMAT_VERSION,
+        "settings": settings,
+        "tokenizer": tokenizer_id,
+        "units": [],  # the last one in canonical JSON
+    }
+    hasher, before = hashlib.sha256(canonical_json(value).removesuffix(b"]}")), ("", "")
+    for pair in units:
+        if pair <= before:
+            raise ValueError(f"unit {pair[0]} does not come after unit {before[0]}")
+        hasher.update((b"," if before[0] else b"") + canonical_json(pair))
+        before = pair
+    hasher.update(b"]}")
+    return hasher.hexdigest()
 
 
 def snapshot_bytes(value: dict[str, Any]) -> bytes:
@@ -53,19 +81,28 @@ def snapshot_bytes(value: dict[str, Any]) -> bytes:
 def parse_snapshot(data: bytes, where: str) -> Snapshot:
     """dataset.json's bytes -> Snapshot; UserError when it is damaged or of another format version."""
     try:
-        value = json.loads(data)
+        value = json.loads(data) if len(data) <= MAX_BYTES else {}
         claimed = value.pop("sha256")
         version = value["format_version"]
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{where}: not a dataset.json that toto wrote, or damaged") from None
     if version != FORMAT_VERSION:
-        raise UserError(f"{where}: format version {version}; this toto reads version {FORMAT_VERSION}")
-    if claimed != json_sha256(value) or snapshot_bytes(value) != data:
+        raise UserError(f"{where}: {other_version(version, value.get('toto_version'))}")
+    if not _is_as_sealed(value, claimed, data):
         raise UserError(f"{where}: its own hash does not match; the file was changed after it was sealed")
-    wrong = [key for key, kind in FIELDS.items() if not isinstance(value.get(key), kind)]
+    wrong = [place for key in SHAPE if (place := misshapen(value, {key: SHAPE[key]})) is not None]
     if wrong:
-        raise UserError(f"{where}: not a dataset.json that toto wrote ({', '.join(wrong)} missing or of a wrong type)")
+        raise UserError(
+            f"{where}: not a dataset.json that toto wrote ({', '.join(wrong)[:200]} missing or of a wrong type)"
+        )
     return Snapshot(value)
+
+
+def _is_as_sealed(value: dict[str, Any], claimed: str, data: bytes) -> bool:
+    try:
+        return claimed == json_sha256(value) and snapshot_bytes(value) == data
+    except (ValueError, RecursionError):  # what JSON cannot hold, such as NaN or half a character
+        return False
 
 
 def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:

@@ -1,45 +1,69 @@
-"""Local copies of a remote dataset's files, in the user's cache: whole, checked, shared by processes.
+"""Local copies of whole files of a remote dataset, in the cache: checked, shared by processes, bounded with the rest.
 
 A copy is fetched under a name of its own, checked, then renamed. The name of a shard holds its hash, so a copy never
 goes stale; one that was damaged on this disk since is noticed when a process first uses it, and fetched anew.
 """
 
 import os
-import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from toto.errors import UserError
+from toto.shards.cache_space import FULL, Space, asked_limit, cache_home, touch
 from toto.shards.hashing import file_sha256
 from toto.shards.store_names import hash_in
 
 TRIES = 3  # of a file that arrives with other bytes than its name says
 
 
-def cache_folder() -> Path:
-    """Where this user's copies and unfinished files of remote datasets lie."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "toto"
+def copy_path(folder: str, name: str) -> Path:
+    """Where the copy of a file lies, or would lie."""
+    return cache_home() / "files" / folder / Path(name).name
 
 
 def fetched(target: Path, place: str, fetch: Callable[[Path], None]) -> Path:
-    """Brings a file to `target` by `fetch(path)`, which raises when it cannot; UserError when what arrives is damaged.
+    """Brings a file to `target` by `fetch(path)`, which raises when it cannot; UserError when what arrives is damaged,
+    or the cache cannot be written.
 
-    `place` is the file's name in the store, for errors.
+    `place` is the file's name in the store, for errors. The file stays although the cache's limit is less.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
+    space = Space(cache_home(), asked_limit())
+    part = space.scratch()
     try:
+        for folder in (target.parent, part.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for _ in range(TRIES):
-            fetch(part)
+            _fetched(fetch, part, space)
             if is_whole(part, target.name):
+                if not space.take(part.stat().st_size):  # it is needed all the same, until others come
+                    space.tidy()
+                    space.count(part.stat().st_size)
+                target.parent.mkdir(exist_ok=True)
                 os.replace(part, target)
                 return target
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: cannot be written; TOTO_CACHE names a folder for copies of files") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     raise UserError(f"{place}: arrives with other bytes than were written; run `toto-shards verify --deep` on it")
+
+
+def _fetched(fetch: Callable[[Path], None], part: Path, space: Space) -> None:
+    try:
+        fetch(part)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        space.halve()
+        fetch(part)
 
 
 def is_whole(path: Path, name: str) -> bool:
     """Whether a copy is there with the bytes that the hash in its name says; without one it is believed."""
     expected = hash_in(name)
-    return path.is_file() and (expected is None or file_sha256(path).startswith(expected))
+    whole = path.is_file() and (expected is None or file_sha256(path).startswith(expected))
+    if whole:
+        touch(path)
+    return whole

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.core import url_to_fs
 
-from toto.shards.store_copies import cache_folder, fetched, is_whole
+from toto.files import cache_folder
+from toto.shards.store_copies import copy_path, fetched, is_whole
 from toto.shards.store_names import SCRATCH, inside
 from toto.shards.store_retry import patiently
 
@@ -37,6 +38,7 @@ class RemoteStore:
         self.uri = uri.rstrip("/")
         self._connect()
         self._whole: set[str] = set()  # local copies that this process has checked
+        self._gives_ranges: bool | None = None  # not known yet
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteStore, (self.uri,)
@@ -58,9 +60,40 @@ class RemoteStore:
         with ThreadPoolExecutor(REQUESTS) as pool:
             return tuple(pool.map(self.read, names))
 
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Parts of a file, each (start, length), asked for together. A part that arrives short is asked for again.
+
+        FileNotFoundError when it is not there, UserError where it ends before.
+        """
+        path = self._path(name)
+        starts, ends = [start for start, _ in ranges], [start + length for start, length in ranges]
+
+        def get() -> list[bytes]:
+            parts = self.fs.cat_ranges([path] * len(ranges), starts, ends, on_error="raise", **self._exactly)
+            for part, (start, length) in zip(parts, ranges, strict=True):
+                if len(part) > length:
+                    raise ValueError(f"{len(part):,} bytes arrived where {length:,} were asked for")
+                if len(part) < length:
+                    size = self.fs.info(path).get("size")
+                    if size is not None and size < start + length:
+                        raise ValueError(f"the file has {size:,} bytes, too few for {start:,} … {start + length:,}")
+                    raise ConnectionError(f"{len(part):,} of {length:,} bytes arrived")
+            return list(parts)
+
+        return self._patiently(name, get)
+
+    def gives_ranges(self, name: str) -> bool:
+        """Whether the store gives parts of files; a web server is asked once, for the beginning of this small file."""
+        if self._gives_ranges is None:
+            path = self._path(name)
+            self._gives_ranges = (
+                not self._on_web or len(self._patiently(name, lambda: self.fs.cat_file(path, start=0, end=1))) == 1
+            )
+        return self._gives_ranges
+
     def local_path(self, name: str) -> Path:
         """A local copy in the user's cache, checked and fetched when needed; FileNotFoundError when there is none."""
-        path, target = self._path(name), cache_folder() / fsspec.utils.tokenize(self.uri, name) / Path(name).name
+        path, target = self._path(name), copy_path(fsspec.utils.tokenize(self.uri, name), name)
         if not (name in self._whole and target.is_file()) and not is_whole(target, name):
             fetched(
                 target,
@@ -220,14 +253,23 @@ class RemoteStore:
         return "s3" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     @property
+    def _on_web(self) -> bool:
+        return self.uri.startswith(("http://", "https://"))
+
+    @property
     def _at_once(self) -> dict[str, Any]:
         """How a small file is read: in one request, where s3fs would ask for its size first."""
         return {"max_concurrency": 1} if self._on_s3 else {}
 
     @property
+    def _exactly(self) -> dict[str, Any]:
+        """How a part of a file is read: as it is, where huggingface_hub would read 5 MB."""
+        return {"cache_type": "none"} if self.uri.startswith("hf://") else {}
+
+    @property
     def _streamed(self) -> dict[str, Any]:
         """How a file is opened that is read once, from its beginning: many web servers give no parts of a file."""
-        return {"block_size": 0} if self.uri.startswith(("http://", "https://")) else {}
+        return {"block_size": 0} if self._on_web else {}
 
     def _put_new(self, name: str, data: bytes) -> None:
         path = self._path(name)

@@ -15,7 +15,10 @@ import toto
 from toto import Dataset
 from toto.errors import UserError
 from toto.shards import ids
+from toto.shards.manifest import MANIFEST_SCHEMA
 from toto.shards.row import cut_window
+from toto.shards.snapshot import parse_snapshot, snapshot_bytes
+from toto.shards.unit_table import UnitTable
 from toto.tokenizers import load
 
 FRAMES = {"a/long.mp4": 140, "a/short.mp4": 20, "b/tiny.mp4": 3}
@@ -46,6 +49,35 @@ def test_rows_cover_every_frame_once(dataset: Dataset) -> None:
         assert np.concatenate([row.frame_index for row in rows]).tolist() == list(range(frames))
         assert [row.run for row in rows] == list(range(len(rows)))
     assert [row.n_frames for row in dataset.frames("a/long.mp4")] == [64, 76]  # a rest of 12 joins the run before
+
+
+def test_batches_hold_the_rows_as_arrays(dataset: Dataset) -> None:
+    rows = iter(dataset.rows())
+    for shard, number, batch in dataset.batches():
+        ends = dataset.batch_ends(shard)
+        assert batch.rows == np.diff([0, *ends])[number] and len(batch.starts) == batch.rows + 1
+        same = dataset.shard_batch(shard, number)
+        assert (same.tokens == batch.tokens).all() and same.sources == batch.sources
+        for i in range(batch.rows):
+            row = next(rows)
+            values = (batch.sources[i], batch.run[i], batch.view[i], batch.kind[i], batch.n_frames[i], batch.grid_h[i])
+            assert values == (row.source, row.run, row.view, row.kind, row.n_frames, row.grid_h)
+            assert (batch.tokens[batch.starts[i] : batch.starts[i + 1]] == row.tokens).all()
+            assert batch.record(i).row_id == row.row_id and row.record.label == row.label
+    assert next(rows, None) is None
+    assert [place[:2] for place in dataset.batches(0)] == [(0, i) for i in range(len(dataset.batch_ends(0)))]
+    with pytest.raises(AttributeError, match="a row has no 'height'"):
+        _ = dataset.row(0).height
+
+
+def test_a_dataset_of_a_later_format_names_the_release_that_reads_it(dataset: Dataset) -> None:
+    value = dataset.info | {"format_version": 2, "toto_version": "0.9.1"}
+    with pytest.raises(
+        UserError, match=r"format version 2; this toto reads version 1: pip install 'toto-video>=0\.9\.1'"
+    ):
+        parse_snapshot(snapshot_bytes(value), "here")
+    with pytest.raises(UserError, match="reads version 1: pip install --upgrade toto-video$"):
+        parse_snapshot(snapshot_bytes(value | {"toto_version": "1'; rm -r /"}), "here")
 
 
 def test_row_by_number_is_row_in_order(dataset: Dataset) -> None:
@@ -120,10 +152,10 @@ def test_window_counts_need_no_shard(frames: int, stride: int) -> None:
     lengths = [64, 76, 20, 3]
     span = (frames - 1) * stride + 1
     by_hand = sum(len(range(0, n - span + 1, frames * stride)) for n in lengths)
-    record = Dataset.__new__(Dataset)
-    table = pa.table({"runs_by_length": pa.array([[(n, 1) for n in lengths]], pa.map_(pa.uint32(), pa.uint64()))})
-    record._manifest, record._ends = table, {}
-    assert record.windows(frames, stride) == by_hand
+    unit = dict.fromkeys(MANIFEST_SCHEMA.names, 0) | {"batch_rows": [4], "runs_by_length": [(n, 1) for n in lengths]}
+    texts = {field.name: "" for field in MANIFEST_SCHEMA if field.type == pa.string()}
+    table = UnitTable(pa.Table.from_pylist([{**unit, **texts}] * 2, MANIFEST_SCHEMA))
+    assert table.window_counts(frames, stride, None).tolist() == [by_hand] * 2
 
 
 def test_a_window_outside_its_row_is_refused(dataset: Dataset) -> None:

@@ -46,6 +46,7 @@ def test_a_google_bucket_keeps_what_is_written(bucket: str) -> None:
     assert store.list("shards") == [name] and store.size(name) == len(data) and store.age_s(name) < 60
     assert store.sha256(name) == hashlib.sha256(data).hexdigest()
     assert store.local_path(name).read_bytes() == data == store.read(name)
+    assert store.read_ranges(name, [(0, 8), (700_000, 500)]) == [data[:8], data[700_000:700_500]]
     assert store.create("commits/a.json", b"first") and not store.create("commits/a.json", b"second")
     assert store.version(name) is None  # fsspec knows no conditional replacement here
     assert store.abort_uploads(0) == ()

@@ -7,12 +7,17 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
+import numpy as np
 import pytest
 from fault_proxy import FAULTS, FaultProxy
-from object_store import BUCKET, PAGE, faults, s3  # noqa: F401
+from object_store import BUCKET, PAGE, faults, s3, upload  # noqa: F401
+from token_world import Video, write_tokens
 
+from toto import Dataset
 from toto.errors import UsageError, UserError
-from toto.shards import store_owner, store_retry
+from toto.shards import sealed_files, store_owner, store_retry
+from toto.shards.cache_space import Space, cache_home
 from toto.shards.store import RemoteStore, Store, is_exclusive, open_store
 from toto.shards.store_names import SCRATCH
 from toto.shards.store_owner import LOCK, only_run
@@ -214,6 +219,128 @@ def test_local_copies_are_whole_or_not_there(store: RemoteStore, faults: FaultPr
     with pytest.raises(UserError, match="arrives with other bytes"):
         open_store(store.uri).local_path(name)
     assert list(copy.parent.iterdir()) == []
+
+
+def test_copies_count_in_the_cache_and_go_when_there_is_no_room(
+    store: RemoteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOTO_CACHE", str(tmp_path))
+    monkeypatch.setenv("TOTO_CACHE_BYTES", "300000")
+    for i in range(4):
+        data = bytes([i]) * 100_000
+        name = f"shards/u-{hashlib.sha256(data).hexdigest()[:8]}.arrow"
+        store.write(name, data)
+        copy = store.local_path(name)
+        assert copy.read_bytes() == data and cache_home() in copy.parents
+        assert Space(cache_home()).used <= 300_000
+    assert sum(path.stat().st_size for path in (tmp_path / "files").rglob("*.arrow")) == 200_000
+    monkeypatch.setenv("TOTO_CACHE_BYTES", "0")
+    assert store.local_path("shards/" + copy.name).read_bytes() == data
+    store.write("README.md", bytes(100_000))
+    assert store.local_path("README.md").read_bytes() == bytes(100_000) and not copy.exists()
+
+
+@pytest.fixture(scope="module")
+def shards(s3: FaultProxy, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:  # noqa: F811
+    """A dataset of two shards of 240 KB, each of 4 batches, in the bucket and in a folder."""
+    rng = np.random.default_rng(0)
+    videos = [Video(f"{i:02d}.mp4", rng.integers(0, 8192, (64, 16, 16))) for i in range(16)]
+    root = write_tokens(tmp_path_factory.mktemp("set"), videos, vocab_size=8192, unit_sources=8, batch_bytes=64 << 10)
+    return upload(root, "shards-by-parts"), root
+
+
+@pytest.fixture
+def remote(shards: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Its address, with an empty cache and short pauses."""
+    monkeypatch.setenv("TOTO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(store_retry, "PAUSES_S", (0.01,) * 12)
+    monkeypatch.setattr(sealed_files, "PAUSES_S", (0.01, 0.01))
+    return shards[0]
+
+
+def test_a_row_costs_the_footer_and_its_batch_and_a_row_in_the_cache_nothing(
+    remote: str,
+    shards: tuple[str, Path],
+    faults: FaultProxy,  # noqa: F811
+) -> None:
+    data, local = Dataset(remote), Dataset(shards[1])
+    asked = len(faults.requests)
+
+    def requests() -> int:
+        return len(faults.requests) - asked
+
+    assert (data.row(0).tokens == local.row(0).tokens).all() and requests() == 3  # beginning, end, batch
+    assert (data.row(1).tokens == local.row(1).tokens).all() and requests() == 3
+    assert (data.row(2).tokens == local.row(2).tokens).all() and requests() == 4
+    assert (Dataset(shards[1]).row(2).tokens == local.row(2).tokens).all()
+    again = Dataset(remote)
+    asked = len(faults.requests)
+    assert (again.row(2).tokens == local.row(2).tokens).all() and requests() == 0
+    data.prefetch([(1, 0), (1, 1), (1, 2), (1, 3)])
+    assert all((data.row(i).tokens == local.row(i).tokens).all() for i in range(8, 16)) and requests() <= 6
+    assert not (cache_home() / "files").exists()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_part_that_does_not_arrive_whole_is_asked_for_again(
+    fault: str,
+    remote: str,
+    shards: tuple[str, Path],
+    faults: FaultProxy,  # noqa: F811
+) -> None:
+    data, local = Dataset(remote), Dataset(shards[1])
+    faults.once = [("GET", "/shards/", fault)] * 4
+    assert all((data.row(i).tokens == local.row(i).tokens).all() for i in (0, 9, 5))
+    assert not faults.once
+
+
+def test_every_row_arrives_in_order_on_a_wire_that_fails(
+    remote: str,
+    shards: tuple[str, Path],
+    faults: FaultProxy,  # noqa: F811
+) -> None:
+    expected = [row.record for row in Dataset(shards[1]).rows()]
+    data = Dataset(remote)
+    faults.share = 0.2
+    found = [row.record for row in data.rows()]
+    assert [row.row_id for row in found] == [row.row_id for row in expected]
+    assert all((a.tokens == b.tokens).all() for a, b in zip(found, expected, strict=True))
+
+
+def test_a_shard_that_is_gone_is_looked_for_again_and_then_named(
+    remote: str,
+    shards: tuple[str, Path],
+    faults: FaultProxy,  # noqa: F811
+) -> None:
+    data, files = Dataset(remote), fsspec.filesystem("s3")
+    name = next(path for path in sorted((shards[1] / "shards").iterdir()))
+    path, content = f"{remote.removeprefix('s3://')}/shards/{name.name}", name.read_bytes()
+    rows = [row.source for row in data.rows()]
+    for gone, said in (
+        (lambda: files.rm_file(path), rf"{remote}/shards/{name.name}: the file is missing, or not a regular file; run"),
+        (lambda: files.pipe_file(path, content[:-9]), rf"shards/{name.name}: the store refuses .*too few for"),
+        (lambda: files.pipe_file(path, content[:-9] + bytes(9)), rf"shards/{name.name}: not a readable shard"),
+    ):
+        gone()
+        with pytest.raises(UserError, match=said):
+            list(Dataset(remote).rows())
+        with pytest.raises(UserError, match=said):
+            [Dataset(remote).row(i) for i in range(len(rows))]
+    files.pipe_file(path, content)
+    assert [row.source for row in Dataset(remote).rows()] == rows
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS may kill a fork of a process with threads")
+def test_a_forked_reader_of_parts_makes_its_own_connections_and_threads(remote: str, shards: tuple[str, Path]) -> None:
+    data = Dataset(remote)
+    expected = [row.tokens.tobytes() for row in Dataset(shards[1]).rows()]
+    data.prefetch([(0, i) for i in range(4)])
+    child = os.fork()
+    if not child:
+        data.prefetch([(1, i) for i in range(4)])
+        os._exit(0 if [data.row(i).tokens.tobytes() for i in range(16)] == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [data.row(i).tokens.tobytes() for i in range(16)] == expected
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS may kill a fork of a process with threads")

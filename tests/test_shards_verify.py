@@ -3,16 +3,36 @@
 import json
 import os
 import random
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from clips import call, tokenize, write_clips, write_image
+from fuzz_world import with_file
+from token_world import moving_videos, write_tokens
 
 from toto import Dataset
 from toto.errors import UserError
+from toto.shards.commit import parse_commit
+from toto.shards.manifest import MANIFEST_SCHEMA
+from toto.shards.parquet import parquet_bytes
+from toto.shards.rewrite.derive import Options
+from toto.shards.rewrite.pack import pack
+from toto.shards.schema import row_id
+from toto.shards.shard_file import TAIL_BYTES
 from toto.shards.snapshot import snapshot_bytes
-from toto.shards.store import open_store
+from toto.shards.store import Store, open_store
 from toto.shards.verify import verify
 
 DAMAGES = 300
@@ -35,6 +55,32 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(whole: Path, tmp_path: Path) -> Path:
     """A copy to be damaged."""
     return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve units of one video each, without pixels."""
+    return write_tokens(tmp_path_factory.mktemp("many") / "set", moving_videos(12), unit_sources=1, batch_bytes=200)
+
+
+def flipped(data: bytes) -> bytes:
+    """With one bit changed in the middle."""
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+
+
+def table_bytes(units: list[dict[str, Any]]) -> bytes:
+    """A manifest of these units."""
+    return parquet_bytes(pa.Table.from_pylist(units, MANIFEST_SCHEMA))
+
+
+def in_memory(root: Path, change: Callable[[str, bytes], bytes] = lambda name, data: data) -> Store:
+    """The dataset in a store that is not a folder."""
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    for path in root.rglob("*"):
+        name = str(path.relative_to(root))
+        if path.is_file() and not name.startswith("tmp/"):
+            store.write(name, change(name, path.read_bytes()))
+    return store
 
 
 def listed_files(root: Path) -> list[str]:
@@ -91,7 +137,7 @@ def test_missing_and_foreign_files(dataset: Path) -> None:
     shard.unlink()
     assert any("missing" in problem for problem in verify(open_store(dataset)).problems)
     with pytest.raises(UserError, match="missing"):
-        Dataset(dataset).row(0)
+        Dataset(dataset, cache_bytes=0).row(0)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +160,7 @@ def test_a_pipe_in_place_of_a_shard_stops_nobody(dataset: Path) -> None:
     os.mkfifo(shard)
     assert any("not a regular file" in problem for problem in verify(open_store(dataset), deep=True).problems)
     with pytest.raises(UserError, match="not a regular file"):
-        Dataset(dataset).row(0)
+        Dataset(dataset, cache_bytes=0).row(0)
 
 
 def test_names_that_lead_out_of_the_dataset_are_refused(dataset: Path) -> None:
@@ -145,6 +191,140 @@ def test_rows_of_another_tokenizer_are_found(dataset: Path) -> None:
     assert any("another tokenizer" in problem for problem in verify(open_store(dataset)).problems)
     with pytest.raises(UserError, match="another tokenizer"):
         Dataset(dataset).row(0)
+
+
+def test_a_shard_in_the_place_of_another_is_found(many: Path, tmp_path: Path) -> None:
+    """Its batches agree with their own hashes, and here the file does with all of them."""
+    first, second, *_ = sorted((many / "shards").iterdir())
+    root = with_file(many, tmp_path / "copy", f"shards/{first.name}", second.read_bytes(), True)
+    assert any("another unit" in problem for problem in verify(open_store(root), deep=True).problems)
+    with pytest.raises(UserError, match="another unit"):
+        list(Dataset(root, cache_bytes=0).rows())
+
+
+def test_the_manifest_is_held_against_the_rows(many: Path, tmp_path: Path) -> None:
+    """A manifest and a commit that agree with each other, and with no row."""
+    manifest = Dataset(many).info["files"]["manifest"]["path"]
+    units = pq.read_table(many / manifest, use_threads=False).to_pylist()
+    units[0]["tokens"] += 1
+    commit = f"commits/{units[0]['unit']}.json"
+    value = json.loads((many / commit).read_text())
+    value["tokens"] += 1
+    once = with_file(many, tmp_path / "once", manifest, table_bytes(units), True)
+    twice = with_file(once, tmp_path / "twice", commit, json.dumps(value).encode(), True)
+    quick, deep = (verify(open_store(twice), deep).problems for deep in (False, True))
+    assert not any(problem.startswith("shards/") for problem in quick)
+    assert any("tells of other rows than it holds" in problem for problem in deep)
+
+
+def test_any_number_of_processes_reports_the_same(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toto.shards.verify.TASK_UNITS", 2)
+    root = Path(shutil.copytree(many, tmp_path / "copy"))
+    for folder, step in (("shards", 2), ("sources", 3), ("commits", 4)):
+        for path in sorted((root / folder).iterdir())[::step]:
+            path.write_bytes(flipped(path.read_bytes()))
+    seen: list[tuple[int, int, int]] = []
+    one, two = (verify(open_store(root), True, lambda *done: seen.append(done), workers) for workers in (1, 2))
+    assert vars(one) == vars(two) and len(one.problems) > 12
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :] and seen[-1][:2] == (12, 12)
+
+
+def test_damage_to_a_derived_dataset_is_found(many: Path, tmp_path: Path) -> None:
+    pack(str(many), str(tmp_path / "packed"), 2_900, 0, Options(workers=1, proof=False, say=lambda text: None))
+    assert verify(open_store(tmp_path / "packed"), deep=True).ok
+    for name in listed_files(tmp_path / "packed"):
+        path = tmp_path / "packed" / name
+        data = path.read_bytes()
+        path.write_bytes(flipped(data))
+        assert not verify(open_store(tmp_path / "packed"), deep=True).ok, name
+        path.write_bytes(data)
+
+
+def test_a_row_that_stands_in_two_units_is_found(tmp_path: Path) -> None:
+    videos = moving_videos(6)
+    with patch("token_world.row_id", lambda key, run, view: row_id("train/0000.mp4", run, view)):
+        root = write_tokens(tmp_path / "set", videos, unit_sources=2)
+    with patch("toto.shards.row_rules.row_id", lambda key, run, view: row_id("train/0000.mp4", run, view)):
+        assert "5 rows stand more than once" in verify(open_store(root), deep=True).problems
+
+
+def test_a_remote_shard_is_fetched_once(many: Path) -> None:
+    """Every byte of it by one request or another, none twice but those of its end, where the footer is."""
+    store = in_memory(many)
+    read: Counter[str] = Counter()
+    ranges = store.read_ranges
+
+    def counted(name: str, wanted: list[tuple[int, int]]) -> list[bytes]:
+        read[name] += sum(length for _, length in wanted)
+        return ranges(name, wanted)
+
+    with patch.object(store, "read_ranges", counted), patch("toto.shards.shard_file.TAIL_BYTES", 1024):
+        quick, deep = verify(store), (dict(read), read.clear(), verify(store, deep=True))[2]
+    assert quick.ok and deep.ok and deep.rows == len(Dataset(many))
+    sizes = {f"shards/{path.name}": path.stat().st_size for path in (many / "shards").iterdir()}
+    assert sizes.keys() == read.keys()
+    assert all(read[name] <= size + 1024 + 8 for name, size in sizes.items())
+
+
+def test_quick_looks_at_the_ends_of_remote_shards_alone(many: Path) -> None:
+    store = in_memory(many)
+    with patch.object(store, "read_ranges", wraps=store.read_ranges) as read:
+        assert verify(store).ok
+    asked = [length for call_ in read.call_args_list for _, length in call_.args[1]]
+    assert sum(asked) <= 12 * (TAIL_BYTES + 8)
+    assert verify(in_memory(many, lambda name, data: flipped(data) if "shards/" in name else data), deep=True).problems
+
+
+def test_ctrl_c_stops_at_once_and_leaves_no_process(many: Path) -> None:
+    slow = "import time; from toto.shards import verify_units as v, cli; c = v.Checker.__call__; "
+    slow += "v.Checker.__call__ = lambda *a: (print('at work', flush=True), time.sleep(60), c(*a))[2]; cli.main()"
+    done = subprocess.Popen(
+        [sys.executable, "-c", slow, "verify", "--deep", str(many)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert done.stdout and done.stdout.readline() == b"at work\n"
+    done.send_signal(signal.SIGINT)
+    _, said = done.communicate(timeout=30)
+    assert done.returncode == 130 and b"stopped by Ctrl-C" in said
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("files.manifest", None),
+        ("files.manifest.bytes", "5"),
+        ("files.plans", {}),
+        ("tokenizer.vocab_size", -1),
+        ("tokenizer.id", []),
+        ("splits.train", 3),
+        ("totals.hours", "x"),
+        ("annotations", {"labels": 1}),
+    ],
+)
+def test_a_snapshot_of_another_shape_is_refused_where_it_is(place: str, value: Any, dataset: Path) -> None:
+    whole = json.loads((dataset / "dataset.json").read_text())
+    del whole["sha256"]
+    *path, last = place.split(".")
+    inner = whole
+    for key in path:
+        inner = inner[key]
+    inner[last] = value
+    (dataset / "dataset.json").write_bytes(snapshot_bytes(whole))
+    with pytest.raises(UserError, match=re.escape(place.replace("annotations", "annotations.labels"))):
+        Dataset(dataset)
+    assert not verify(open_store(dataset)).ok
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"sha256": "", "format_version": 1, "x": NaN}', '{"a": "\\ud800"}', "[]"]
+)
+def test_odd_json_is_no_dataset(text: str, dataset: Path) -> None:
+    (dataset / "dataset.json").write_text(text)
+    with pytest.raises(UserError, match="dataset.json"):
+        Dataset(dataset)
+    commit = next((dataset / "commits").iterdir())
+    commit.write_text(text)
+    with pytest.raises(UserError, match="not a readable commit"):
+        parse_commit(commit.read_bytes(), f"commits/{commit.name}")
 
 
 def test_another_format_version_is_refused_by_name(dataset: Path) -> None:

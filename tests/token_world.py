@@ -43,6 +43,7 @@ class Video:
     label: int | None = None
     views: int = 1
     runs: tuple[int, ...] = ()  # frames of each run; one run when empty
+    pixels: np.ndarray | None = None  # uint8 [n, H, W, 3], of every view alike; with the setting `keep_pixels`
 
     @property
     def run_lengths(self) -> list[int]:
@@ -59,6 +60,7 @@ class Image:
     split: str = "train"
     label: int | None = None
     views: int = 1
+    pixels: np.ndarray | None = None  # uint8 [1, H, W, 3]
 
 
 def write_tokens(
@@ -180,11 +182,11 @@ def _write_unit(
     facts: dict[str, Any],
 ) -> None:
     path = store.scratch()
-    writer = ShardWriter(path, rows[0].tokens.dtype, {**facts, "unit": unit, "split": split})
+    writer = ShardWriter(path, ids.id_dtype(facts["tokenizer"]["vocab_size"]), {**facts, "unit": unit, "split": split})
     for row in rows:
         writer.write(row)
     summary = writer.close()
-    shard = _publish(store, path, f"{SHARDS}/{unit}", "arrow")
+    shard = _publish(store, path, f"{SHARDS}/{unit}", "arrow") if rows else None
     table = store.scratch()
     table.write_bytes(parquet_bytes(pa.Table.from_pylist(results, SOURCES_SCHEMA)))
     commit = Commit(
@@ -225,7 +227,7 @@ def _rows(source: Video | Image, dtype: np.dtype, stride: int) -> Iterator[RowRe
                 grid_h=codes.shape[1],
                 grid_w=codes.shape[2],
                 tokens=ids.to_ids(codes[first : first + n] + view, kind, dtype),
-                pixels=None,
+                pixels=None if source.pixels is None else source.pixels[first : first + n].tobytes(),
                 label=source.label,
                 frame0=first * stride,
                 frame_step=1 if n == 1 else stride,

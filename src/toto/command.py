@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -57,6 +58,7 @@ def run(group: click.Command) -> NoReturn:
     # as slow with 4 threads on 4 busy cores, and no faster on idle ones. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _raise_terminated)
+    warnings.formatwarning = _one_line
     sys.exit(_exit_code(group))
 
 
@@ -88,6 +90,11 @@ def _fail(message: str, code: int) -> int:
         traceback.print_exc()
     click.echo(f"error: {plain_lines(message)}", err=True)
     return code
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning without the place in the code that it came from."""
+    return f"warning: {plain_lines(str(message))}\n"
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:

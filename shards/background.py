@@ -1,0 +1,95 @@
+"""A few threads that work ahead of the reader: made when first needed, by each process for itself.
+
+They end with the process and hold no lock that anybody waits for. At the process's end what has not begun is dropped,
+and what has is given a second: a thread inside Arrow's C++ must not be cut off.
+"""
+
+import atexit
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TypeVar
+
+T = TypeVar("T")
+THREADS = 8  # requests on their way at a time
+LAST_S = 1.0
+
+
+class Background:
+    """Runs what is submitted, in the order given, in at most `THREADS` threads."""
+
+    def __init__(self) -> None:
+        self._process = 0
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads: list[Thread] = []
+
+    def submit(self, act: Callable[[], None]) -> None:
+        """Has `act` run soon; what it raises is lost."""
+        if self._process != os.getpid():  # threads do not survive a fork
+            self._process, self._queue, self._threads = os.getpid(), SimpleQueue(), []
+        self._queue.put(act)
+        if len(self._threads) < THREADS:
+            thread = Thread(target=self._work, args=(self._queue,), name="toto-ahead", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def finish(self) -> None:
+        """Drops what has not begun, and waits a little for what has."""
+        if self._process != os.getpid():
+            return
+        try:
+            while True:
+                self._queue.get_nowait()
+        except Empty:
+            pass
+        for _ in self._threads:
+            self._queue.put(None)
+        until = time.monotonic() + LAST_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    @staticmethod
+    def _work(queue: "SimpleQueue[Callable[[], None] | None]") -> None:
+        while (act := queue.get()) is not None:
+            try:
+                act()
+            except Exception:
+                continue
+
+
+BACKGROUND = Background()
+atexit.register(BACKGROUND.finish)
+
+
+def ahead(jobs: Iterable[Callable[[], T]], depth: int) -> Iterator[T]:
+    """The results of the jobs in their order, while the next `depth` are being worked on."""
+    waiting: deque[Future[T]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(_begun(job))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _begun(job: Callable[[], T]) -> "Future[T]":
+    future: Future[T] = Future()
+
+    def act() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(job())
+        except BaseException as error:
+            future.set_exception(error)
+
+    BACKGROUND.submit(act)
+    return future

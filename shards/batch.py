@@ -1,0 +1,83 @@
+"""One verified record batch as NumPy arrays: no Python object a row until somebody asks for one.
+
+    record batch ─▶ tokens (all rows behind one another), starts, run, view, n_frames …  ─▶ record(i), only when asked
+
+The arrays are read-only views into the batch's memory, or into the mapped file that it lies in.
+"""
+
+from dataclasses import fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from toto.shards.schema import RowRecord
+
+_NAMES = tuple(field.name for field in fields(RowRecord))
+
+
+class Batch:
+    """Row i has the ids tokens[starts[i] : starts[i + 1]]; every other column is an array with a value a row."""
+
+    def __init__(self, arrow: pa.RecordBatch) -> None:
+        self.arrow = arrow
+        self.rows: int = arrow.num_rows
+        self._columns: dict[str, pa.Array] = dict(zip(arrow.schema.names, arrow.columns, strict=True))
+        tokens = self._columns["tokens"]
+        self.tokens: np.ndarray = tokens.values.to_numpy()  # uint16 or uint32, of all rows
+        self.starts: np.ndarray = tokens.offsets.to_numpy()  # int64 [rows + 1]
+        self.run = self._numbers("run")  # uint32 [rows]
+        self.view = self._numbers("view")  # uint8
+        self.kind = self._numbers("kind")  # uint8: 1 video, 3 image
+        self.n_frames = self._numbers("n_frames")  # uint16
+        self.grid_h = self._numbers("grid_h")  # uint16
+        self.grid_w = self._numbers("grid_w")  # uint16
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Carries the rows of this batch alone, not the memory that it is a part of."""
+        with pa.BufferOutputStream() as sink, pa.ipc.new_stream(sink, self.arrow.schema) as writer:
+            writer.write_batch(self.arrow)
+        return _from_stream, (sink.getvalue().to_pybytes(),)
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """The source's key of each row."""
+        return self._columns["source"].to_pylist()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the ids and the pixels, and about those of the other columns; Arrow's own sum takes 40 µs."""
+        pixels = self._columns["pixels"].buffers()[2]
+        return self.tokens.nbytes + (0 if pixels is None else pixels.size) + 128 * self.rows
+
+    def slice(self, i: int) -> "Batch":
+        """Row i alone, in the same memory."""
+        return Batch(self.arrow.slice(i, 1))
+
+    def value(self, name: str, i: int) -> Any:
+        """One column's value in row i, as `RowRecord` has it; KeyError for an unknown column."""
+        if name == "tokens":
+            return self.tokens[self.starts[i] : self.starts[i + 1]]
+        column = self._columns[name][i]
+        if name == "crop":
+            return tuple(column.as_py())
+        if name in ("frame_index", "pts_list_us"):
+            return column.values.to_numpy() if column.is_valid else None
+        return column.as_py()
+
+    def pixels(self, i: int) -> np.ndarray | None:
+        """uint8, flat: the pixels of row i without a copy; None where the dataset keeps none."""
+        data = self._columns["pixels"][i].as_buffer()
+        return None if data is None else np.frombuffer(data, np.uint8)
+
+    def record(self, i: int) -> RowRecord:
+        """Row i with all its columns."""
+        return RowRecord(**{name: self.value(name, i) for name in _NAMES})
+
+    def _numbers(self, name: str) -> np.ndarray:
+        return self._columns[name].to_numpy()
+
+
+def _from_stream(data: bytes) -> Batch:
+    return Batch(pa.ipc.open_stream(data).read_next_batch())

@@ -1,0 +1,117 @@
+"""What the manifest says of each shard, kept in Arrow's columns: no Python object until asked for.
+
+300 bytes a shard, 4 a batch and 12 a length of runs.
+
+Shards are numbered in the order of the manifest; units without a shard are not counted.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from toto.shards.manifest import MANIFEST_SCHEMA
+from toto.shards.manifest_rules import check_manifest
+from toto.shards.parquet import TableFile, naming_table
+from toto.shards.row import windows_in
+
+COLUMNS = (
+    "batch_rows",
+    "runs_by_length",
+    "path",
+    "sha256",
+    "sources_path",
+    "sources_sha256",
+    "rows",
+    "bytes",
+    "images",
+)
+SHARDS_AT_ONCE = 1 << 16  # whose windows are counted together
+
+
+def read_manifest(data: bytes, name: str, split: str | None = None) -> pa.Table:
+    """What a reader needs of the manifest's file, of one split or all; UserError, naming it, where it is none.
+
+    One column after the other: reading takes as much again as a column does.
+    """
+    with naming_table(name):
+        file = TableFile(data, MANIFEST_SCHEMA)
+        splits = file.read(["split"])["split"]
+        chosen = None if split is None else pc.equal(splits, split)
+        found = {"split": splits if chosen is None else splits.filter(chosen)}
+        for column in COLUMNS:
+            values = file.read([column])[column]
+            found[column] = values if chosen is None else values.filter(chosen)
+            del values
+            pa.default_memory_pool().release_unused()
+    return check_manifest(pa.table(found), name)
+
+
+class UnitTable:
+    """The rows of the manifest that have a shard; raises ValueError where one of them contradicts itself."""
+
+    def __init__(self, manifest: pa.Table) -> None:
+        if manifest["path"].null_count:
+            manifest = manifest.filter(pc.is_valid(manifest["path"]))
+        self._columns = {name: _one_chunk(manifest[name]) for name in manifest.column_names}
+        self.count = len(manifest)
+        self.row_ends = np.cumsum(self._columns["rows"].to_numpy(), dtype=np.int64)
+        splits = self._columns["split"].dictionary_encode()
+        self._split_names: list[str] = splits.dictionary.to_pylist()
+        self._split_of = splits.indices.to_numpy()
+        self._batch_starts = self._columns["batch_rows"].offsets.to_numpy()
+        self._batch_rows = self._columns["batch_rows"].values.to_numpy()
+
+    def value(self, name: str, shard: int) -> Any:
+        """A column of the manifest, of one shard."""
+        return self._columns[name][shard].as_py()
+
+    def split(self, shard: int) -> str:
+        """The split that a shard belongs to."""
+        return self._split_names[self._split_of[shard]]
+
+    def batch_ends(self, shard: int) -> np.ndarray:
+        """int64 [batches]: rows of the shard up to and with each batch."""
+        first, last = self._batch_starts[shard : shard + 2]
+        return np.cumsum(self._batch_rows[first:last], dtype=np.int64)
+
+    def equal_lengths(self, shard: int) -> np.ndarray | None:
+        """uint16: frames of each row of the shard, 0 for images, where all are alike; else None."""
+        rows, images = self.value("rows", shard), self.value("images", shard)
+        runs = self.value("runs_by_length", shard)
+        if len(runs) + (images > 0) != 1:
+            return None
+        return np.full(rows, runs[0][0] if runs else 0, np.uint16)
+
+    @cached_property
+    def batch_bytes(self) -> int:
+        """Bytes of a batch as it is stored, on average; at least 1."""
+        return 1 + int(self._columns["bytes"].to_numpy().sum()) // max(1, len(self._batch_rows))
+
+    def image_counts(self) -> np.ndarray:
+        """int64 [shards]: rows that are images."""
+        return self._columns["images"].to_numpy().astype(np.int64)
+
+    def window_counts(self, frames: int, stride: int, hop: int | None) -> np.ndarray:
+        """int64 [shards]: windows of the rows of each shard (`windows_in`)."""
+        found = np.zeros(self.count, np.int64)
+        column = self._columns["runs_by_length"]
+        for start in range(0, self.count, SHARDS_AT_ONCE):
+            part = column[start : start + SHARDS_AT_ONCE]
+            offsets = part.offsets.to_numpy()
+            lengths, rows = (c[offsets[0] : offsets[-1]].to_numpy() for c in (column.keys, column.items))
+            ends = np.cumsum(windows_in(lengths, frames, stride, hop) * rows.astype(np.int64))
+            found[start : start + len(part)] = np.diff(np.concatenate([[0], ends])[offsets - offsets[0]])
+        return found
+
+    def longest_run(self) -> int:
+        """Stored frames of the longest run of a video; 0 where there is none."""
+        return int(self._columns["runs_by_length"].keys.to_numpy().max(initial=0))
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
