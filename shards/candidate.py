@@ -8,6 +8,8 @@ import pyarrow.compute as pc
 
 from toto.errors import UsageError, UserError
 from toto.shards.dataset import Dataset
+from toto.shards.snapshot import read_snapshot
+from toto.shards.store import open_store
 from toto.shards.windows import Entries, stored_cut
 
 Kind = Literal["video", "image"]
@@ -24,7 +26,7 @@ class Candidate:
 
 def open_candidate(name: str, uri: str, split: str | None) -> Candidate:
     """A dataset by its uri; without a `split`, its "train" or its only one, and UsageError where it has neither."""
-    splits = Dataset(uri).splits
+    splits = sorted(read_snapshot(open_store(uri)).value["splits"])
     if split is None:
         if "train" not in splits and len(splits) != 1:
             raise UsageError(f"{name}: {uri} has the splits {', '.join(splits) or 'none'}; say which one")

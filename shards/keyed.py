@@ -1,6 +1,7 @@
 """Randomness that has a name: numbers and permutations that follow from a seed and what they are for.
 
     key(seed, "phase", epoch, run)  ->  one 64-bit number, the same on every machine and for ever
+    keys(seed, "phase", epoch, runs)  ->  the same for many runs at once
     Permutation(n, key)[i]          ->  where i goes, without an array of n numbers
 
 What a training run reads in which order hangs on these; tests pin their values.
@@ -21,6 +22,15 @@ Number = TypeVar("Number", int, np.ndarray)
 def key(seed: int, *parts: int | str) -> int:
     """A 64-bit number for a seed and what it is to be used for: xxh3-64 of the parts, each with its type and length."""
     return xxhash.xxh3_64_intdigest(b"".join(map(_spelled, (seed, *parts))))
+
+
+def keys(*parts: int | str | np.ndarray) -> np.ndarray:
+    """uint64 [k]: `key` of each line, where at least one part is an integer array [k] and the others stand in all."""
+    count = max(len(part) for part in parts if isinstance(part, np.ndarray))
+    text = np.concatenate([_column(part, count) for part in parts], axis=1)
+    width, data = text.shape[1], memoryview(text.tobytes())
+    starts = range(0, width * count, width)
+    return np.fromiter((xxhash.xxh3_64_intdigest(data[i : i + width]) for i in starts), np.uint64, count)
 
 
 class Permutation:
@@ -73,6 +83,16 @@ def _mixed(x: Number) -> Number:
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK
     x = (x ^ x >> 27) * 0x94D049BB133111EB & MASK
     return x ^ x >> 31
+
+
+def _column(part: int | str | np.ndarray, count: int) -> np.ndarray:
+    """uint8 [count, bytes]: the part of every line, spelled."""
+    if not isinstance(part, np.ndarray):
+        spelled = np.frombuffer(_spelled(part), np.uint8)
+        return np.broadcast_to(spelled, (count, len(spelled)))
+    lines = np.full((count, 9), ord("i"), np.uint8)
+    lines[:, 1:] = part.astype(f"<{part.dtype.kind}8").view(np.uint8).reshape(count, 8)
+    return lines
 
 
 def _spelled(part: int | str) -> bytes:

@@ -13,8 +13,10 @@ from math import gcd
 import numpy as np
 
 from toto.errors import UsageError
+from toto.shards.alike import alike
 
-MOST_WEIGHT = 10_000
+MOST_WEIGHT = 10_000  # that people give
+MOST_SLOTS = 2 * MOST_WEIGHT  # of a phase: where weights were split between videos and images
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,17 @@ class Mixture:
 
     def at(self, g: int) -> tuple[int, int]:
         """Part of the g-th sequence, and how many sequences of that part come before it."""
-        phase = self._phase(g)
-        part, earlier = self._tables[phase].at(g - self._starts[phase])
-        return part, int(self._before[phase][part]) + earlier
+        parts, earlier = self.many(np.array([g]))
+        return int(parts[0]), int(earlier[0])
+
+    def many(self, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [k] -> int64 [k] each: the parts of these sequences, and how many of that part come before each."""
+        _check_first(int(g.min(initial=0)))
+        parts, earlier = np.empty_like(g), np.empty_like(g)
+        for phase, mine in alike(np.searchsorted(self._starts, g, side="right") - 1):
+            parts[mine], inside = self._tables[phase].many(g[mine] - self._starts[phase])
+            earlier[mine] = self._before[phase][parts[mine]] + inside
+        return parts, earlier
 
     def counts(self, g: int) -> np.ndarray:
         """int64 [parts]: sequences of each part among the first g."""
@@ -50,13 +60,17 @@ class Mixture:
         return self._before[phase] + self._tables[phase].counts(g - self._starts[phase])
 
     def _phase(self, g: int) -> int:
-        if g < 0:
-            raise IndexError(f"sequence {g}; the first is 0")
+        _check_first(g)
         return int(np.searchsorted(self._starts, g, side="right")) - 1
 
 
+def _check_first(g: int) -> None:
+    if g < 0:
+        raise IndexError(f"sequence {g}; the first is 0")
+
+
 def check_phases(phases: Sequence[Phase]) -> None:
-    """UsageError unless the phases start at 0, follow one another, and have whole weights with a sum of 1 … 10,000."""
+    """UsageError unless the phases start at 0, follow one another, and have whole weights with a sum of 1 … 20,000."""
     starts = [phase.from_sequence for phase in phases]
     if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
         raise UsageError(f"phases from sequences {starts}: the first starts at 0, each later one after the one before")
@@ -64,9 +78,9 @@ def check_phases(phases: Sequence[Phase]) -> None:
         total = sum(phase.weights)
         if len(phase.weights) != len(phases[0].weights):
             raise UsageError(f"weights {list(phase.weights)}: every phase names a weight for every part")
-        if min(phase.weights, default=-1) < 0 or not 1 <= total <= MOST_WEIGHT:
+        if min(phase.weights, default=-1) < 0 or not 1 <= total <= MOST_SLOTS:
             raise UsageError(
-                f"weights {list(phase.weights)}: whole numbers, 0 or more, with a sum of 1 to {MOST_WEIGHT:,}"
+                f"weights {list(phase.weights)}: whole numbers, 0 or more, with a sum of 1 to {MOST_SLOTS:,}"
             )
 
 
@@ -81,10 +95,10 @@ class _Table:
             mine = self._slots == part
             self._earlier[mine] = np.arange(mine.sum())
 
-    def at(self, i: int) -> tuple[int, int]:
-        turns, slot = divmod(i, len(self._slots))
-        part = int(self._slots[slot])
-        return part, turns * int(self._weights[part]) + int(self._earlier[slot])
+    def many(self, i: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        turns, slots = np.divmod(i, len(self._slots))
+        parts = self._slots[slots]
+        return parts, turns * self._weights[parts] + self._earlier[slots]
 
     def counts(self, i: int) -> np.ndarray:
         turns, slot = divmod(i, len(self._slots))

@@ -6,14 +6,15 @@ A recipe and a number g decide the g-th sequence. Where the shards lie does not,
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from toto.errors import UsageError, UserError
 from toto.shards.candidate import Kind, one_grid, open_candidate, sequences_of
 from toto.shards.hashing import json_sha256
-from toto.shards.mixture import MOST_WEIGHT, Phase, check_phases
+from toto.shards.mixture import Phase, check_phases
+from toto.shards.shares import Later, Weight, check_weights, kinds_of, phases_of
 
 FORMAT = 1
 RECIPE = "recipe.json"  # in a run's folder
@@ -85,51 +86,69 @@ class Recipe:
 
 
 def make_recipe(
-    sources: Sequence[tuple[str, str, int, str | None]],
+    sources: Sequence[tuple[str, str, Weight, str | None]],
     frames: int,
     stride: int | None,
     seed: int,
-    batch_sequences: int,
+    batch_sequences: int | Callable[[int], int],
     images_per_sequence: int | None = None,
     hop: int | None = None,
     kinds: Collection[Kind] = get_args(Kind),
+    later: Sequence[Later] = (),
 ) -> Recipe:
     """The recipe for these (name, uri, weight, split), of each dataset as it is sealed now.
 
     A dataset of videos and images becomes two parts, `name:video` and `name:image`, that share its weight as they
-    share its sequences; `kinds` leaves only those. `split` None is "train", or the only one. Raises UsageError or
-    UserError for what does not go together: ids, grids, strides, windows longer than every run.
+    share its sequences, or have one each: `{"video": 3, "image": 1}`; `kinds` leaves only those. `later` changes the
+    weights. `split` None is "train", or the only one. `batch_sequences` may follow from the context. Raises UsageError
+    or UserError for what does not go together: ids, grids, strides, weights, windows longer than every run.
     """
-    per_image = images_per_sequence or frames
-    for name, number in (("frames", frames), ("batch_sequences", batch_sequences), ("images_per_sequence", per_image)):
+    per_image = frames if images_per_sequence is None else images_per_sequence
+    step = frames if hop is None else hop
+    for name, number in (("frames", frames), ("images_per_sequence", per_image), ("hop", step)):
         if number < 1:
             raise UsageError(f"{name}: {number}; at least 1")
     if len({name for name, *_ in sources}) < len(sources) or not sources:
         raise UsageError("a mixture needs at least one dataset, and a name for each: names may not repeat")
+    first = {name: weight for name, _, weight, _ in sources}
+    unknown = sorted({name for phase in later for name in phase.weights} - set(first))
+    if unknown:
+        raise UsageError(f"phases name {', '.join(unknown)}, which is no dataset of the mixture")
+    all_weights = [first, *(phase.weights for phase in later)]
+    used = {name: kinds_of(name, all_weights, kinds) for name in first}
+    for weights in all_weights:
+        check_weights(list(weights.values()))
     opened = [open_candidate(name, uri, split) for name, uri, _, split in sources]
     grid = one_grid(opened)
-    counted = [sequences_of(part, kinds, (frames, stride, hop or frames), per_image) for part in opened]
-    if len({kind for sequences in counted for kind in sequences}) > 1 and per_image != frames:
+    counted = {part.name: sequences_of(part, used[part.name], (frames, stride, step), per_image) for part in opened}
+    held = {kind for sequences in counted.values() for kind in sequences}
+    if len(held) > 1 and per_image != frames:
         raise UsageError(f"sequences of {frames} frames and of {per_image} images differ in length; make them equal")
-    weights = [weight for _, _, weight, _ in sources]
-    if min(weights) < 1 or sum(weights) > MOST_WEIGHT:
-        raise UsageError(f"weights {weights}: whole numbers of 1 or more, with a sum of at most {MOST_WEIGHT:,}")
-    parts, shares = [], []
-    for part, sequences, share in zip(opened, counted, _shared(weights, counted), strict=True):
-        for kind in sequences:
-            name = part.name if len(sequences) == 1 else f"{part.name}:{kind}"
-            parts.append(Part(name, part.dataset.store.uri, part.dataset.dataset_id, part.split, kind))
-        shares += share
+    parts = tuple(
+        Part(
+            part.name if len(counted[part.name]) == 1 else f"{part.name}:{kind}",
+            part.dataset.store.uri,
+            part.dataset.dataset_id,
+            part.split,
+            kind,
+        )
+        for part in opened
+        for kind in counted[part.name]
+    )
     check_names(parts)
+    context = (frames if "video" in held else per_image) * grid[0] * grid[1]
+    batch = batch_sequences if isinstance(batch_sequences, int) else batch_sequences(context)
+    if batch < 1:
+        raise UsageError(f"batch_sequences: {batch}; at least 1")
     return Recipe(
-        parts=tuple(parts),
-        phases=(Phase(0, tuple(shares)),),
+        parts=parts,
+        phases=phases_of(first, later, counted, batch, context),
         seed=seed,
         frames=frames,
         stride=stride,
-        hop=hop or frames,
+        hop=step,
         images_per_sequence=per_image,
-        batch_sequences=batch_sequences,
+        batch_sequences=batch,
         grid=grid,
     )
 
@@ -139,23 +158,6 @@ def check_names(parts: Sequence[Part]) -> None:
     names = [part.name for part in parts]
     if len(set(names)) < len(names):
         raise UsageError(f"parts {', '.join(names)}: two have the same name")
-
-
-def _shared(weights: Sequence[int], counted: Sequence[dict[Kind, int]]) -> list[list[int]]:
-    """The weights, each split among the kinds of its dataset; all are scaled up first where one has to be split."""
-    split = any(len(sequences) > 1 for sequences in counted)
-    scale = MOST_WEIGHT // sum(weights) if split else 1
-    shares = []
-    for weight, sequences in zip(weights, counted, strict=True):
-        if len(sequences) == 1:
-            shares.append([weight * scale])
-            continue
-        if weight * scale < 2:
-            raise UsageError(f"weight {weight} of {sum(weights)} cannot be split between videos and images; double all")
-        total = sum(sequences.values())
-        first = min(max(1, round(weight * scale * sequences["video"] / total)), weight * scale - 1)
-        shares.append([first, weight * scale - first])
-    return shares
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

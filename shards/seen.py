@@ -52,7 +52,8 @@ def seen_at(stream: Stream, step: int, sequence: int | None = None) -> Seen:
         raise UsageError(f"--sequence {sequence}: a step has the sequences 0 to {batch - 1}")
     wanted = range(batch) if sequence is None else range(sequence, sequence + 1)
     start = (step - 1) * batch
-    return Seen(stream, step, wanted.start, [stream.sequence(start + i) for i in wanted])
+    found = stream.sequences(range(start + wanted.start, start + wanted.stop))
+    return Seen(stream, step, wanted.start, list(found))
 
 
 def seen_lines(found: Seen) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from toto.errors import UsageError
+from toto.shards.alike import alike
 from toto.shards.dataset import Dataset
 from toto.shards.row import windows_in
 
@@ -102,14 +103,21 @@ class Entries:
 
     def at(self, i: int) -> Entry:
         """Entry i of 0 … count-1, in the order in which they are stored."""
-        if not 0 <= i < self.count:
-            raise IndexError(f"entry {i} of {self.count}")
-        shard = int(np.searchsorted(self._ends, i, side="right"))
-        inside = i - (int(self._ends[shard - 1]) if shard else 0)
-        runs, ends, slack = self._runs(shard)
-        place = int(np.searchsorted(ends, inside, side="right"))
-        k = inside - (int(ends[place - 1]) if place else 0)
-        return Entry(shard, int(runs[place]), k, int(slack[place]))
+        return Entry(*(int(column[0]) for column in self.many(np.array([i]))))
+
+    def many(self, i: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The columns of `Entry` for each of these entries, int64 [k] each; IndexError outside 0 … count-1."""
+        if len(i) and not (0 <= i.min() and i.max() < self.count):
+            raise IndexError(f"entries {i.min()} … {i.max()} of {self.count}")
+        shards = np.searchsorted(self._ends, i, side="right")
+        found, k, slack = (np.empty_like(i) for _ in range(3))
+        for shard, mine in alike(shards):
+            inside = i[mine] - (self._ends[shard - 1] if shard else 0)
+            runs, ends, spare = self._runs(shard)
+            place = np.searchsorted(ends, inside, side="right")
+            found[mine], slack[mine] = runs[place], spare[place]
+            k[mine] = inside - np.where(place, ends[place - 1], 0)
+        return shards, found, k, slack
 
     def _count_runs(self, shard: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of a shard's runs that hold entries: their numbers, entries up to and with each, frames left over."""

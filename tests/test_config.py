@@ -134,7 +134,8 @@ def test_one_split_may_be_written_without_a_list(write):
 
 def test_mixture_keeps_weights_and_leaves_out_zeros(write):
     path = write(BASE + "mixtures: {both: {clips: 60, views: 40}, one: {clips: 1, views: 0}}")
-    assert load([path]).mixtures == {"both": {"clips": 60, "views": 40}, "one": {"clips": 1}}
+    found = {name: mixture.weights for name, mixture in load([path]).mixtures.items()}
+    assert found == {"both": {"clips": 60, "views": 40}, "one": {"clips": 1}}
 
 
 @pytest.mark.parametrize(

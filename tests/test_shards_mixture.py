@@ -64,7 +64,7 @@ def test_a_share_below_one_in_a_batch_comes_when_it_is_due() -> None:
         [Phase(0, (1, 1)), Phase(5, (1,))],
         [Phase(0, (0, 0))],
         [Phase(0, (-1, 2))],
-        [Phase(0, (9_999, 2))],
+        [Phase(0, (19_999, 2))],
     ],
 )
 def test_what_is_no_mixture_is_refused(phases: list[Phase]) -> None:

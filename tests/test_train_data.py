@@ -43,7 +43,7 @@ def test_any_ranks_and_workers_see_the_same_global_batches(stream: Stream, worke
         ranks = list(batches(stream, STEPS, world, workers))
         for step in STEPS:
             mine = [batch for rank in ranks for batch in rank if batch.step == step]
-            tokens = torch.cat([batch.ids for batch in mine])
+            tokens = torch.cat([batch.ids() for batch in mine])
             assert tokens.tolist() == [sequence.tokens[:-1].tolist() for sequence in expected[step]]
             names = [stream.parts[i] for batch in mine for i in batch.parts.tolist()]
             assert names == [sequence.part for sequence in expected[step]]
@@ -52,12 +52,12 @@ def test_any_ranks_and_workers_see_the_same_global_batches(stream: Stream, worke
         assert all([batch.step for batch in rank] == sorted(batch.step for batch in rank) for rank in ranks)
 
 
-@pytest.mark.parametrize("micro, sizes", [(1, [1] * 6), (4, [4, 2]), (5, [5, 1]), (6, [6]), (100, [6])])
+@pytest.mark.parametrize("micro, sizes", [(1, [1] * 6), (4, [3, 3]), (5, [3, 3]), (6, [6]), (100, [6])])
 def test_micro_batches_make_up_a_ranks_share(stream: Stream, micro: int, sizes: list[int]) -> None:
     for rank in batches(stream, range(2), 2, 0, micro):
         for step in range(2):
             mine = [batch for batch in rank if batch.step == step]
-            assert [len(batch.ids) for batch in mine] == sizes
+            assert [len(batch.ids()) for batch in mine] == sizes
             assert [batch.first for batch in mine] == [True] + [False] * (len(sizes) - 1)
             assert [batch.last for batch in mine] == [False] * (len(sizes) - 1) + [True]
 
@@ -66,12 +66,12 @@ def test_micro_batches_make_up_a_ranks_share(stream: Stream, micro: int, sizes: 
 def test_every_code_is_predicted_once(stream: Stream, predict_end: bool) -> None:
     (rank,) = batches(stream, range(1), 1, 0, predict_end=predict_end)
     for batch in rank:
-        assert batch.ids.dtype == torch.int64 and batch.ids.shape[1] == stream.context + 1 + predict_end
-        assert batch.inputs.shape == batch.targets.shape == (2, stream.context + predict_end)
-        assert set(batch.inputs[:, 0].tolist()) <= {ids.VIDEO_START, ids.IMAGE_START}
-        codes = batch.targets[:, : stream.context]
-        assert (codes >= ids.CODE_OFFSET).all() and (batch.inputs[:, 1 : stream.context] == codes[:, :-1]).all()
-        assert (batch.targets[:, -1] == ids.END).all() == predict_end
+        found = batch.ids()
+        assert batch.tokens.dtype == torch.uint16 and found.dtype == torch.int64  # two bytes an id until it is there
+        assert found.shape == (2, stream.context + 1 + predict_end)
+        assert set(found[:, 0].tolist()) <= {ids.VIDEO_START, ids.IMAGE_START}
+        assert (found[:, 1 : stream.context + 1] >= ids.CODE_OFFSET).all()
+        assert (found[:, -1] == ids.END).all() == predict_end
 
 
 def test_a_run_goes_on_anywhere_with_other_ranks(stream: Stream) -> None:
@@ -79,7 +79,7 @@ def test_a_run_goes_on_anywhere_with_other_ranks(stream: Stream) -> None:
     for stop in range(6):
         ranks = list(batches(stream, range(stop, 6), 3, 0, micro=BATCH))
         for step, parts in zip(range(stop, 6), zip(*ranks, strict=True), strict=True):
-            assert torch.equal(torch.cat([part.ids for part in parts]), whole[step].ids)
+            assert torch.equal(torch.cat([part.ids() for part in parts]), whole[step].ids())
 
 
 def test_reading_does_not_touch_the_models_random_numbers(stream: Stream) -> None:
@@ -90,9 +90,19 @@ def test_reading_does_not_touch_the_models_random_numbers(stream: Stream) -> Non
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("ranks", [5, 7, 12])
+def test_ranks_that_do_not_divide_a_batch_share_it_all_the_same(stream: Stream, ranks: int) -> None:
+    (whole,) = loader(stream, range(2, 3), 0, 1, BATCH, 0, False)
+    shares = [list(loader(stream, range(2, 3), rank, ranks, 2, 0, False)) for rank in range(ranks)]
+    assert torch.equal(torch.cat([part.ids() for share in shares for part in share]), whole.ids())
+    assert all([part.last for part in share] == [False] * (len(share) - 1) + [True] for share in shares)
+    sizes = [sum(len(part.ids()) for part in share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
 def test_batches_that_cannot_be_dealt_out_are_refused(stream: Stream) -> None:
-    with pytest.raises(UsageError, match="a batch of 12 sequences is not divisible by 5 ranks"):
-        loader(stream, STEPS, 0, 5, 1, 0, False)
+    with pytest.raises(UsageError, match="a batch of 12 sequences is too small for 13 ranks"):
+        loader(stream, STEPS, 0, 13, 1, 0, False)
     with pytest.raises(UsageError, match="rank 2 of 2"):
         loader(stream, STEPS, 2, 2, 1, 0, False)
 
@@ -133,11 +143,43 @@ def test_sequences_go_on_from_their_state(stream: Stream) -> None:
         whole.load_state_dict({**whole.state_dict(), "consumed": 50})
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_plain_data_loader_reads_them_in_order(stream: Stream, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "start"), [(0, None), (1, "fork"), (2, "fork"), (3, "fork"), (4, "fork"), (1, "spawn")]
+)
+def test_a_plain_data_loader_reads_them_in_order(stream: Stream, workers: int, start: str | None) -> None:
     dataset = Sequences(stream, total=26, consumed=2)
-    found = torch.cat([batch["input_ids"] for batch in DataLoader(dataset, batch_size=5, num_workers=workers)])
-    assert found.tolist() == [stream.sequence(g).tokens[:-1].tolist() for g in range(2, 26)]
+    loaded = DataLoader(
+        dataset, 5, num_workers=workers, multiprocessing_context=start, persistent_workers=start == "fork"
+    )
+    expected = stream.sequences(range(2, 26)).tokens[:, :-1].tolist()
+    for _ in range(2 if start == "fork" else 1):  # workers that stay begin anew
+        assert torch.cat([batch["input_ids"] for batch in loaded]).tolist() == expected
+
+
+def test_a_loader_of_any_kind_reads_a_whole_batch_at_once(stream: Stream) -> None:
+    dataset = Sequences(stream, total=30, predict_end=True)
+    wanted = [7, 0, -1, 29, 7]
+    together = dataset.__getitems__(wanted)
+    assert all(
+        torch.equal(item[key], dataset[i][key]) for i, item in zip(wanted, together, strict=True) for key in item
+    )
+    together[0]["labels"][3] = -100  # a collator may mask labels
+    assert together[0]["input_ids"][3] == dataset[7]["input_ids"][3]
+    with pytest.raises(IndexError, match="sequence 30 of 30"):
+        dataset.__getitems__([3, 30])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_another_number_of_workers_goes_on_in_the_middle_of_an_epoch(stream: Stream, workers: int) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    before = Sequences(stream, 24, consumed=3)
+    taken = list(itertools.islice(stateful.StatefulDataLoader(before, batch_size=4, num_workers=2), 2))
+    after = Sequences(stream, 24)
+    after.load_state_dict(before.state_dict(done=8))
+    for made in (stateful.StatefulDataLoader, DataLoader):
+        rest = [*taken, *made(after, batch_size=4, num_workers=workers)]
+        found = torch.cat([batch["input_ids"] for batch in rest]).tolist()
+        assert found == stream.sequences(range(3, 24)).tokens[:, :-1].tolist()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,13 +1,13 @@
 """The model: the same numbers as transformers', losses in chunks, features of every layer, decoding piece by piece."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from toto.config import ModelConfig
 from toto.errors import UsageError
@@ -36,8 +36,10 @@ def model() -> Llama:
     return louder(Llama(CONFIG, USED, seed=1))
 
 
-def transformers_twin(model: Llama) -> LlamaForCausalLM:
+def transformers_twin(model: Llama) -> Any:
     """The library's own Llama with the same weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     c = model.config
     twin = LlamaForCausalLM(
         LlamaConfig(

@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_toy import RECIPE, batches, steps, trained, world
 
 from toto.shards.keyed import MASK
@@ -50,6 +49,8 @@ def test_held_out_losses_are_logged_by_frame(run: Path) -> None:
 
 
 def test_tensorboard_holds_the_same_losses(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     board = EventAccumulator(str(run / BOARD))
     board.Reload()
     told = {event.step: event.value for event in board.Scalars("loss")}

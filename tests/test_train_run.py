@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
+import clips
 import pytest
-from clips import command, environment
 from test_docs import TINY
 from train_toy import call
 
@@ -23,8 +22,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """${TOTO_DATA}, with the demo's shards in it."""
     data = tmp_path_factory.mktemp("shards") / "data"
     build(data / "demo-world", TINY)
-    line = command("tokenize", "run", "demo", "--ray-address", "local")
-    subprocess.run(line, env=environment(TOTO_DATA=str(data)), check=True, capture_output=True)
+    done = clips.call("tokenize", "run", "demo", "--ray-address", "local", TOTO_DATA=str(data))
+    assert done.returncode == 0, done.stderr
     return data
 
 

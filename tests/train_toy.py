@@ -1,21 +1,20 @@
 """A model that trains in a second, and processes that train it: what the tests of the trainer share.
 
-Processes are forked by a server that has imported torch, so that one costs as little as its training. Each runs the
-command line of toto-train to its exit code, in a process group of its own.
+Each process runs the command line of toto-train to its exit code, in a process group of its own.
 """
 
-import multiprocessing
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import warm
 from token_world import moving_videos, write_tokens
 
 from toto.train import checkpoint
@@ -40,10 +39,7 @@ RECIPE = {
 }
 SPEED = ("tokens_per_s", "mfu")  # of a line of metrics.jsonl: not the same twice
 NAN_STEPS = "NAN_STEPS"  # among the extra variables of a command: the steps whose losses are NaN
-SECONDS = 120  # until a process that does not end is given up
-
-_server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["train_toy", "toto.train.summary", "torch._dynamo", "torch.utils.tensorboard.writer"])
+SECONDS = 240  # until a process that does not end is given up
 
 
 def world(root: Path) -> Path:
@@ -97,10 +93,10 @@ class Command:
     ) -> None:
         """Output goes to files beside `place`, where the run's folder is; `extra` into the environment."""
         place.parent.mkdir(parents=True, exist_ok=True)
-        self._output = [place.with_name(f"{place.name}.{extra.get('RANK', '')}{name}") for name in ("stdout", "stderr")]
-        given = (list(arguments), self._output, threads, place, strike, extra)
-        self.process: BaseProcess = _server.Process(target=_run, args=given)
-        self.process.start()
+        out, error = (place.with_name(f"{place.name}.{extra.get('RANK', '')}{name}") for name in ("stdout", "stderr"))
+        self._output = out, error
+        first = partial(_prepare, threads, place, strike)
+        self.process = warm.start("train", arguments, self._output, {**os.environ, **extra}, first=first)
 
     @property
     def pid(self) -> int:
@@ -182,23 +178,13 @@ def same_state(one: Path, other: Path) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def _run(
-    arguments: list[str], output: list[Path], threads: int, place: Path, strike: Strike | None, extra: dict[str, str]
-) -> None:
+def _prepare(threads: int, place: Path, strike: Strike | None) -> None:
     os.setpgrp()
-    multiprocessing.set_start_method("fork", force=True)  # as in any other process; the server's children inherit its
-    os.environ.update(extra)
     torch.set_num_threads(threads)
-    for number, path in enumerate(output, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     if strike:
         _arm(strike, str(place))
-    if NAN_STEPS in extra:
-        _poison({int(step) for step in extra[NAN_STEPS].split()})
-    sys.argv = ["toto-train", *arguments]
-    from toto.train.cli import main
-
-    main()
+    if NAN_STEPS in os.environ:
+        _poison({int(step) for step in os.environ[NAN_STEPS].split()})
 
 
 def _poison(steps: set[int]) -> None:

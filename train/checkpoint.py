@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from toto.errors import UserError
 from toto.files import sync, write_whole
 from toto.shards.hashing import file_sha256, json_sha256
 from toto.train.parallel import Team
-from toto.train.safe_reader import SafeReader, described
 
 FORMAT = 1
 FACTS = "checkpoint.json"
@@ -60,6 +58,10 @@ def save(run: Path, step: int, tensors: Tensors, facts: dict[str, Any], team: Te
 
     UserError when it cannot be written; nothing of it is left then, and older checkpoints are untouched.
     """
+    import torch.distributed.checkpoint as dcp  # here: it takes as long as torch itself, and plans need none
+
+    from toto.train.safe_reader import described
+
     target = run / name_of(step)
     partial = run / f".{target.name}.partial"
     failure = ""
@@ -115,6 +117,10 @@ def load(folder: Path, tensors: Tensors, team: Team | None = None) -> None:
 
     Fewer tensors than the checkpoint has are fine: an evaluation wants the model alone.
     """
+    import torch.distributed.checkpoint as dcp
+
+    from toto.train.safe_reader import SafeReader
+
     facts = read_facts(folder)
     verify(folder, facts)
     reader = SafeReader(folder / STATE, facts["tensors"], set(facts["files"]))

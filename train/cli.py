@@ -12,6 +12,8 @@ from toto.errors import UsageError, UserError
 from toto.train.export_command import export
 from toto.train.generate_command import generate
 from toto.train.loss_command import loss_by_position
+from toto.train.options import needed, what_options
+from toto.train.verify_resume_command import verify_resume
 
 
 @click.group(cls=command.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,27 +28,6 @@ def cli() -> None:
       toto-train generate --ckpt runs/tiny
       toto-train export --ckpt runs/tiny --out exported/tiny
     """
-
-
-def what_options(function: Any) -> Any:
-    """Options that say what is trained on what."""
-    for option in reversed(
-        [
-            click.option("--size", metavar="NAME", help="A model: tiny, base, large, 1b, gpt2, mamba."),
-            click.option("--recipe", default="pretrain", show_default=True, metavar="NAME", help="How it is trained."),
-            click.option(
-                "--data",
-                multiple=True,
-                metavar="NAME|URI[=WEIGHT]",
-                help="Train on this dataset (may be given again), not on the recipe's mixture.",
-            ),
-            click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="recipes.pretrain.steps=1000"),
-            click.option("--config", "configs", multiple=True, metavar="FILE", help="Not ./pipelines.yaml."),
-            click.option("--json", "as_json", is_flag=True, help="End with one line of JSON."),
-        ]
-    ):
-        function = option(function)
-    return function
 
 
 @cli.command()
@@ -135,13 +116,6 @@ def plan(
         command.print_json(found)
 
 
-def needed(size: str | None) -> str:
-    """UsageError where the command line names no model."""
-    if not size:
-        raise UsageError("which model? --size tiny, base, large or 1b (make pretrain SIZE=large)")
-    return size
-
-
 def ending(done: Any) -> str:
     """`, loss 2.310, 12.9k tokens/s, …` of what was measured; `, nothing left to do` where no step was."""
     from toto.train.progress import amount
@@ -158,6 +132,7 @@ def ending(done: Any) -> str:
 cli.add_command(generate)
 cli.add_command(export)
 cli.add_command(loss_by_position)
+cli.add_command(verify_resume)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The stream as tensors: micro-batches for our trainer, and a dataset of `len()` and `[i]` for everybody else's.
 
-    step s, rank r of R  ->  sequences [s*B + r*B/R, s*B + (r+1)*B/R)  ->  micro-batches, in order, by any workers
+    step s, rank r of R  ->  sequences [s*B + r*B//R, s*B + (r+1)*B//R)  ->  micro-batches, in order, by any workers
 
 A sequence is `[start] t1 … tN` (N = context), with `predict_end` also `[end]`: the model reads all but the last and
 predicts all but the first, so each code is predicted once. What a step holds depends on the stream alone.
@@ -8,7 +8,7 @@ predicts all but the first, so each code is predicted once. What a step holds de
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from toto.errors import UsageError, UserError
-from toto.shards.keyed import MASK
 from toto.shards.stream import Stream
 
 PREFETCH = 4  # micro-batches that a worker reads ahead
@@ -28,25 +27,20 @@ class Batch:
     """One micro-batch of one rank."""
 
     step: int
-    ids: torch.Tensor  # int64 [b, context + 1], with predict_end [b, context + 2]
+    tokens: torch.Tensor  # uint16 or uint32 [b, context + 2]: [start] t1 … tN [end], as they are stored
     parts: torch.Tensor  # int64 [b]: number of the part in the recipe
     hash: int  # sum mod 2^64 of the sequences' hashes; summed over a step's micro-batches and ranks, the step's
     first: bool  # of its step, on this rank
     last: bool
+    predict_end: bool
 
-    @property
-    def inputs(self) -> torch.Tensor:
-        """int64 [b, context], one more with predict_end: [start] t1 …"""
-        return self.ids[:, :-1]
-
-    @property
-    def targets(self) -> torch.Tensor:
-        """int64, of the shape of `inputs`: what comes after each of them."""
-        return self.ids[:, 1:]
+    def ids(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """int64 [b, context + 1], with predict_end [b, context + 2]: moved as stored, and widened there."""
+        return training_ids(self.tokens.to(device, non_blocking=True), self.predict_end)
 
     def pin_memory(self) -> "Batch":
         """A copy in pinned memory; DataLoader asks for it."""
-        return Batch(self.step, self.ids.pin_memory(), self.parts.pin_memory(), self.hash, self.first, self.last)
+        return replace(self, tokens=self.tokens.pin_memory(), parts=self.parts.pin_memory())
 
 
 class Sequences(Dataset[dict[str, torch.Tensor]]):
@@ -65,11 +59,16 @@ class Sequences(Dataset[dict[str, torch.Tensor]]):
         return self.total - self.consumed
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"sequence {i} of {len(self)}")
-        number = self.consumed + i % len(self)
-        ids = torch.from_numpy(training_ids(self.stream.sequence(number).tokens, self.predict_end))
-        return {"input_ids": ids, "labels": ids.clone()}
+        return self.__getitems__([i])[0]
+
+    def __getitems__(self, wanted: list[int]) -> list[dict[str, torch.Tensor]]:
+        """Several at once; DataLoader asks for a batch this way."""
+        for i in wanted:
+            if not -len(self) <= i < len(self):
+                raise IndexError(f"sequence {i} of {len(self)}")
+        numbers = np.array([self.consumed + i % len(self) for i in wanted], np.int64)
+        ids = training_ids(torch.from_numpy(self.stream.sequences(numbers).tokens), self.predict_end)
+        return [{"input_ids": line, "labels": line.clone()} for line in ids]
 
     def state_dict(self, done: int = 0) -> dict[str, Any]:
         """Where a run is that took `done` sequences from this dataset. StatefulDataLoader and the Trainer count what
@@ -88,9 +87,9 @@ class Sequences(Dataset[dict[str, torch.Tensor]]):
         self.consumed = state["consumed"]
 
 
-def training_ids(tokens: np.ndarray, predict_end: bool) -> np.ndarray:
-    """Ids of a stored sequence, [context + 2] -> int64 [context + 1], with the end id where it is to be predicted."""
-    return (tokens if predict_end else tokens[:-1]).astype(np.int64)
+def training_ids(tokens: torch.Tensor, predict_end: bool) -> torch.Tensor:
+    """Stored ids [n, context + 2] -> int64 [n, context + 1], with the end id where it is to be predicted."""
+    return (tokens if predict_end else tokens[:, :-1]).long()
 
 
 def loader(
@@ -103,16 +102,16 @@ def loader(
     predict_end: bool,
     pinned: bool = False,
 ) -> Iterator[Batch]:
-    """This rank's micro-batches of these steps, in order; the last of a step may be smaller, on every rank alike.
+    """This rank's micro-batches of these steps, in order: as many for each step on every rank, and as even as can be.
 
-    UsageError when the step's sequences cannot be dealt out evenly; what goes wrong in a worker is raised here.
+    UsageError when a rank would have no sequence; what goes wrong in a worker is raised here.
     """
     batch = stream.recipe.batch_sequences
-    if batch % world:
-        raise UsageError(f"a batch of {batch} sequences is not divisible by {world} ranks")
+    if batch < world:
+        raise UsageError(f"a batch of {batch} sequences is too small for {world} ranks; raise batch_tokens")
     if not 0 <= rank < world or micro_sequences < 1 or steps.step != 1:
         raise UsageError(f"rank {rank} of {world}, micro-batches of {micro_sequences} sequences, {steps}: not possible")
-    reader = _Reader(stream, steps, rank, world, min(micro_sequences, batch // world), predict_end)
+    reader = _Reader(stream, steps, rank, world, micro_sequences, predict_end)
     return _batches(reader, workers, pinned)
 
 
@@ -147,10 +146,12 @@ class _Reader(Dataset[Any]):
         self, stream: Stream, steps: range, rank: int, world: int, micro_sequences: int, predict_end: bool
     ) -> None:
         self._stream, self._steps, self._predict_end = stream, steps, predict_end
-        self._share = stream.recipe.batch_sequences // world
-        self._first = rank * self._share
-        self._micro = micro_sequences
-        self._per_step = -(-self._share // micro_sequences)
+        batch = stream.recipe.batch_sequences
+        self._first = rank * batch // world
+        self._share = (rank + 1) * batch // world - self._first
+        # as many on every rank, where weights that are cut are gathered in each
+        most = -(-batch // world)
+        self._per_step = min(-(-most // micro_sequences), batch // world)
 
     def __len__(self) -> int:
         return len(self._steps) * self._per_step
@@ -166,15 +167,14 @@ class _Reader(Dataset[Any]):
 
     def _read(self, step: int, micro: int) -> Batch:
         start = step * self._stream.recipe.batch_sequences + self._first
-        own = range(micro * self._micro, min((micro + 1) * self._micro, self._share))
-        sequences = [self._stream.sequence(start + i) for i in own]
-        ids = np.stack([training_ids(sequence.tokens, self._predict_end) for sequence in sequences])
-        numbers = [self._stream.parts.index(sequence.part) for sequence in sequences]
+        own = range(micro * self._share // self._per_step, (micro + 1) * self._share // self._per_step)
+        read = self._stream.sequences(range(start + own.start, start + own.stop))
         return Batch(
             step=step,
-            ids=torch.from_numpy(ids),
-            parts=torch.tensor(numbers),
-            hash=sum(sequence.hash for sequence in sequences) & MASK,
+            tokens=torch.from_numpy(read.tokens),
+            parts=torch.from_numpy(read.parts),
+            hash=read.hash,
             first=micro == 0,
             last=micro == self._per_step - 1,
+            predict_end=self._predict_end,
         )

@@ -27,7 +27,7 @@ from toto.train.hardware import autocast, memory_bytes, peak_flops
 from toto.train.log import Done, RunLog, StepSums
 from toto.train.models import LanguageModel, make_model
 from toto.train.optimizer import learning_rate, make_optimizer, set_learning_rate
-from toto.train.parallel import Team, without_averaging
+from toto.train.parallel import Team, whole, without_averaging
 from toto.train.position_loss import PositionLoss, position_loss
 from toto.train.spikes import SpikeGuard, guard_of, write_spike
 from toto.train.stopping import Stopping, stop
@@ -61,17 +61,20 @@ def train(job: Job, team: Team) -> Done:
     """
     recipe, stream = job.recipe, Stream(job.stream)
     model = make_model(job.model, stream.used_ids, recipe.seed, recipe.recompute).to(team.device)
+    if recipe.compile == "on" or (recipe.compile == "auto" and team.device.type == "cuda"):
+        model.compile_blocks()
+    if recipe.sharding == "fsdp":
+        team.shard(model, recipe.precision)
     optimizer = make_optimizer(model, recipe)
     guard = guard_of(recipe.spike_sigmas, team)
     start = _resume(job, model, optimizer, guard, team)
-    if recipe.compile == "on" or (recipe.compile == "auto" and team.device.type == "cuda"):
-        model.compile_blocks()
     spread = team.spread(model)
     held_out = Stream(job.validation) if job.validation and recipe.validate_every else None
 
     micro = micro_sequences(job, team)
     steps = range(start, job.last)
-    batches = loader(stream, steps, team.rank, team.world, micro, recipe.loader_workers, recipe.predict_end)
+    pinned = team.device.type == "cuda"
+    batches = loader(stream, steps, team.rank, team.world, micro, recipe.loader_workers, recipe.predict_end, pinned)
     names = [part.name for part in job.stream.parts]
     cost = Cost(job.model, stream.used_ids, job.facts["context"])
     flops, peak = cost.training_flops_per_token, peak_flops(team.device, recipe.precision)[0] * team.world
@@ -121,7 +124,7 @@ def one_step(
     sums = torch.zeros(len(job.stream.parts), 2, dtype=torch.float64, device=team.device)
     ledger = 0
     for batch in parts:
-        ids = batch.ids.to(team.device, non_blocking=True)
+        ids = batch.ids(team.device)
         with without_averaging(model, wanted=not batch.last):
             with autocast(team.device, job.recipe.precision):
                 losses_BT = model(ids[:, :-1], ids[:, 1:])
@@ -132,12 +135,13 @@ def one_step(
         sums.index_add_(0, batch.parts.to(team.device), torch.stack([by_sequence, counts], 1))
         ledger += batch.hash
     limit = job.recipe.clip or float("inf")
-    norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
+    norm = whole(nn.utils.clip_grad_norm_(model.parameters(), limit))
     sums = team.sum(sums)
     skipped = None
     if guard is not None:
         loss = sums[:, 0].sum() / sums[:, 1].sum()
-        skipped = optimizer.found_inf = guard.judge(loss, norm)  # type: ignore[attr-defined]
+        skipped = guard.judge(loss, norm)
+        optimizer.found_inf = team.beside(skipped, model)  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     signed = (ledger + 2**63) % 2**64 - 2**63  # int64 holds it, and sums of processes wrap around as they should
@@ -150,6 +154,7 @@ def validate(job: Job, stream: Stream, model: LanguageModel, team: Team, micro: 
     count = min(job.recipe.validation_sequences, sum(stream.sequences_per_epoch().values()))
     found = position_loss(model, stream, range(count), micro, job.recipe.precision, team)
     model.train()
+    team.cut_again(model)
     return found
 
 

@@ -2,7 +2,9 @@
 
     with joined() as team:  ->  team.rank of team.world; sums and agreements over all of them
 
-Gradients are averaged by DistributedDataParallel. CPU tensors go through gloo, GPU tensors through NCCL.
+Gradients are averaged by DistributedDataParallel, where every process holds the whole model; or (`fsdp`) weights,
+gradients and moments are cut among the processes by FSDP2, and gathered block by block. CPU tensors go through gloo,
+GPU tensors through NCCL.
 """
 
 import os
@@ -15,9 +17,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.parallel import DistributedDataParallel
 
 from toto.train.hardware import choose_device, use_cores
+from toto.train.models import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,36 @@ class Team:
         if self.world > 1:
             dist.all_reduce(torch.zeros(1))  # over gloo: a barrier of NCCL would need the GPU
 
-    def spread(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over the processes; the model itself where there is one."""
+    def shard(self, model: LanguageModel, precision: str) -> None:
+        """Cuts the weights among the processes, in place; nothing happens where there is one.
+
+        The root holds the table, which is the head too: both uses are in its forward pass, where it is whole.
+        """
         if self.world == 1:
+            return
+        half = torch.bfloat16 if precision == "bf16" else None
+        mesh, policy = self._mesh, MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+        for part in (*model.blocks, model):
+            fully_shard(part, mesh=mesh, mp_policy=policy)
+
+    def cut_again(self, model: nn.Module) -> None:
+        """Cuts what a forward pass without a backward one left whole: the root's weights."""
+        if isinstance(model, FSDPModule):
+            model.reshard()
+
+    def beside(self, number: torch.Tensor, model: nn.Module) -> torch.Tensor:
+        """A number that is the same on every process, as an optimiser of this model's weights takes it."""
+        if isinstance(next(model.parameters()), DTensor):
+            return DTensor.from_local(number, self._mesh, [Replicate()])
+        return number
+
+    @property
+    def _mesh(self) -> DeviceMesh:
+        return init_device_mesh(self.device.type, (self.world,))
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over the processes; the model itself where there is one, or it is cut."""
+        if self.world == 1 or isinstance(model, FSDPModule):
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
@@ -62,7 +95,14 @@ class Team:
 
 def without_averaging(model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
     """Gradients of a micro-batch that is not its step's last stay local."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(not wanted)
     return model.no_sync() if wanted and isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that may be cut among the processes, gathered."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @contextmanager

@@ -7,18 +7,19 @@ second; at the stride that they are stored with they hold that much less, and bo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toto.config import Pipelines
 from toto.errors import UserError
 from toto.gpus import peak_bf16
 from toto.shards.ids import CODE_OFFSET
+from toto.shards.shares import Later, Weights, total
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
 from toto.train.cost import Cost, memory_of
 from toto.train.progress import amount, duration
-from toto.train.run import Source, batch_sequences, make_stream, name_sources
+from toto.train.run import Source, batch_sequences, later_of, make_stream, name_sources
 
 DAY = 86_400  # seconds
 PATCH = 8  # pixels of a code's side: of dct, dVAE and SD-VAE; used only while there are no shards
@@ -46,12 +47,14 @@ def make_plan(
     model, recipe = pipelines.model(size), pipelines.recipe(recipe_name)
     sources = name_sources(data, recipe.mixture, pipelines)
     there = [source for source in sources if open_store(source.uri).exists("dataset.json")]
-    stream = Stream(make_stream(there, recipe, None)) if there else None
+    alike = [replace(source, weight=1) for source in there]  # how much each holds does not hang on weights
+    stream = Stream(make_stream(alike, recipe, None)) if there else None
     used_ids, cells = _shape(stream, sources, pipelines)
     context = recipe.frames * cells
     cost = Cost(model, used_ids, context)
     per_step = batch_sequences(recipe.batch_tokens, context) * context
     tokens = recipe.steps * per_step
+    shares = _shares(sources, later_of(data, recipe.mixture, pipelines), recipe.steps, per_step // context, context)
     flops = tokens * cost.training_flops_per_token
     gpu_days = flops / (machine.peak * machine.mfu) / DAY
     one, two = (memory_of(cost, recipe, n) for n in (1, 2))
@@ -77,7 +80,9 @@ def make_plan(
         "gpu": {"card": machine.card, "gpus": machine.gpus, "mfu": machine.mfu, "peak_flops": machine.peak},
         "gpu_days": gpu_days,
         "seconds": gpu_days / machine.gpus * DAY,
-        "sources": [_source(source, sources, stream, there, tokens, pipelines) for source in sources],
+        "sources": [
+            _source(source, shares[source.name], stream, source in there, tokens, pipelines) for source in sources
+        ],
     }
 
 
@@ -124,15 +129,14 @@ def _source_line(source: dict[str, Any]) -> str:
 
 def _source(
     source: Source,
-    sources: Sequence[Source],
+    share: float,
     stream: Stream | None,
-    there: Sequence[Source],
+    there: bool,
     tokens: int,
     pipelines: Pipelines,
 ) -> dict[str, Any]:
-    share = source.weight / sum(other.weight for other in sources)
     epochs = None
-    if stream is not None and source in there:
+    if stream is not None and there:
         each = stream.sequences_per_epoch()
         own = sum(count for name, count in each.items() if name.split(":")[0] == source.name)
         epochs = tokens * share / (own * stream.context)
@@ -152,6 +156,22 @@ def _source(
         value["epochs_published"] = tokens * share / published
         value["epochs_published_strided"] = tokens * share / published * stride
     return value
+
+
+def _shares(
+    sources: Sequence[Source], later: Sequence[Later], steps: int, batch_sequences: int, context: int
+) -> dict[str, float]:
+    """The share that each dataset has in all sequences of the run, over all phases."""
+    weights: list[Weights] = [{source.name: source.weight for source in sources}, *(phase.weights for phase in later)]
+    starts = [0, *(phase.from_sequence(batch_sequences, context) for phase in later)]
+    last = steps * batch_sequences
+    ends = [*starts[1:], last]
+    shares = {source.name: 0.0 for source in sources}
+    for phase, start, end in zip(weights, starts, ends, strict=True):
+        length, whole = max(0, min(end, last) - start), sum(map(total, phase.values()))
+        for name, weight in phase.items():
+            shares[name] += total(weight) / whole * length / last
+    return shares
 
 
 def _shape(stream: Stream | None, sources: Sequence[Source], pipelines: Pipelines) -> tuple[int, int]:

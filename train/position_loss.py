@@ -48,12 +48,16 @@ def position_loss(
     by_position = torch.zeros(stream.context, dtype=torch.float64, device=team.device)
     by_sequence = torch.zeros(len(sequences), dtype=torch.float64, device=team.device)
     mine = range(team.rank, len(sequences), team.world)
-    for first in range(0, len(mine), micro):
+    for first in range(0, -(-len(sequences) // team.world), micro):
         chosen = mine[first : first + micro]
-        ids = np.stack([training_ids(stream.sequence(sequences[i]).tokens, predict_end=False) for i in chosen])
-        ids_BT = torch.from_numpy(ids).to(team.device)
+        # Every process makes as many passes, if need be an idle one: weights that are cut are gathered in each.
+        read = [sequences[i] for i in chosen] or [sequences[0]]
+        tokens = stream.sequences(np.array(read, np.int64)).tokens
+        ids_BT = training_ids(torch.from_numpy(tokens).to(team.device), predict_end=False)
         with autocast(team.device, precision):
             losses = model(ids_BT[:, :-1], ids_BT[:, 1:]).double()
+        if not chosen:
+            continue
         by_position += losses.sum(0)
         by_sequence[chosen.start : chosen.stop : chosen.step] = losses.mean(1)
     mean = (team.sum(by_position) / len(sequences)).cpu().numpy()

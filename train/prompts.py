@@ -103,7 +103,7 @@ def _cut(stream: Stream, frames: int, seed: int) -> Stream:
 
 
 def _first(stream: Stream, asked: Asked, has_truth: bool) -> Prompts:
-    found = [stream.sequence(g) for g in range(asked.samples)]
+    found = list(stream.sequences(range(asked.samples)))
     codes = np.stack([to_codes(sequence.tokens, *stream.grid) for sequence in found]).astype(np.int64)
     ids = tuple(part.dataset_id for part in stream.recipe.parts)
     return Prompts(codes, asked.prompt, has_truth, [sequence.clips for sequence in found], ids)

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from toto.errors import UsageError, UserError, naming
 from toto.files import write_whole
 from toto.shards.dataset import Dataset
 from toto.shards.recipe import RECIPE, Kind, Recipe, make_recipe
+from toto.shards.shares import Later, Weight, total
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
 from toto.train.checkpoint import found
@@ -38,6 +40,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {"all": ("video", "image"), "video": ("vide
 FREE = (
     "micro_sequences",
     "compile",
+    "sharding",
     "recompute",
     "loader_workers",
     "log_every",
@@ -47,6 +50,7 @@ FREE = (
     "keep_checkpoints",
     "keep_every",
 )
+OF_STREAM = ("hop",)  # told by the stream's id already
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Source:
 
     name: str
     uri: str
-    weight: int
+    weight: Weight  # from the start; `later_of` says what changes
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,13 @@ def prepare(asked: Asked, pipelines: Pipelines, team: Team, writes: bool = True)
         precision = written["recipe"]["precision"] if written else faster_precision(team.device)
         recipe = replace(recipe, precision=precision)
     sources = find_sources(asked.data, recipe.mixture, pipelines)
-    wanted = {"model": asdict(model), "recipe": asdict(recipe), "data": [asdict(source) for source in sources]}
+    later = later_of(asked.data, recipe.mixture, pipelines)
+    wanted = {
+        "model": asdict(model),
+        "recipe": asdict(recipe),
+        "data": [asdict(source) for source in sources],
+        "phases": [asdict(phase) for phase in later],
+    }
     if written:
         _same(written, wanted, folder)
         stream = _moved(_read_stream(folder), sources)
@@ -96,15 +106,17 @@ def prepare(asked: Asked, pipelines: Pipelines, team: Team, writes: bool = True)
             Recipe.from_json(json.dumps(written["validation"]), str(folder / RUN)), sources
         )
     else:
-        stream = make_stream(sources, recipe, None)
+        stream = make_stream(sources, recipe, None, later)
         validation = _validation(stream, sources, recipe)
-    if stream.batch_sequences % team.world:
-        raise UsageError(f"a batch of {stream.batch_sequences} sequences is not divisible by {team.world} ranks")
+    if stream.batch_sequences < team.world:
+        raise UsageError(
+            f"a batch of {stream.batch_sequences} sequences is too small for {team.world} ranks; raise batch_tokens"
+        )
     opened = Stream(stream)
     facts = _as_json(
         {
             "model": asdict(model),
-            "training": {key: value for key, value in asdict(recipe).items() if key not in FREE},
+            "training": {key: value for key, value in asdict(recipe).items() if key not in (*FREE, *OF_STREAM)},
             "recipe": json.loads(stream.to_json()),
             "stream": stream.id,
             "tokenizer": opened.tokenizer,
@@ -151,13 +163,22 @@ def find_sources(data: Sequence[str], mixture: str, pipelines: Pipelines) -> lis
 
 def name_sources(data: Sequence[str], mixture: str, pipelines: Pipelines) -> list[Source]:
     """The datasets of `--data`, or of a mixture, whether they are there or not."""
-    given = [_weighted(text) for text in data] or list(pipelines.weights(mixture).items())
+    given: list[tuple[str, Weight]] = [_weighted(text) for text in data]
+    if not given:
+        chosen = pipelines.mixture(mixture)
+        given = [(name, chosen.weights.get(name, 0)) for name in chosen.datasets]
     return [
         Source(name, pipelines.shards(name), weight)
         if name in pipelines.datasets
         else Source(_name_of(name), name, weight)
         for name, weight in given
     ]
+
+
+def later_of(data: Sequence[str], mixture: str, pipelines: Pipelines) -> list[Later]:
+    """The phases of a mixture after its first; none of `--data`."""
+    phases = () if data else pipelines.mixture(mixture).later
+    return [Later(phase.start, phase.unit, phase.weights) for phase in phases]
 
 
 def _name_of(uri: str) -> str:
@@ -172,40 +193,45 @@ def _missing(missing: list[Source], pipelines: Pipelines) -> str:
     return f"no shards of {where}\n{advice}; or train on other ones: --data NAME or --data FOLDER"
 
 
-def _weighted(text: str) -> tuple[str, int]:
+def _weighted(text: str) -> tuple[str, Weight]:
     name, equals, weight = text.rpartition("=")
     if equals and weight.isdigit():
         return name, int(weight)
     return text, 1
 
 
-def make_stream(sources: Sequence[Source], recipe: RecipeConfig, split: str | None) -> Recipe:
+def make_stream(
+    sources: Sequence[Source], recipe: RecipeConfig, split: str | None, later: Sequence[Later] = ()
+) -> Recipe:
     """The stream of these datasets as they are sealed now; of the training split where none is named."""
-    made = make_recipe(
+    return make_recipe(
         [(source.name, source.uri, source.weight, split) for source in sources],
         frames=recipe.frames,
         stride=recipe.stride,
         seed=recipe.seed,
-        batch_sequences=1,
+        batch_sequences=partial(batch_sequences, recipe.batch_tokens),
+        hop=recipe.hop,
         kinds=KINDS[recipe.kinds],
+        later=later,
     )
-    return replace(made, batch_sequences=batch_sequences(recipe.batch_tokens, made.context))
 
 
 def _validation(stream: Recipe, sources: Sequence[Source], recipe: RecipeConfig) -> Recipe | None:
     """The stream of the held-out splits of those that have one and are not trained on it; None where none has.
 
-    A held-out split that is too short for a single window is no reason not to train.
+    A held-out split that is too short for a single window is no reason not to train. Datasets count by the weights of
+    the start; those that join later count once.
     """
     trained = {(part.name.split(":")[0], part.split) for part in stream.parts}
     able = []
     for source in sources:
         if HELD_OUT in Dataset(source.uri).splits and (source.name, HELD_OUT) not in trained:
+            judged = replace(source, weight=total(source.weight) or 1)
             try:
-                make_stream([source], recipe, HELD_OUT)
+                make_stream([judged], recipe, HELD_OUT)
             except UserError:
                 continue
-            able.append(source)
+            able.append(judged)
     return make_stream(able, recipe, HELD_OUT) if able else None
 
 
@@ -246,6 +272,11 @@ def _same(written: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None
     if asked != there:
         names = ", ".join(f"{source['uri']}={source['weight']}" for source in written["data"])
         raise UsageError(f"{folder} holds a run on {names}; give the same --data to go on, or choose another --out")
+    if wanted["phases"] != written.get("phases", []):
+        raise UsageError(
+            f"{folder} holds a run whose mixture {written['recipe']['mixture']} had other phases; "
+            "ask for the same to go on with it, or choose another --out"
+        )
 
 
 def _as_json(value: Any) -> Any:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toto import config_layers as layers
+from toto import config_mixture
 from toto.config_entries import THREE_VIEWS, DatasetConfig, ModelConfig, RecipeConfig, TaskConfig, TokenizerConfig
+from toto.config_mixture import MixtureConfig
 from toto.config_pins import pinned
-from toto.config_rules import Rule, rules
+from toto.config_rules import rules
 from toto.errors import UsageError
 from toto.uris import refuse_secrets, shown
 
@@ -34,7 +36,7 @@ SECTIONS: layers.Sections = {
     "models": rules(ModelConfig),
     "recipes": rules(RecipeConfig),
     "tasks": rules(TaskConfig),
-    "mixtures": Rule("a whole number from 0 to 10000", lambda v: type(v) is int and 0 <= v <= 10_000),
+    "mixtures": config_mixture.VALUES,
 }
 
 
@@ -47,7 +49,7 @@ class Pipelines:
     models: dict[str, ModelConfig]
     recipes: dict[str, RecipeConfig]
     tasks: dict[str, TaskConfig]
-    mixtures: dict[str, dict[str, int]]  # name -> dataset -> weight
+    mixtures: dict[str, MixtureConfig]
     path: str  # the file it came from
 
     def dataset(self, name: str, anywhere: bool = False) -> DatasetConfig:
@@ -87,11 +89,11 @@ class Pipelines:
         """An entry of `tasks:`; UsageError when there is none."""
         return _find("task", self.tasks, name, self.path)
 
-    def weights(self, mixture: str) -> dict[str, int]:
-        """Dataset -> weight of a mixture; a dataset's own name means that dataset alone."""
-        if mixture not in self.mixtures and mixture in self.datasets:
-            return {mixture: 1}
-        return _find("mixture", self.mixtures, mixture, self.path)
+    def mixture(self, name: str) -> MixtureConfig:
+        """An entry of `mixtures:`; a dataset's own name means that dataset alone. UsageError when there is neither."""
+        if name not in self.mixtures and name in self.datasets:
+            return MixtureConfig({name: 1})
+        return _find("mixture", self.mixtures, name, self.path)
 
     def shards(self, dataset: str, tokenizer: str | None = None) -> str:
         """Where a dataset's shards go, and are found, by default: ${TOTO_DATA:-data}/DATASET/TOKENIZER-R."""
@@ -166,7 +168,9 @@ def _build(merged: layers.Layer, path: str) -> Pipelines:
         if config.tokenizer not in tokenizers:
             problem = layers.unknown("tokenizer", config.tokenizer, tokenizers)
             raise UsageError(f"{path}: datasets.{name}.tokenizer: {problem}")
-    mixtures = {k: _mixture(k, v, datasets, path) for k, v in merged.get("mixtures", {}).items()}
+    mixtures = {
+        k: config_mixture.mixture(v, datasets, f"{path}: mixtures.{k}") for k, v in merged.get("mixtures", {}).items()
+    }
     for name, model in models.items():
         _check_model(model, f"{path}: models.{name}")
     return Pipelines(datasets, tokenizers, models, recipes, tasks, mixtures, path)
@@ -213,12 +217,3 @@ def _require(cls: Any, values: dict[str, Any], where: str) -> None:
     for key, rule in rules(cls).items():
         if rule.required and key not in values:
             raise UsageError(f"{where}.{key}: missing; it must be {rule.allowed}")
-
-
-def _mixture(name: str, weights: dict[str, int], known: dict[str, Any], path: str) -> dict[str, int]:
-    for dataset in weights:
-        if dataset not in known:
-            raise UsageError(f"{path}: mixtures.{name}: {layers.unknown('dataset', dataset, known)}")
-    if not 1 <= sum(weights.values()) <= 10_000:
-        raise UsageError(f"{path}: mixtures.{name}: weights sum to {sum(weights.values())}, not 1 to 10000")
-    return {dataset: weight for dataset, weight in weights.items() if weight}

@@ -105,6 +105,7 @@ class RecipeConfig:
     kinds: str = choice("all", "all", "video", "image")  # which rows of the datasets are used
     frames: int = whole(16, 1, 65_535)  # of a window, and pictures of an image sequence
     stride: int | None = whole(None, 1, 65_535)  # source frames from one to the next; none: as stored
+    hop: int | None = whole(None, 1, 65_535)  # frames from one window's start to the next; none: `frames`, no overlap
     batch_tokens: int = whole(2**20, 1, 2**40)  # visual tokens a step, over all processes
     steps: int = whole(10**6, 1, 10**9)
     learning_rate: float = number(3e-4, 0, 10)
@@ -122,6 +123,7 @@ class RecipeConfig:
     seed: int = whole(0, 0, 2**63 - 1)  # of weights and of the order of sequences
     micro_sequences: int | None = whole(None, 1, 2**20)  # of one forward pass on one process; none: chosen from memory
     compile: str = choice("auto", "auto", "on", "off")  # torch.compile of each block; auto: on a GPU
+    sharding: str = choice("none", "none", "fsdp")  # of weights, gradients and moments among the processes (FSDP2)
     recompute: bool = yes_no(False)  # activation checkpointing: less memory, a third more compute
     loader_workers: int = whole(2, 0, 64)  # processes that read shards, for each process that trains
     log_every: int = whole(10, 1, 10**6)  # steps between two lines of the log

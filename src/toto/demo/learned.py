@@ -9,7 +9,6 @@ from toto.evaluate.report import sections_of
 from toto.evaluate.results import read_result
 from toto.shards import page
 from toto.train.metrics import read_metrics
-from toto.train.run import read_run
 
 
 def learned_html(places: Places) -> list[str]:
@@ -89,6 +88,8 @@ def _continued(places: Places) -> str:
 
 
 def _card(places: Places) -> str:
+    from toto.train.run import read_run  # here: a page without a model need not wait for torch
+
     run = read_run(places.run)
     model = [(key, str(value)) for key, value in run["model"].items()]
     recipe = [(key, str(value)) for key, value in run["recipe"].items() if value is not None]
