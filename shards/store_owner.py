@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -18,12 +19,29 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from toto.errors import UserError
-from toto.shards.store import SCRATCH, Store
+from toto.shards.store import SCRATCH, Store, is_exclusive, open_store
 
 LOCK = f"{SCRATCH}/run.lock"
 BEAT_S = 10.0
 WATCH_S = 35.0  # a beat may be late by as much as a slow store makes it
 SETTLE_S = 3.0  # two who find no lock at the same moment both write theirs; after this the last one stands
+
+
+@contextmanager
+def open_target(uri: str) -> Iterator[Store]:
+    """Opens a store to write a dataset to: tries whether commits are exclusive there; where they are not, only one run
+    may go on, and a line on stderr says so. UserError where nothing can be written."""
+    store = open_store(uri)
+    try:
+        exclusive = is_exclusive(store)
+    except (NotADirectoryError, FileExistsError):
+        raise UserError(f"{uri} cannot be a folder (a file is in the way); choose another --out") from None
+    if exclusive:
+        yield store
+        return
+    sys.stderr.write(f"{store.uri} lets two writers create the same file: only one run at a time is allowed here\n")
+    with only_run(store):
+        yield store
 
 
 @contextmanager

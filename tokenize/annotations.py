@@ -9,11 +9,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from toto.errors import UserError
-from toto.shards.commit import FileRef
+from toto.shards.annotation_file import read_annotation
 from toto.shards.hashing import content_hash
-from toto.shards.parquet import parquet_bytes, read_parquet
-from toto.shards.seal import Annotation, file_ref
+from toto.shards.seal import Annotation
 from toto.shards.store import Store
 from toto.tokenize.sources.base import Listing
 
@@ -81,28 +79,6 @@ def unchanged(tables: dict[str, pa.Table], before: dict[str, Annotation]) -> boo
     """Whether these tables say what the earlier ones say."""
     now = {name: content_hash(table) for name, table in tables.items()}
     return now == {name: annotation.content_hash for name, annotation in before.items()}
-
-
-def write_annotation(store: Store, name: str, table: pa.Table) -> Annotation:
-    """Writes a table under annotations/<name>-<first 8 hex of its sha256>.parquet, once."""
-    data = parquet_bytes(table)
-    ref = file_ref("", data)
-    path = f"annotations/{name}-{ref.sha256[:8]}.parquet"
-    if not store.exists(path):
-        store.write(path, data)
-    return Annotation(FileRef(path, ref.bytes, ref.sha256), content_hash(table))
-
-
-def read_annotation(store: Store, annotation: Annotation) -> pa.Table:
-    """The table of an annotation; UserError when the file is missing or damaged."""
-    where = f"{store.uri}/{annotation.file.path}"
-    try:
-        data = store.read(annotation.file.path)
-    except FileNotFoundError:
-        data = b""
-    if file_ref(annotation.file.path, data) != annotation.file:
-        raise UserError(f"{where}: missing or damaged; put it back from a copy, the dataset id follows from it")
-    return read_parquet(data)
 
 
 def _named_apart(classes: pa.Table) -> bool:

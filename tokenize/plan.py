@@ -15,18 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UsageError, UserError
+from toto.shards.annotation_file import write_annotation
 from toto.shards.commit import FileRef
 from toto.shards.hashing import json_sha256
 from toto.shards.parquet import parquet_bytes, read_parquet
 from toto.shards.schema import FORMAT_VERSION
 from toto.shards.seal import Annotation, DatasetSpec, file_ref
 from toto.shards.store import Store
-from toto.tokenize.annotations import (
-    planned_tables,
-    unchanged,
-    with_known_classes,
-    write_annotation,
-)
+from toto.tokenize.annotations import planned_tables, unchanged, with_known_classes
 from toto.tokenize.crash import reached
 from toto.tokenize.job import Job
 from toto.tokenize.plan_table import keys_of, plan_table, planned_units
@@ -88,6 +84,7 @@ def read_plans(store: Store) -> Plans:
         data = store.read(name)
         table = _read_table(data, f"{store.uri}/{name}")
         facts = json.loads(table.schema.metadata[b"toto"])
+        _refuse_derived(facts, store.uri)
         first, root = first or facts, shown(facts["root"])
         annotations = {
             key: Annotation(FileRef(**a["file"]), a["content_hash"]) for key, a in facts["annotations"].items()
@@ -190,6 +187,15 @@ def _refuse_other_folder(plans: Plans, known: set[str], job: Job, listing: Listi
         raise UsageError(
             f"{where} was made from {plans.root}, and none of its sources is in {root}; "
             "use another --out for a new dataset"
+        )
+
+
+def _refuse_derived(facts: dict[str, Any], where: str) -> None:
+    derived = facts["settings"].get("derived")
+    if derived is not None:
+        raise UsageError(
+            f"{where} was made by `toto-shards {derived['how']}`, of rows that had their tokens; "
+            "nothing can be tokenized into it, use another --out"
         )
 
 

@@ -8,11 +8,13 @@ from toto.shards.commit import read_commits
 from toto.shards.manifest import final_results
 from toto.shards.seal import read_results
 from toto.shards.store import Store
+from toto.shards.store_owner import open_target
 from toto.tokenize.annotations import with_known_classes
+from toto.tokenize.engine import Options, joined
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import Job
 from toto.tokenize.plan import Plans, plan_retry, read_plans
-from toto.tokenize.run import Options, Result, list_all_splits, lists_split, prepared, work
+from toto.tokenize.run import Result, list_all_splits, lists_split, work
 from toto.tokenize.sources import list_sources
 from toto.tokenize.sources.base import Listing
 from toto.tokenize.units import PlannedSource, planned
@@ -20,7 +22,7 @@ from toto.tokenize.units import PlannedSource, planned
 
 def retry(config: DatasetConfig, job: Job, options: Options, reason: str | None) -> Result:
     """Tries quarantined sources again (all, or those of one reason); raises UserError when there are none."""
-    with prepared(job) as store:
+    with joined(job, options), open_target(job.out) as store:
         listing = list_sources(config)
         while True:
             plans = read_plans(store)

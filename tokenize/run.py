@@ -1,6 +1,6 @@
 """A run from listing to snapshot: plan what is new, do what no commit holds, seal. Run again, it goes on.
 
-listing -> plans -> (plans - commits) -> engine -> seal -> snapshot
+cluster, if one is named -> listing -> plans -> (plans - commits) -> engine -> seal -> snapshot
 """
 
 import os
@@ -8,7 +8,7 @@ import platform
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,10 +18,10 @@ from toto.errors import UserError
 from toto.shards.commit import committed_units
 from toto.shards.seal import seal
 from toto.shards.snapshot import Snapshot
-from toto.shards.store import Store, is_exclusive, open_store
-from toto.shards.store_owner import only_run
-from toto.tokenize import engine_local
+from toto.shards.store import Store
+from toto.shards.store_owner import open_target
 from toto.tokenize.crash import reached
+from toto.tokenize.engine import Options, execute, joined
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.event_log import EventLog
 from toto.tokenize.job import Job
@@ -32,19 +32,6 @@ from toto.tokenize.sources.base import Listing, Source
 from toto.tokenize.units import PlannedSource, Unit
 
 FEW_SOURCES = 100  # below this many, a high share of bad ones says little
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run; none of it changes a row."""
-
-    engine: str = "ray"  # "local", "ray" (a Ray of our own), or the address of a cluster
-    workers: int | None = None
-    tokenizer_actors: int | None = None  # None: 0, or one for each GPU when the job's device is one
-    gpus_per_tokenizer: float = 1.0
-    worker_resource: str | None = None
-    limit: int | None = None
-    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,26 +61,10 @@ class Result:
 
 def tokenize(config: DatasetConfig, job: Job, options: Options) -> Result:
     """Plans, does and seals; raises UserError for what stops the work, after sealing what is committed."""
-    with prepared(job) as store:
+    with joined(job, options), open_target(job.out) as store:
         listing = list_sources(config)
         plans = extend_plans(store, job, listing, Estimator(job).kept_frames, options.limit)
         return work(store, config, job, plans, listing, options)
-
-
-@contextmanager
-def prepared(job: Job) -> Iterator[Store]:
-    """Opens the target and tries whether commits are exclusive there; where they are not, only one run may go on."""
-    store = open_store(job.out)
-    try:
-        exclusive = is_exclusive(store)
-    except (NotADirectoryError, FileExistsError):
-        raise UserError(f"{job.out} cannot be a folder (a file is in the way); choose another --out") from None
-    if exclusive:
-        yield store
-        return
-    sys.stderr.write(f"{store.uri} lets two writers create the same file: only one run at a time is allowed here\n")
-    with only_run(store):
-        yield store
 
 
 def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: Listing, options: Options) -> Result:
@@ -116,7 +87,7 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
     try:
         if todo:
             with Monitor(store, todo, len(plans.units) - len(pending), seal_now, log, options.quiet) as monitor:
-                _execute(job, todo, uris, monitor, options)
+                execute(job, todo, uris, monitor, options)
                 _refuse_lost_commits(store, todo)
         snapshot = seal_now()
     except BaseException as error:
@@ -231,16 +202,3 @@ def judge(snapshot: Snapshot, max_bad_fraction: float) -> str | None:
             "allows; the dataset is sealed without them"
         )
     return None
-
-
-def _execute(job: Job, todo: list[Unit], uris: dict[str, str], monitor: Monitor, options: Options) -> None:
-    if options.engine == "local":
-        engine_local.execute(job, todo, uris, monitor)
-        return
-    from toto.tokenize.engine_ray import execute
-    from toto.tokenize.ray_session import Cluster
-
-    address = None if options.engine == "ray" else options.engine
-    gpus = options.gpus_per_tokenizer if job.device.startswith("cuda") else 0.0
-    cluster = Cluster(address, options.workers, options.tokenizer_actors, gpus, options.worker_resource)
-    execute(job, todo, uris, monitor, cluster)

@@ -22,14 +22,12 @@ import pyarrow as pa
 
 from toto import __version__
 from toto.affinity import cores
-from toto.errors import UserError, naming
+from toto.errors import naming
 from toto.shards import ids
-from toto.shards.commit import COMMITS, SHARDS, SOURCES, Commit, FileRef, parse_commit
-from toto.shards.hashing import ContentHasher, file_sha256
+from toto.shards.commit import COMMITS, SOURCES, Commit, FileRef
 from toto.shards.parquet import parquet_bytes
-from toto.shards.reader import ShardReader
+from toto.shards.publish import decide, publish, publish_shard
 from toto.shards.schema import FORMAT_VERSION, SOURCES_SCHEMA
-from toto.shards.store import Store
 from toto.shards.writer import ShardSummary, ShardWriter
 from toto.tokenize.crash import reached
 from toto.tokenize.flight import Flight
@@ -83,9 +81,9 @@ def _do_unit(
             lines, summary = _write_shard(worker, unit, uris, blamed, shard_path)
             results_path.write_bytes(parquet_bytes(pa.Table.from_pylist(lines, SOURCES_SCHEMA)))
         reached("after_shard_closed")
-        shard = _publish_shard(worker.store, shard_path, unit, summary)
+        shard = publish_shard(worker.store, shard_path, unit.id, summary)
         reached("after_shard")
-        sources = _publish(worker.store, results_path, f"{SOURCES}/{unit.id}", "parquet")
+        sources = publish(worker.store, results_path, f"{SOURCES}/{unit.id}", "parquet")
         reached("after_sources")
         if not _decide(worker, unit, shard, sources, summary, time.monotonic() - started):
             return None
@@ -145,33 +143,10 @@ def shard_facts(job: Job, unit: Unit) -> dict[str, Any]:
     }
 
 
-def _publish_shard(store: Store, path: Path, unit: Unit, summary: ShardSummary) -> FileRef | None:
-    """Reads the shard back before it gets its name; None when no source gave a row."""
-    if not summary.rows:
-        return None
-    with ShardReader(path, f"{SHARDS}/{unit.id}") as reader:
-        hasher = ContentHasher(reader.schema)
-        for i in range(reader.batches):
-            hasher.update(reader.batch(i))
-    if hasher.hexdigest() != summary.content_hash:
-        raise UserError(f"{store.uri}: the shard of unit {unit.id} does not read back as written; check this disk")
-    return _publish(store, path, f"{SHARDS}/{unit.id}", "arrow")
-
-
-def _publish(store: Store, path: Path, stem: str, suffix: str) -> FileRef:
-    """Gives a finished file the name that holds its hash, and checks what is there under it."""
-    digest, size = file_sha256(path), path.stat().st_size
-    ref = FileRef(f"{stem}-{digest[:8]}.{suffix}", size, digest)
-    store.publish(path, ref.path)
-    if store.size(ref.path) != size or store.sha256(ref.path) != digest:
-        raise UserError(f"{store.uri}/{ref.path} does not read back as written; check this disk")
-    return ref
-
-
 def _decide(
     worker: Worker, unit: Unit, shard: FileRef | None, sources: FileRef, summary: ShardSummary, seconds: float
 ) -> bool:
-    """Creates the commit; when somebody else did, removes what that commit does not name."""
+    """Creates the commit; False when somebody else did."""
     commit = Commit(
         unit=unit.id,
         attempt=unit.attempt,
@@ -188,13 +163,4 @@ def _decide(
             "seconds": round(seconds, 3),
         },
     )
-    name = f"{COMMITS}/{unit.id}.json"
-    reached("before_commit")
-    if worker.store.create(name, commit.to_json()):
-        reached("after_commit")
-        return True
-    winner = parse_commit(worker.store.read(name), name)
-    for mine, theirs in ((shard, winner.shard), (sources, winner.sources)):
-        if mine is not None and (theirs is None or mine.path != theirs.path):
-            worker.store.remove(mine.path)
-    return False
+    return decide(worker.store, commit, reached)

@@ -1,0 +1,156 @@
+"""import: tokens that somebody else made -> a dataset. One file or segment is one source; a bad one is quarantined.
+
+    folder ─▶ lines of the plan ─▶ units ─▶ array (mapped, checked) ─▶ rows ─▶ shard, results ─▶ commits ─▶ seal
+
+The tokenizer that made them need not be here: training, statistics and export work without it. Pictures need a package
+that offers its name as an entry point (toto.tokenizers).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from toto.errors import UsageError, UserError
+from toto.shards import ids
+from toto.shards.rewrite.derive import DEFAULT, SHARD_BYTES, Options, Result, derive
+from toto.shards.rewrite.foreign import Facts, facts_of, read_metadata, tokenizer_of
+from toto.shards.rewrite.foreign_rows import Written, quarantined, result
+from toto.shards.rewrite.npy import BadFile, read_npy
+from toto.shards.rewrite.npy_folder import NpyFolder
+from toto.shards.rewrite.pieces import with_units
+from toto.shards.rewrite.plan import DerivedUnit, Draft, Identity
+from toto.shards.rewrite.raw_video import RawVideo, is_raw_video, renamed
+from toto.shards.schema import SOURCES_SCHEMA, RowRecord
+from toto.shards.writer import ShardWriter
+
+LINES = pa.schema(
+    [
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("size", pa.int64(), nullable=False),  # bytes as they lie there
+        pa.field("first", pa.int64(), nullable=False),  # frame in video.bin; 0 of .npy files
+        pa.field("frames", pa.int64(), nullable=False),  # 0 where the file tells
+        pa.field("bytes", pa.int64(), nullable=False),  # of its ids, about
+    ]
+)
+LINES_AT_ONCE = 4_096  # as Python objects
+
+
+class Foreign(Protocol):
+    """A folder of somebody else's tokens. It is pickled for other processes."""
+
+    layout: str
+    ignored: int  # files that are none of its
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """A line of the plan (columns LINES) for each source, in a fixed order."""
+        ...
+
+    def rows(self, line: dict[str, Any]) -> Iterator[RowRecord]:
+        """The rows of one source; BadFile, before the first row, where it has none to give."""
+        ...
+
+
+def import_tokens(
+    folder: Path,
+    out: str,
+    tokenizer: str,
+    split: str = "train",
+    given: Mapping[str, Any] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    options: Options = DEFAULT,
+) -> Result:
+    """Imports a folder; goes on where `out` holds an unfinished import of it. `given` stands above metadata.json.
+
+    UserError, UsageError where the whole cannot be read; a source that cannot is quarantined.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder on this machine; files are mapped into memory")
+    raw, told = is_raw_video(folder), read_metadata(folder)
+    values = {**(renamed(told) if raw else told), **(given or {})}
+    facts = facts_of(values, tokenizer_of(tokenizer), str(folder / "metadata.json"))
+    foreign: Foreign = RawVideo(folder, told, facts, split) if raw else NpyFolder(folder, facts, split)
+    settings = facts.settings(foreign.layout)
+    derived = {"how": "import", "from": [], "split": split, "shard_bytes": shard_bytes, "fps": facts.fps}
+    identity = Identity(facts.name, facts.tokenizer, {**settings, "derived": derived}, [str(folder)], {})
+
+    def draw() -> Draft:
+        table = _table(foreign)
+        if foreign.ignored:
+            options.say(f"left out because they are no .npy, or their names no UTF-8: {foreign.ignored:,} files")
+        if not len(table):
+            raise UserError(f"{folder} holds neither .npy files nor a video.bin")
+        units = with_units(_scaled(table, folder, facts), shard_bytes, identity.of_units())
+        return Draft(units, _annotations(table, facts), len(table))
+
+    return derive(out, identity, draw, Importer(foreign, facts), None, options)
+
+
+class Importer:
+    """Makes units of files."""
+
+    def __init__(self, foreign: Foreign, facts: Facts) -> None:
+        self._foreign, self._facts = foreign, facts
+
+    def make(self, unit: DerivedUnit, writer: ShardWriter, told: Callable[[int], None]) -> pa.Table:
+        """Writes the rows of a unit's sources; returns their results, the quarantined ones' too."""
+        results = [SOURCES_SCHEMA.empty_table()]
+        for lines in unit.lines.select(LINES.names).to_batches(LINES_AT_ONCE):
+            made = [self._make(line, writer, told) for line in lines.to_pylist()]
+            results.append(pa.Table.from_pylist(made, SOURCES_SCHEMA))
+        return pa.concat_tables(results)
+
+    def _make(self, line: dict[str, Any], writer: ShardWriter, told: Callable[[int], None]) -> dict[str, Any]:
+        written = Written()
+        told(line["bytes"])
+        try:
+            for row in self._foreign.rows(line):
+                written.add(row)
+                writer.write(row)
+        except BadFile as why:
+            return quarantined(line, why)
+        return result(line, written, self._facts)
+
+
+def _table(foreign: Foreign) -> pa.Table:
+    """All lines, in columns."""
+    lines, parts = foreign.lines(), [LINES.empty_table()]
+    while some := list(islice(lines, LINES_AT_ONCE)):
+        parts.append(pa.Table.from_pylist(some, LINES))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _scaled(table: pa.Table, folder: Path, facts: Facts) -> pa.Table:
+    """Lines of .npy files with the bytes that their ids will take, by the width of the first array's numbers."""
+    if table["frames"][0].as_py():
+        return table
+    for key in table["key"]:
+        try:
+            width = read_npy(folder / facts.codes / key.as_py()).itemsize
+        except BadFile:
+            continue
+        sizes = table["bytes"].to_numpy() * ids.id_dtype(facts.vocab_size).itemsize // width
+        return table.set_column(LINES.get_field_index("bytes"), LINES.field("bytes"), pa.array(sizes))
+    return table
+
+
+def _annotations(table: pa.Table, facts: Facts) -> dict[str, pa.Table]:
+    """`labels`, and `classes` where names are told."""
+    labelled = table.filter(pc.is_valid(table["label"]))
+    if not len(labelled):
+        return {}
+    columns = {"source": labelled["key"], "split": labelled["split"], "label": labelled["label"]}
+    tables = {"labels": pa.table(columns).combine_chunks()}
+    if facts.classes:
+        least, most = (pc.min_max(labelled["label"])[name].as_py() for name in ("min", "max"))
+        if not 0 <= least <= most < len(facts.classes):
+            raise UserError(f"labels from {least} to {most}, and {len(facts.classes)} classes")
+        numbers = pa.array(range(len(facts.classes)), pa.int32())
+        tables["classes"] = pa.table({"label": numbers, "name": list(facts.classes)})
+    return tables

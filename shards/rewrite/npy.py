@@ -1,0 +1,87 @@
+"""One .npy file -> its whole numbers, mapped into memory. The file may come from a stranger: nothing is unpickled.
+
+The header must be spelled as NumPy spells it, and is matched, not evaluated. Dtype and shape must fit the file's length
+to the byte.
+"""
+
+import math
+import os
+import re
+import stat
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+HEADER_BYTES = 10_000
+MAGIC = b"\x93NUMPY"
+LENGTHS = {(1, 0): "<H", (2, 0): "<I"}  # version -> how the header's length is stored; 3.0 is for fields with names
+HEADER = re.compile(
+    r"\{\s*'descr':\s*'([^'\\]{1,20})',\s*'fortran_order':\s*(True|False),\s*"
+    r"'shape':\s*\(((?:\d{1,18}(?:,\s*|(?=\)))){0,8})\),?\s*\}\s*"
+)
+NUMBER = re.compile(r"[<>|=]?[iu][1248]")
+
+
+class BadFile(Exception):
+    """Why a file gives no row: a reason as quarantine counts it, and a line for a person."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array, read-only, whole numbers of any width; BadFile with missing, empty, not_an_array or wrong_dtype."""
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise BadFile("empty", "the file has no bytes")
+        descr, fortran, shape = _header(file)
+        if not NUMBER.fullmatch(descr):
+            raise BadFile("wrong_dtype", f"{descr!r} instead of whole numbers; nothing is unpickled")
+        dtype = np.dtype(descr)
+        told, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+        if told != there:
+            raise BadFile("not_an_array", f"{there:,} bytes of numbers where the header tells of {told:,}")
+        if not told:
+            return np.empty(shape, dtype)
+        numbers = np.memmap(file, dtype, "r", file.tell(), (math.prod(shape),))
+        return numbers.reshape(shape, order="F" if fortran else "C")
+
+
+def mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Raw numbers of this dtype and shape, to the byte, read-only; BadFile."""
+    with _opened(path) as file:
+        size, told = os.fstat(file.fileno()).st_size, math.prod(shape) * dtype.itemsize
+        if size != told:
+            raise BadFile("wrong_shape", f"{path.name} has {size:,} bytes instead of {told:,} ({shape}, {dtype})")
+        return np.memmap(file, dtype, "r", 0, shape) if told else np.empty(shape, dtype)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A regular file, opened without waiting for a pipe; BadFile missing."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BadFile("missing", error.strerror or "it cannot be opened") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise BadFile("missing", "not a regular file")
+    return os.fdopen(handle, "rb")
+
+
+def _header(file: BinaryIO) -> tuple[str, bool, tuple[int, ...]]:
+    """dtype as it is spelled, whether columns come first, shape; BadFile not_an_array."""
+    start = file.read(len(MAGIC) + 2)
+    spelled = LENGTHS.get((start[-2], start[-1])) if len(start) == len(MAGIC) + 2 and start.startswith(MAGIC) else None
+    if spelled is None:
+        raise BadFile("not_an_array", "it does not begin as an .npy file of version 1.0 or 2.0 does")
+    (length,) = struct.unpack(spelled, file.read(struct.calcsize(spelled)).ljust(struct.calcsize(spelled), b"\0"))
+    if length > HEADER_BYTES:
+        raise BadFile("not_an_array", f"its header has {length:,} bytes; at most {HEADER_BYTES:,} are read")
+    found = HEADER.fullmatch(file.read(length).decode("latin-1"))
+    if found is None:
+        raise BadFile("not_an_array", "its header is not that of an array of numbers")
+    return found[1], found[2] == "True", tuple(int(n) for n in found[3].replace(",", " ").split())

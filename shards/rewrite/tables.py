@@ -1,0 +1,112 @@
+"""Annotations of a derived dataset: those of its snapshots, with the sources that come along, under the splits that
+they go to.
+
+Of several snapshots: tables of sources are put one behind the other; tables of classes are joined by their number,
+and refused where one number means two things.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+import pyarrow as pa
+
+from toto.errors import UsageError
+from toto.shards.rewrite.inputs import Input
+
+NUMBERS = ("label", "id")  # the column that numbers the classes of a table without sources
+
+
+def tables_of(taken: Input) -> dict[str, pa.Table]:
+    """All annotations of a snapshot."""
+    return {name: taken.dataset.annotations(name) for name in taken.dataset.info["annotations"]}
+
+
+def with_splits(tables: dict[str, pa.Table], split_of: Callable[[str, str], str]) -> dict[str, pa.Table]:
+    """Tables with other splits: `split_of(source, split)`, where a table has both columns."""
+    return {name: _with_splits(table, split_of) for name, table in tables.items()}
+
+
+def joined(
+    inputs: Sequence[Input], prefixes: Sequence[str], left: Sequence[Collection[str]], without: Collection[str]
+) -> dict[str, pa.Table]:
+    """The annotations of several snapshots as one: keys with their prefix, and without the sources `left` of each.
+
+    UsageError where two tables of a name do not go together and the name is not in `without`.
+    """
+    found: dict[str, list[tuple[str, pa.Table]]] = {}
+    for taken, prefix, gone in zip(inputs, prefixes, left, strict=True):
+        for name, table in tables_of(taken).items():
+            if name not in without:
+                found.setdefault(name, []).append((taken.uri, _taken(table, prefix, gone)))
+    return {name: _joined(name, parts) for name, parts in sorted(found.items())}
+
+
+def _with_splits(table: pa.Table, split_of: Callable[[str, str], str]) -> pa.Table:
+    if not {"source", "split"} <= set(table.column_names):
+        return table
+    lines = zip(table["source"].to_pylist(), table["split"].to_pylist(), strict=True)
+    return _replaced(table, "split", [split_of(source, split) for source, split in lines])
+
+
+def _taken(table: pa.Table, prefix: str, gone: Collection[str]) -> pa.Table:
+    if "source" not in table.column_names:
+        return table
+    keys = table["source"].to_pylist()
+    if gone:
+        table = table.filter(pa.array([key not in gone for key in keys], pa.bool_()))
+        keys = table["source"].to_pylist()
+    return _replaced(table, "source", [prefix + key for key in keys]) if prefix else table
+
+
+def _joined(name: str, parts: list[tuple[str, pa.Table]]) -> pa.Table:
+    (where, first), *others = parts
+    for other, table in others:
+        if table.schema.remove_metadata() != first.schema.remove_metadata():
+            raise UsageError(
+                f"{where} and {other} have different columns in annotation {name!r} "
+                f"({', '.join(first.column_names)}; {', '.join(table.column_names)}); leave it out by --without {name}"
+            )
+    if "source" in first.column_names:
+        return pa.concat_tables([table for _, table in parts]).combine_chunks()
+    number = next((column for column in NUMBERS if column in first.column_names), None)
+    if number is None:
+        return _the_same(name, parts)
+    return _of_classes(name, number, parts)
+
+
+def _the_same(name: str, parts: list[tuple[str, pa.Table]]) -> pa.Table:
+    (where, first), *others = parts
+    for other, table in others:
+        if not table.equals(first):
+            raise UsageError(f"{where} and {other} differ in annotation {name!r}; leave it out by --without {name}")
+    return first
+
+
+def _of_classes(name: str, number: str, parts: list[tuple[str, pa.Table]]) -> pa.Table:
+    """Tables of classes by number. One number must mean one thing, and a name that several have one number."""
+    known: dict[int, dict[str, object]] = {}
+    numbers: dict[object, set[int]] = {}
+    for where, table in parts:
+        mine: dict[object, set[int]] = {}
+        for line in table.to_pylist():
+            before = known.setdefault(line[number], line)
+            if before != line:
+                _refuse(name, f"{before} in {parts[0][0]}, {line} in {where}")
+            mine.setdefault(line.get("name"), set()).add(line[number])
+        for spelled, those in mine.items():
+            earlier = numbers.setdefault(spelled, those)
+            if earlier.isdisjoint(those):
+                _refuse(name, f"{spelled!r} has {number} {min(earlier)} in {parts[0][0]} and {min(those)} in {where}")
+            earlier |= those
+    return pa.Table.from_pylist([known[n] for n in sorted(known)], parts[0][1].schema)
+
+
+def _refuse(name: str, why: str) -> None:
+    raise UsageError(
+        f"annotation {name!r} does not go together: {why}; leave it out by --without {name} (and what counts in it), "
+        "or train on the datasets as a mixture"
+    )
+
+
+def _replaced(table: pa.Table, name: str, values: list[str]) -> pa.Table:
+    at = table.schema.get_field_index(name)
+    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))

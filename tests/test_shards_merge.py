@@ -1,0 +1,127 @@
+"""merge: datasets of one tokenizer as one; what does not go together is refused, with the way out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from rewrites import QUIET, results, rows, whole, world, worlds
+from token_world import Video, write_tokens
+
+from toto import Dataset
+from toto.errors import UsageError, UserError
+from toto.shards.cli import cli
+from toto.shards.rewrite.merge import Union, merge
+from toto.shards.rewrite.pack import pack
+from toto.shards.rewrite.split import Division, parse_shares, split
+from toto.shards.schema import row_id
+
+
+def videos(prefix: str, count: int, label: int | None = 0, **more: Any) -> list[Video]:
+    """Two frames each."""
+    return [Video(f"{prefix}{i}.mp4", np.full((2, 2, 2), i % 60), label=label, **more) for i in range(count)]
+
+
+@settings(max_examples=2)
+@given(worlds())
+def test_what_was_split_is_merged_back(tmp_path_factory: pytest.TempPathFactory, made: dict[str, Any]) -> None:
+    folder = tmp_path_factory.mktemp("merge")
+    source = write_tokens(folder / "in", **made)
+    halves = parse_shares("a=0.5,b=0.5")
+    split(str(source), str(folder / "halves"), Division(halves, pooled=True, allow_empty=True), 500, QUIET)
+    other = write_tokens(folder / "other", [Video("other.mp4", np.zeros((3, 2, 2), int), "a", 1, made_views(made))])
+    merge([str(folder / "halves"), str(other)], str(folder / "out"), shard_bytes=500, options=QUIET)
+    assert rows(folder / "out") == rows(folder / "halves") + rows(other)
+    assert results(folder / "out") == sorted(results(folder / "halves") + results(other), key=lambda line: line["key"])
+    assert whole(folder / "out")
+
+
+def made_views(made: dict[str, Any]) -> int:
+    """Views of what `worlds` draws."""
+    return int([*made["videos"], *made["images"]][0].views)
+
+
+def test_shared_sources_are_refused_or_skipped_or_kept_apart(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    write_tokens(one, videos("x", 4))
+    write_tokens(two, [*videos("x", 4), *videos("y", 3)])
+    uris = [str(one), str(two)]
+    with pytest.raises(
+        UserError, match=r"4 sources stand in several .*first: x0.mp4, x1.mp4, x2.mp4.*--prefix.*--skip"
+    ):
+        merge(uris, str(tmp_path / "out"), options=QUIET)
+    assert not (tmp_path / "out").exists()
+    merge(uris, str(tmp_path / "skipped"), Union(skip_shared=True), options=QUIET)
+    assert [line["key"] for line in results(tmp_path / "skipped")] == [f"x{i}.mp4" for i in range(4)] + [
+        f"y{i}.mp4" for i in range(3)
+    ]
+    assert len(Dataset(tmp_path / "skipped").labels()) == 7 and whole(tmp_path / "skipped")
+    merge(uris, str(tmp_path / "apart"), Union(prefixes=("a/", "b/")), options=QUIET)
+    apart = Dataset(tmp_path / "apart")
+    assert len(apart) == 11 and set(apart.labels()) == {row.source for row in apart.rows()}
+    assert all(row.record.row_id == row_id(row.source, row.run, row.view) for row in apart.rows())
+    assert whole(tmp_path / "apart")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"tokenizer_id": "0" * 16}, "ids of one mean nothing to the other"),
+        ({"stride": 2}, r"differ in how their rows were made \(stride: 4, 2\)"),
+        ({"crop": "random", "keep_pixels": 16}, "crop: 'center', 'random'; keep_pixels: None, 16"),
+    ],
+)
+def test_rows_that_do_not_mean_the_same_are_refused(more: dict[str, Any], said: str, tmp_path: Path) -> None:
+    one, two = write_tokens(tmp_path / "one", videos("x", 2)), write_tokens(tmp_path / "two", videos("y", 2), **more)
+    with pytest.raises(UsageError, match=said):
+        merge([str(one), str(two)], str(tmp_path / "out"), options=QUIET)
+
+
+def test_settings_that_choose_sources_may_differ(tmp_path: Path) -> None:
+    one = write_tokens(tmp_path / "one", videos("x", 2), layout="ucf101")
+    two = write_tokens(tmp_path / "two", videos("y", 2, split="val"), layout="kinetics")
+    merge([str(one), str(two)], str(tmp_path / "out"), options=QUIET)
+    told = Dataset(tmp_path / "out").info["settings"]
+    assert told["layout"] is None and told["derived"]["differs"] == {"layout": ["ucf101", "kinetics"]}
+    assert Dataset(tmp_path / "out").splits == ["train", "val"]
+
+
+def test_class_numbers_that_mean_two_things_are_refused(tmp_path: Path) -> None:
+    one = write_tokens(tmp_path / "one", [*videos("x", 2, 0), *videos("z", 2, 1)])
+    two = write_tokens(tmp_path / "two", videos("y", 2, 1))
+    merge([str(one), str(two)], str(tmp_path / "same"), options=QUIET)
+    assert (
+        Dataset(tmp_path / "same").annotations("classes").to_pylist() == Dataset(one).annotations("classes").to_pylist()
+    )
+    for name, names in (("moved", ["left", "up"]), ("twice", ["right", "down"])):
+        other = renamed(tmp_path / name, names, 0 if name == "moved" else 3)
+        with pytest.raises(UsageError, match=r"annotation 'classes' does not go together: .*--without classes"):
+            merge([str(one), str(other)], str(tmp_path / "out"), options=QUIET)
+    union = Union(without=frozenset({"classes", "labels"}))
+    merge([str(one), str(other)], str(tmp_path / "out"), union, options=QUIET)
+    assert Dataset(tmp_path / "out").info["annotations"] == {}
+
+
+def renamed(root: Path, names: list[str], first: int) -> Path:
+    """A dataset whose classes from number `first` on have these names."""
+    import token_world
+
+    known = token_world.MOVE_NAMES
+    token_world.MOVE_NAMES = (*["none"] * first, *names)  # type: ignore[assignment]
+    try:
+        return write_tokens(root, [*videos("v", 1, first), *videos("w", 1, first + 1)])
+    finally:
+        token_world.MOVE_NAMES = known
+
+
+def test_the_command_merges_packs_under_their_names(tmp_path: Path) -> None:
+    one, two = world(tmp_path / "one", 6), world(tmp_path / "two", 9)
+    pack(str(two), str(tmp_path / "packed"), 2_000, 0, QUIET)
+    arguments = ["merge", str(one), str(tmp_path / "packed"), "--out", str(tmp_path / "out"), "--prefix"]
+    assert "2 different prefixes" in str(CliRunner().invoke(cli, arguments).exception)
+    done = CliRunner().invoke(cli, [*arguments, "--names", "a,b", "--name", "both", "--json"])
+    assert done.exit_code == 0, done.output
+    assert Dataset(tmp_path / "out").info["name"] == "both" and len(Dataset(tmp_path / "out")) == 15
+    assert whole(tmp_path / "out")
