@@ -1,6 +1,7 @@
 """The way back from a row to the source frames it was made of, where the source can still be reached.
 
-    key ─ Finder ─▶ path or URI ─ toto.media (by name, only where toto-video[tokenize] is installed) ─▶ frames
+    key ─ Find ─▶ path or URI ─ toto.media (by name, only where toto-video[tokenize] is installed) ─▶ frames
+            └ in a tar: toto.media finds it, too
 
 A viewer that cannot have them goes on without and says why in one line (`Originals.note`).
 """
@@ -58,7 +59,7 @@ def under(root: str) -> Find:
         return lambda key: f"{root.rstrip('/')}/{key}" if _stays_inside(key) else None
     if not os.path.isdir(root):
         raise UserError(f"--sources {root}: no such folder")
-    return lambda key: _local(root, key) if _stays_inside(key) else None
+    return lambda key: (_local(root, key) or _by_media(root, key)) if _stays_inside(key) else None
 
 
 def _stays_inside(key: str) -> bool:
@@ -78,6 +79,15 @@ def _local(root: str, key: str) -> str | None:
     below = (os.path.join(folder, sub) for sub in _contents(folder).folders)
     found = (_contents(place).by_stem.get(name) for place in (folder, *below))
     return next((path for path in found if path is not None), None)
+
+
+def _by_media(root: str, key: str) -> str | None:
+    """What only the stage that reads sources finds: files in tars, and layouts whose keys are no names of files.
+
+    Raises ImportError where it is not installed.
+    """
+    found: str | None = import_module("toto.media").find(root, key)
+    return found
 
 
 class _Contents:

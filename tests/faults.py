@@ -2,7 +2,7 @@
 
 It replaces `av.open`, in every process that Python starts. No product code knows of it. `loop.mp4` strikes whenever it
 is opened, `later_loop.mp4` from the second time on: when it is decoded, after its header was read for the plan.
-`kill_worker.mp4` decodes, and kills who takes its frames.
+`kill_worker.mp4` decodes, and kills who takes its frames; white frames kill the tokenizer actor that encodes them.
 """
 
 import contextlib
@@ -96,6 +96,16 @@ def add_with_faults(builder, block):
 
 
 add_really, RowBuilder.add = RowBuilder.add, add_with_faults
+from toto.tokenize import gather
+
+
+def encode_with_faults(tokenizer, frames):
+    if (frames.min((1, 2, 3)) > 250).any():
+        read_past_null()
+    return encode_really(tokenizer, frames)
+
+
+encode_really, gather.encode_padded = gather.encode_padded, encode_with_faults
 """
 
 

@@ -1,6 +1,6 @@
 """Who is blamed for a worker's death: a source that killed three in a row while alone with them, and nobody else."""
 
-from toto.tokenize.blame import Alone, Blame, Task
+from toto.tokenize.blame import TOKENIZER, WORKER, Alone, Blame, Task
 from toto.tokenize.units import PlannedSource, Unit
 
 
@@ -9,7 +9,9 @@ def unit_of(*keys: str) -> Unit:
     return Unit(f"unit-of-{keys[0]}", "train", 0, sources)
 
 
-def work_off(blame: Blame, unit: Unit, killers: set[str], shaky: dict[str, int] | None = None) -> list[Task]:
+def work_off(
+    blame: Blame, unit: Unit, killers: set[str], shaky: dict[str, int] | None = None, what: str = WORKER
+) -> list[Task]:
     """Every task that is given out until nothing is left; `shaky`: how often a source kills before it behaves."""
     left, todo, done = dict(shaky or {}), [unit], []
     while todo and len(done) < 100:
@@ -22,7 +24,7 @@ def work_off(blame: Blame, unit: Unit, killers: set[str], shaky: dict[str, int] 
             todo += blame.survived(task) if isinstance(task, Alone) else []
             continue
         left[struck] = left.get(struck, 0) - 1
-        todo += blame.died(task, "crash")
+        todo += blame.died(task, "crash", what)
     return done
 
 
@@ -50,3 +52,30 @@ def test_who_dies_with_two_workers_and_then_behaves_is_not_blamed() -> None:
     blame, unit = Blame(), unit_of("a", "b")
     assert work_off(blame, unit, set(), {"a": 4})[-1] == unit  # two of the unit, two alone
     assert blame.guilty == {}
+
+
+def test_who_lost_two_tokenizers_is_done_with_nobody_beside_it_before_its_sources_are_tried() -> None:
+    blame, unit, beside = Blame(), unit_of("a", "b"), unit_of("c", "d")
+    for lost in (1, 2):
+        assert blame.died(unit, "crash", TOKENIZER) == [unit] and blame.died(beside, "crash", TOKENIZER) == [beside]
+        assert blame.needs_quiet(unit) == blame.needs_quiet(beside) == (lost == 2)
+    trials = blame.died(unit, "crash", TOKENIZER)  # `beside` does no harm alone: it is never cut up
+    assert [task.source.key for task in trials if isinstance(task, Alone)] == ["a", "b"]
+    assert all(map(blame.needs_quiet, trials))
+
+
+def test_the_killer_of_tokenizers_is_found_and_told_with_the_cause() -> None:
+    blame, unit = Blame(), unit_of("a", "b", "c")
+    assert work_off(blame, unit, {"b"}, what=TOKENIZER)[-1] == unit
+    ((key, (reason, detail)),) = blame.guilty[unit.id].items()
+    assert (key, reason) == ("b", "crash") and "tokenizer actor 3 times" in detail
+
+
+def test_without_proof_that_tokenizers_work_nobody_is_blamed() -> None:
+    blame, unit = Blame(), unit_of("a")
+    (trial,) = [blame.died(unit, "crash", TOKENIZER) for _ in range(2)][-1]
+    for _ in range(5):
+        assert blame.died(trial, "crash", TOKENIZER, "a broken device", proven=False) == [trial]
+    assert not blame.guilty
+    assert blame.died(trial, "oom", TOKENIZER, "out of memory") == [unit]
+    assert "out of memory" in blame.guilty[unit.id]["a"][1]

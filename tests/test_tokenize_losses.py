@@ -17,7 +17,7 @@ def lose(losses: Losses, what: str, unit: Unit | None, times: int, workers: int 
     return [losses.lost(what, unit, "exit code 1", workers) for _ in range(times)]
 
 
-@pytest.mark.parametrize(("what", "most", "advice"), [("tokenizer", 4, "device=cpu"), ("connection", 10, "network")])
+@pytest.mark.parametrize(("what", "most", "advice"), [("tokenizer", 6, "device=cpu"), ("connection", 10, "network")])
 def test_a_unit_that_loses_its_actor_every_time_ends_the_run(what: str, most: int, advice: str) -> None:
     losses, unit = Losses(), unit_of("a", "b", "c", "d")
     pauses = lose(losses, what, unit, most - 1)
@@ -31,19 +31,19 @@ def test_a_unit_that_loses_its_actor_every_time_ends_the_run(what: str, most: in
 
 def test_of_a_unit_that_loses_its_tokenizer_while_others_are_done_the_frames_are_suspected() -> None:
     losses, unit = Losses(), unit_of("a")
-    for _ in range(3):
+    for _ in range(5):
         lose(losses, "tokenizer", unit, 1)
         losses.passed()
-    with pytest.raises(UserError, match=r"unit-of-a \(a\) lost .* 4 times while 3 other units .* may be its frames"):
+    with pytest.raises(UserError, match=r"unit-of-a \(a\) lost .* 6 times while 5 other units .* may be its frames"):
         losses.lost("tokenizer", unit, "exit code 1")
 
 
 def test_many_units_that_lose_it_once_each_end_the_run_when_none_is_done_meanwhile() -> None:
-    losses, units = Losses(), [unit_of(str(i)) for i in range(8)]
-    for unit in units[:7]:
+    losses, units = Losses(), [unit_of(str(i)) for i in range(12)]
+    for unit in units[:11]:
         lose(losses, "tokenizer", unit, 1, workers=2)
-    with pytest.raises(UserError, match="no unit is done any more: .* 8 times in a row"):
-        losses.lost("tokenizer", units[7], "exit code 1", workers=2)
+    with pytest.raises(UserError, match="no unit is done any more: .* 12 times in a row"):
+        losses.lost("tokenizer", units[11], "exit code 1", workers=2)
 
 
 def test_a_loss_now_and_then_never_ends_the_run() -> None:
@@ -55,11 +55,11 @@ def test_a_loss_now_and_then_never_ends_the_run() -> None:
 
 def test_a_tokenizer_that_never_gets_ready_ends_the_run_and_one_that_does_starts_the_count_anew() -> None:
     losses = Losses()
-    lose(losses, "tokenizer", None, 3)
+    lose(losses, "tokenizer", None, 5)
     losses.is_ready("tokenizer")
     losses.passed()
-    lose(losses, "tokenizer", None, 3)
-    with pytest.raises(UserError, match=r"4 times before it was ready; the last time: exit code 1\n.*device"):
+    lose(losses, "tokenizer", None, 5)
+    with pytest.raises(UserError, match=r"6 times before it was ready; the last time: exit code 1\n.*device"):
         losses.lost("tokenizer", None, "exit code 1")
 
 

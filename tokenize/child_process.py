@@ -68,7 +68,7 @@ class ChildProcess:
         self._stdin.write(line + b"\n")
         self._stdin.flush()
 
-    def receive(self, timeout_s: float) -> tuple[Message, bytes]:
+    def receive(self, timeout_s: float) -> tuple[Message, memoryview]:
         """The next message. Raises Silence, Ended, or ValueError when the child speaks nonsense.
 
         Only time spent waiting here counts.
@@ -110,15 +110,14 @@ class ChildProcess:
         assert message["type"] == "ready"
 
     def _take(self, key: selectors.SelectorKey) -> None:
+        if key.fileobj is self._process.stdout:
+            if not self._inbox.read(key.fd):
+                raise Ended(self._last_words())
+            return
         data = os.read(key.fd, PIPE_BYTES)
-        if key.fileobj is self._process.stderr:
-            self._tail = (self._tail + data)[-TAIL_BYTES:]
-            if not data:
-                self._selector.unregister(key.fileobj)
-        elif data:
-            self._inbox.feed(data)
-        else:
-            raise Ended(self._last_words())
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
+        if not data:
+            self._selector.unregister(key.fileobj)
 
     def _last_words(self) -> int:
         """Waits for its end, reading what is left of stderr; its return code."""

@@ -75,7 +75,7 @@ class Block:
 
     run: int
     view: int
-    frames: np.ndarray | None  # uint8 RGB [n, H, W, 3] at `resolution`
+    frames: np.ndarray | None  # uint8 RGB [n, H, W, 3] at `resolution`; planes [n, 3, H, W] lie in memory
     pixels: np.ndarray | None  # uint8 RGB [n, H', W', 3] at `pixels`
     index: np.ndarray  # int64 [n], position among the decoded frames
     pts_us: np.ndarray | None  # int64 [n] by the file's own clock; None where a frame has no time

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from toto.shards.protocols import parse, stored_frames
-from toto.tokenize.clip import BLOCK_FRAMES, Block, Box, DecodeRequest, SourceInfo
+from toto.tokenize.clip import BLOCK_FRAMES, Block, Box, DecodeRequest, Size, SourceInfo
 from toto.tokenize.container import open_video
 from toto.tokenize.crop import boxes, cut, cut_size, scaled_size
 from toto.tokenize.decode_image import ImagePictures
@@ -110,7 +110,7 @@ def _blocks(request: DecodeRequest, kept: Iterable[Picture], tally: Tally) -> It
         pts_us = np.array(times, np.int64) if len(times) == len(group) else None
         for view, box in enumerate(boxes(request, tally.size, run)):
             mirrored = view >= request.base_views
-            frames = shaper.cut([frame.small for frame in group], box, request.resolution, mirrored)
+            frames = shaper.cut([frame.small for frame in group], box, request.resolution, mirrored, planes=True)
             pixels = shaper.cut([frame.pixels for frame in group], box, request.pixels, mirrored)
             yield Block(run, view, frames, pixels, index, pts_us, box, mirrored)
 
@@ -137,16 +137,29 @@ class _Shaper:
         return self._last
 
     def cut(
-        self, scaled: list[np.ndarray | None], box: Box, resolution: int | None, mirrored: bool
+        self, scaled: list[np.ndarray | None], box: Box, resolution: int | None, mirrored: bool, planes: bool = False
     ) -> np.ndarray | None:
         """uint8 [n, H, W, 3]: the box out of each frame, or its mirror image; None where that resolution is not
-        wanted."""
+        wanted. `planes`: in memory lie [n, 3, H, W]."""
         wanted = [frame for frame in scaled if frame is not None]
         if not wanted or resolution is None:
             return None
         size = cut_size(self._request, self._tally.size, resolution)
         step = -1 if mirrored else 1
-        return np.stack([cut(frame, box, self._tally.size, size)[:, ::step] for frame in wanted])
+        frames = _empty(len(wanted), size, planes)
+        for frame, out in zip(wanted, frames, strict=True):
+            piece = cut(frame, box, self._tally.size, size)[:, ::step]
+            for channel in range(3):  # one by one: NumPy is slow where the innermost axis is as short as three
+                out[:, :, channel] = piece[:, :, channel]
+        return frames
 
     def _resizer(self, resolution: int) -> Resizer:
         return Resizer(scaled_size(self._request, self._tally.size, resolution), self._tally.turned)
+
+
+def _empty(n: int, size: Size, planes: bool) -> np.ndarray:
+    """uint8 [n, H, W, 3]; with `planes` [n, 3, H, W] in memory."""
+    width, height = size
+    if planes:
+        return np.empty((n, 3, height, width), np.uint8).transpose(0, 2, 3, 1)
+    return np.empty((n, height, width, 3), np.uint8)

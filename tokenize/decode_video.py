@@ -3,7 +3,7 @@
 Frames are never sorted by time: in AVI files with B-frames the times are wrong and the order is right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
@@ -44,11 +44,11 @@ class VideoPictures:
         self._path = local_path(uri)
 
     def __iter__(self) -> Iterator[Picture]:
+        microseconds = _clock(self._stream.time_base)  # asked for once: PyAV makes a Fraction of it each time
         index = 0
         for packet in self._packets():
             for frame in self._frames(packet):
-                unit = frame.time_base or self._stream.time_base  # the last frames of B-frame videos name none
-                yield Picture(index, _microseconds(frame.pts, unit), frame)
+                yield Picture(index, microseconds(frame.pts), frame)
                 index += 1
 
     def _packets(self) -> Iterator[Packet | None]:
@@ -68,7 +68,7 @@ class VideoPictures:
         yield None
 
     def _frames(self, packet: Packet | None) -> list[av.VideoFrame]:
-        if packet is not None and packet.has_sidedata("encryption_info"):
+        if packet is not None and _is_encrypted(packet):
             raise SourceError("unsupported", "the video is encrypted")  # it would decode to noise
         try:
             return self._stream.decode(packet)
@@ -91,7 +91,15 @@ def believable_rate(*claims: Fraction | None) -> float | None:
     return None
 
 
-def _microseconds(pts: int | None, time_base: Fraction | None) -> int | None:
-    if pts is None or not time_base:
-        return None
-    return (2_000_000 * pts * time_base.numerator + time_base.denominator) // (2 * time_base.denominator)
+def _is_encrypted(packet: Packet) -> bool:
+    """Most packets have no side data at all; asking for one kind of it by name takes six times as long."""
+    return next(packet.iter_sidedata(), None) is not None and packet.has_sidedata("encryption_info")
+
+
+def _clock(time_base: Fraction | None) -> Callable[[int | None], int | None]:
+    """From a time in units of `time_base` to µs, halves up; None where there is no time or no unit."""
+    unit = time_base or Fraction(0)
+    factor, half, whole = 2_000_000 * unit.numerator, unit.denominator, 2 * unit.denominator
+    if not factor:
+        return lambda pts: None
+    return lambda pts: None if pts is None else (factor * pts + half) // whole

@@ -100,7 +100,7 @@ class Decoder:
         self._served += share
         return self._child
 
-    def _receive(self, child: ChildProcess) -> tuple[Message, bytes]:
+    def _receive(self, child: ChildProcess) -> tuple[Message, memoryview]:
         try:
             return child.receive(self._timeout_s)
         except Silence:
@@ -111,7 +111,7 @@ class Decoder:
             raise DecoderDied("crash", f"the decoder's process sent nonsense: {error}") from error
 
 
-def _part(message: Message, body: bytes) -> Block | SourceInfo | None:
+def _part(message: Message, body: memoryview) -> Block | SourceInfo | None:
     """What a message brings; None for a sign of life. Raises what the child reports."""
     try:
         match message["type"]:

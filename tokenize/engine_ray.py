@@ -8,7 +8,6 @@ an actor or its node dies, its unit goes to another one. Actors that the cluster
 an autoscaler sees as demand; on a cluster that grows, more are started unless their number was given.
 """
 
-import re
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -17,16 +16,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from toto.errors import UserError
 from toto.shards.store import open_store
-from toto.tokenize.blame import Alone, Blame, Task
+from toto.tokenize.blame import TOKENIZER, WORKER, Alone, Blame, Task
+from toto.tokenize.death import one_line, out_of_memory
 from toto.tokenize.job import Job
 from toto.tokenize.losses import Losses
 from toto.tokenize.monitor import Monitor
 from toto.tokenize.ray_session import Cluster, connected
-from toto.tokenize.tokenizer_actor import Ready, get, share, tokenizer_actor
+from toto.tokenize.tokenizer_actor import share
+from toto.tokenize.tokenizer_pool import TokenizerPool
 from toto.tokenize.unit_actor import unit_actor
 from toto.tokenize.units import Unit
 from toto.tokenize.waiting import Waiting
@@ -34,7 +35,6 @@ from toto.tokenize.worker import Counters
 
 DEATHS = 10  # of actors on one unit, or in a row while starting, before the run gives up and says so
 LOOK_EVERY_S = 5.0  # at how large the cluster is
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monitor, cluster: Cluster) -> None:
@@ -62,7 +62,7 @@ class _Pool:
     def __init__(self, job: Job, uris: Mapping[str, str], monitor: Monitor, cluster: Cluster, units: int) -> None:
         self._job, self._uris, self._monitor, self._cluster, self._units = job, uris, monitor, cluster, units
         self._losses = Losses()
-        self._tokenizers = _Tokenizers(job, cluster, monitor, self._losses)
+        self._tokenizers = TokenizerPool(job, cluster, monitor, self._losses)
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task | _Doubt | None]] = {}  # None: the actor gets ready
         self._doubts: dict[Any, _Doubt] = {}
@@ -83,7 +83,7 @@ class _Pool:
         while self._todo or self.at_work():
             self._look()
             self._waiting.look(bool(self._idle or self._nodes.keys() & self._polls.keys()), self._needs)
-            while self._todo and self._idle:
+            while self._todo and self._idle and self._may_begin(self._todo[0]):
                 self._give(self._idle.pop(), self._todo.popleft())
             done, _ = ray.wait(list(self._busy), timeout=1.0) if self._busy else ([], [])
             for ref in done:
@@ -100,6 +100,13 @@ class _Pool:
         for counters in list(self._polls.values()):
             total = total.plus(counters)
         return total
+
+    def _may_begin(self, task: Task) -> bool:
+        """Whether its turn has come: who may kill tokenizer actors is tried while nobody else uses them."""
+        held = [busy.task if isinstance(busy, _Doubt) else busy for _, busy in self._busy.values() if busy is not None]
+        held += [doubt.task for doubt in self._doubts.values()]
+        quiet = self._blame.needs_quiet
+        return not any(quiet(other) for other in held if other) and not (held and quiet(task))
 
     def _look(self) -> None:
         """Hires what the cluster has CPUs for, now and when it has grown."""
@@ -143,13 +150,13 @@ class _Pool:
         try:
             answer = ray.get(ref)
         except RayTaskError as error:  # first: what a task raised is of the cause's class too
-            if not isinstance(error.cause, RayError):
+            if not isinstance(error.cause, RayError) or task is None:
                 raise error.cause from error
-            self._lost(actor, task, error.cause, "tokenizer")  # its tokenizer actor died
+            self._lost_tokenizer(actor, task, error.cause)
         except ActorUnavailableError:
             self._doubts[actor] = _Doubt(task)  # Ray tells in a while what has become of it
         except RayError as death:
-            self._lost(actor, task, death, "node" if self._node_is_gone(actor) else "worker")
+            self._lost(actor, task, death, "node" if self._node_is_gone(actor) else WORKER)
         else:
             if isinstance(held, _Doubt):
                 self._lost(actor, task, RuntimeError("it was out of reach for a while"), "connection")
@@ -163,9 +170,10 @@ class _Pool:
             self._nodes[actor] = word
             self._failed_starts = 0
         elif isinstance(task, Alone):
+            self._losses.passed(encoded=word)
             self._todo.extend(self._blame.survived(task))
         else:
-            self._losses.passed()
+            self._losses.passed(encoded=word is not None and word.tokens > 0)
             self._monitor.unit_done(task, word)
 
     def _node_is_gone(self, actor: Any) -> bool:
@@ -176,20 +184,33 @@ class _Pool:
         """Another actor for this one, and for its unit. Only a worker that died on a living node can be a source's
         doing."""
         held = task.unit if isinstance(task, Alone) else task
-        cause = _one_line(death)
+        cause = one_line(death)
         self._monitor.event("death", what=what, unit=held and held.id, cause=cause)
-        if what == "worker" and task is not None:
-            self._todo.extend(self._blame.died(task, "oom" if _out_of_memory(death) else "crash"))
+        if what == WORKER and task is not None:
+            self._todo.extend(self._blame.died(task, "oom" if out_of_memory(death) else "crash"))
         elif task is not None:
             self._todo.append(task)
         self._finished = self._finished.plus(self._polls.pop(actor, Counters()).over())
         self._hired -= 1
         ray.kill(actor)  # one that was only out of reach must not keep its CPU
         self._hire()
-        if what == "worker" or (held is None and what != "node"):
+        if what == WORKER or (held is None and what != "node"):
             self._give_up_or_wait(held, cause)
         elif what != "node":
-            time.sleep(self._losses.lost(what, held, cause, self._hired))
+            time.sleep(self._losses.lost(what, task, cause, self._hired))
+
+    def _lost_tokenizer(self, actor: Any, task: Task, death: Exception) -> None:
+        """A tokenizer actor died, and again when Ray had started it anew; the frames may have been this task's."""
+        self._idle.append(actor)  # the worker lives
+        cause = self._tokenizers.cause_of_a_death(death)
+        unit, source = (task.unit, task.source.key) if isinstance(task, Alone) else (task, None)
+        self._monitor.event("death", what=TOKENIZER, unit=unit.id, source=source, cause=cause)
+        pause_s = self._losses.lost(TOKENIZER, task, cause, self._hired)
+        proven = self._losses.is_the_tasks(TOKENIZER, task, last=not self._todo and not self.at_work())
+        reason = "oom" if "memory" in cause.lower() else "crash"
+        self._todo.extend(self._blame.died(task, reason, TOKENIZER, cause, proven))
+        if isinstance(task, Unit):
+            time.sleep(pause_s)
 
     def _give_up_or_wait(self, unit: Unit | None, cause: str) -> None:
         self._failed_starts += unit is None
@@ -209,75 +230,3 @@ class _Pool:
         for actor, doubt in self._doubts.items():
             self._busy[actor.counters.remote()] = (actor, doubt)
         self._doubts.clear()
-
-
-class _Tokenizers:
-    """The tokenizer actors: those that have their weights, and those that the cluster has no room for yet."""
-
-    def __init__(self, job: Job, cluster: Cluster, monitor: Monitor, losses: Losses) -> None:
-        self._job, self._cluster, self._monitor, self._losses = job, cluster, monitor, losses
-        self._starting: dict[Any, Any] = {}
-        self._ready: list[Ready] = []
-
-    @property
-    def count(self) -> int:
-        """All of them."""
-        return len(self._starting) + len(self._ready)
-
-    def look(self) -> None:
-        """Starts as many as were asked for, or as the cluster's GPUs can hold."""
-        wanted, gpus = self._cluster.tokenizer_actors, self._cluster.gpus_per_tokenizer
-        if wanted is None:
-            wanted = int(ray.cluster_resources().get("GPU", 0) / gpus + 1e-6) if gpus else 0
-        for _ in range(wanted - self.count):
-            self._start()
-
-    def wait_for_one(self) -> None:
-        """Returns when one is ready; at once when none are used. Raises UserError when there is no GPU for any."""
-        self.look()
-        if not self.count and self._cluster.gpus_per_tokenizer:
-            raise UserError(
-                "this cluster has no GPU; on one that grows say how many --tokenizer-actors are wanted, "
-                "or encode on CPUs: --set tokenizers.NAME.device=cpu"
-            )
-        waiting = Waiting("a tokenizer actor")
-        while self._starting and not self.ready():
-            ray.wait(list(self._starting), timeout=1.0)
-            waiting.look(False)
-
-    def ready(self) -> list[Ready]:
-        """Those that can encode now; raises UserError when they die again and again before they can."""
-        done, _ = (
-            ray.wait(list(self._starting), num_returns=len(self._starting), timeout=0) if self._starting else ([], [])
-        )
-        for ref in done:
-            actor = self._starting.pop(ref)
-            try:
-                found = Ready(actor, *get(ref))
-            except RayError as death:
-                self._died(actor, _one_line(death))
-                continue
-            self._losses.is_ready("tokenizer")
-            self._ready.append(found)
-            self._monitor.event("tokenizer", node=found.node, gpus=found.gpus, canary=found.canary)
-        return self._ready
-
-    def _start(self) -> None:
-        actor = tokenizer_actor(self._job, self._cluster.gpus_per_tokenizer)
-        self._starting[actor.hello.remote()] = actor
-
-    def _died(self, actor: Any, cause: str) -> None:
-        """Another one for an actor that died before it was ready."""
-        self._monitor.event("death", what="tokenizer", unit=None, cause=cause)
-        ray.kill(actor)
-        time.sleep(self._losses.lost("tokenizer", None, cause))
-        self._start()
-
-
-def _one_line(death: Exception) -> str:
-    return " ".join(_COLOURS.sub("", str(death)).split())[:300]
-
-
-def _out_of_memory(death: Exception) -> bool:
-    """Whether Ray's memory monitor ended a worker; a kill by the kernel looks like any other."""
-    return isinstance(death, OutOfMemoryError) or "memory monitor" in str(death).lower()

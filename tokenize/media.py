@@ -15,6 +15,9 @@ import numpy as np
 from toto.errors import UserError
 from toto.tokenize.clip import Box, SourceError
 from toto.tokenize.decode import open_pictures
+from toto.tokenize.decode_image import ImagePictures
+from toto.tokenize.input_file import open_binary
+from toto.tokenize.part import parse_part
 from toto.tokenize.picture import Picture
 from toto.tokenize.resize import Resizer, orientation
 from toto.tokenize.sampling import LONGEST_REORDER_US
@@ -25,15 +28,15 @@ from toto.tokenize.transient import TransientError
 def frames(source: str, times: Sequence[int] | Sequence[float], crop: Box | None = None) -> list[np.ndarray]:
     """The frames of a source as uint8 RGB [H, W, 3], upright, one for each entry of `times`.
 
-    `source`: a path or fsspec URI. `times`: ints are decoded-frame indices (a row's frame_index); floats are
-    seconds by the file's own clock (a row's pts_us / 1e6), for the frame on screen then. `crop`: x, y, w, h
+    `source`: a path or fsspec URI, or what `find` gave. `times`: ints are decoded-frame indices (a row's frame_index);
+    floats are seconds by the file's own clock (a row's pts_us / 1e6), for the frame on screen then. `crop`: x, y, w, h
     in upright source pixels (a row's crop). Raises UserError for a source or a time that is not there.
     """
     if not times:
         return []
     choose = _at_indices if isinstance(times[0], int | np.integer) else _at_seconds
     try:
-        with open_pictures(source, kind_of(source), animated=True) as pictures:
+        with open_pictures(source, _kind(source), animated=True) as pictures:
             found = choose(pictures, times)
     except (SourceError, TransientError) as error:
         raise UserError(f"{source}: {error}") from error
@@ -55,6 +58,18 @@ def write_video(frames: Iterable[np.ndarray], path: str | Path, fps: float) -> N
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _kind(source: str) -> str:
+    """ "video" or "image": by the name; of a part of a tar, which has none, by what Pillow makes of it."""
+    if parse_part(source) is None:
+        return kind_of(source)
+    with open_binary(source) as file:
+        try:
+            ImagePictures(file, animated=True)
+        except SourceError:
+            return "video"
+    return "image"
 
 
 def _at_indices(pictures: Iterable[Picture], indices: Sequence[float]) -> dict[float, np.ndarray]:

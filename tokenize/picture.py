@@ -9,7 +9,7 @@ import av
 from toto.shards.flags import Flag
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every frame, and that would take three times as long
 class Picture:
     """A decoded frame as it is coded: any pixel format, not yet upright."""
 

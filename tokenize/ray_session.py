@@ -46,7 +46,10 @@ class Cluster:
 
 @contextmanager
 def connected(cluster: Cluster) -> Iterator[None]:
-    """Joins or starts Ray. Raises UserError when a cluster cannot be joined."""
+    """Joins or starts Ray, unless this process is in one. Raises UserError when a cluster cannot be joined."""
+    if ray.is_initialized():
+        yield
+        return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keeps Ray from warning about GPUs
     with _joined(cluster.address) if cluster.address is not None else _started(cluster):
         yield

@@ -90,8 +90,12 @@ class Times:
         """Takes the time of the next frame, if it has one."""
         if pts_us is None:
             return
-        self._first_us = min(self._first_us, pts_us) if self._seen else pts_us
-        self._last_us = max(self._last_us, pts_us) if self._seen else pts_us
+        if not self._seen:
+            self._first_us = self._last_us = pts_us
+        elif pts_us > self._last_us:
+            self._last_us = pts_us
+        elif pts_us < self._first_us:
+            self._first_us = pts_us
         self._seen += 1
 
     @property

@@ -18,9 +18,11 @@ import numpy as np
 import ray
 from ray.exceptions import RayTaskError
 
+from toto.tokenize.clip import one_line
 from toto.tokenize.engine_local import make_tokenizer
 from toto.tokenize.gather import Gatherer
 from toto.tokenize.job import Job
+from toto.tokenize.last_words import End, LastWords
 from toto.tokenize.metrics import TokenizerMetrics
 
 BYTES_IN_FLIGHT = 64 * 1024 * 1024  # to one actor, of all workers: a quarter second of an H100's dVAE at 128 px
@@ -39,7 +41,7 @@ class Ready:
     canary: dict[str, Any]
 
 
-@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)
+@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=1)
 class TokenizerActor:
     """Encodes blocks for any worker. When it dies, Ray starts it again and sends what it had not answered."""
 
@@ -48,9 +50,11 @@ class TokenizerActor:
         self._made: tuple[Gatherer, dict[str, Any]] | None = None
         self._making = asyncio.Lock()
         self._metrics = TokenizerMetrics()
+        self._words = LastWords(ray.get_runtime_context().get_actor_id() or "tokenizer")
 
-    async def encode(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 [n, H, W, 3] -> int32 codes [n, h, w]."""
+    async def encode(self, planes: np.ndarray) -> np.ndarray:
+        """uint8 [n, 3, H, W] -> int32 codes [n, h, w]."""
+        frames = planes.transpose(0, 2, 3, 1)
         gatherer, _ = await self._tokenizer()
         self._metrics.came(frames)
         try:
@@ -58,6 +62,7 @@ class TokenizerActor:
         except Exception as error:
             if type(error).__name__ in DEVICE_FAULTS:
                 print(f"the device failed, this actor starts anew: {error}", file=sys.stderr, flush=True)
+                self._words.say(one_line(error))
                 os._exit(1)
             raise
         finally:
@@ -68,6 +73,10 @@ class TokenizerActor:
         _, canary = await self._tokenizer()
         context = ray.get_runtime_context()
         return str(context.get_node_id()), context.get_accelerator_ids().get("GPU", []), canary
+
+    async def end_before(self) -> End | None:
+        """How the process before this one ended; None for the first one."""
+        return self._words.before
 
     async def _tokenizer(self) -> tuple[Gatherer, dict[str, Any]]:
         async with self._making:
@@ -99,16 +108,25 @@ class RemoteEncoder:
         self._here = ray.get_runtime_context().get_node_id()
         self._lanes: dict[Any, _Lane] = {}
         self._sent: dict[Any, tuple[_Lane, int]] = {}
+        self._how: dict[str, Any] = {}
         self.canary: dict[str, Any] = {}
         self.ahead = LEAST_SHARE
         self.in_flight = 0
 
-    def use(self, ready: Sequence[Ready], share: int) -> None:
-        """The actors that there are now, at least one; `share`: bytes that this worker may have in flight."""
+    def use(self, ready: Sequence[Ready], share: int, again: bool = True) -> None:
+        """For the next task: the actors that there are now, at least one, and the bytes that it may have in flight.
+
+        `again`: whether frames are sent once more to an actor that died with them.
+        """
+        self._how = {} if again else {"max_task_retries": 0}
         self._lanes = {
             found.actor: self._lanes.get(found.actor) or _Lane(found.actor, found.node == self._here) for found in ready
         }
         self.canary = ready[0].canary
+        self._sent.clear()  # of a task that failed: nobody waits for it
+        self.in_flight = 0
+        for lane in self._lanes.values():
+            lane.bytes = 0
         self.ahead = max(share, LEAST_SHARE)
 
     def submit(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
@@ -117,7 +135,8 @@ class RemoteEncoder:
             (done,), _ = ray.wait(list(self._sent))
             self._arrived(done)
         lane = min(self._lanes.values(), key=lambda lane: lane.bytes + (0 if lane.near else self.ahead // 2))
-        ref = lane.actor.encode.remote(frames)
+        planes = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))  # no copy: so they lie in memory
+        ref = lane.actor.encode.options(**self._how).remote(planes)
         self._sent[ref] = lane, frames.nbytes
         lane.bytes += frames.nbytes
         self.in_flight += frames.nbytes

@@ -54,15 +54,17 @@ class UnitActor:
 
     def alone(
         self, source: PlannedSource, uri: str, attempt: int, tokenizers: Sequence[Ready], share: int
-    ) -> tuple[None, Counters]:
-        """Does one source as in a unit, and throws its rows away: for the case that it kills this process."""
+    ) -> tuple[bool, Counters]:
+        """Does one source as in a unit, and throws its rows away: for the case that it kills this process, or the
+        tokenizer's. Whether it had any frames."""
         if self._encoder is not None:
-            self._encoder.use(tokenizers, share)
+            self._encoder.use(tokenizers, share, again=False)
         flight = Flight(self._worker.encoder.ahead)
-        tried = OpenSource(replace(self._worker, counters=Counters()), flight, source, uri, attempt)
+        counters = Counters()
+        tried = OpenSource(replace(self._worker, counters=counters), flight, source, uri, attempt)
         flight.land()
         tried.finish(lambda row: None)
-        return None, self.counters()
+        return counters.kept > 0, self.counters()
 
     def counters(self) -> Counters:
         """What this actor has done so far; also tells Ray's metrics."""

@@ -19,6 +19,7 @@ from toto.tokenize.clip import Block, SourceInfo
 
 MAX_HEADER = 1 << 20
 MAX_BODY = 1 << 31
+READ_BYTES = 1 << 16  # at once, of what may be headers
 _LENGTH = struct.Struct(">I")
 
 Message = dict[str, Any]
@@ -34,35 +35,61 @@ def send(fd: int, message: Message, arrays: Sequence[np.ndarray] = ()) -> None:
 
 
 class Inbox:
-    """Cuts the bytes that arrive on a pipe into messages."""
+    """Cuts the bytes that arrive on a pipe into messages. Most of a body is read to where it stays: no copy of it."""
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self._loose = bytearray()  # from the next header on
+        self._message: Message | None = None  # the header of the body that is being filled
+        self._body = memoryview(bytearray())
+        self._filled = 0
 
-    def feed(self, data: bytes) -> None:
-        self._bytes += data
+    def read(self, fd: int) -> bool:
+        """Takes in what the pipe holds, waiting for the first byte; False at its end."""
+        if self._filled < len(self._body):
+            count = os.readv(fd, [self._body[self._filled :]])
+            self._filled += count
+            return count > 0
+        data = os.read(fd, READ_BYTES)
+        self.feed(data)
+        return bool(data)
 
-    def take(self) -> tuple[Message, bytes] | None:
+    def feed(self, data: bytes | bytearray) -> None:
+        """Takes in the next bytes."""
+        count = min(len(data), len(self._body) - self._filled)
+        self._body[self._filled : self._filled + count] = data[:count]
+        self._filled += count
+        self._loose += data[count:]
+
+    def take(self) -> tuple[Message, memoryview] | None:
         """The next message and its body; None when it is not whole yet. Raises ValueError for nonsense."""
-        start = _LENGTH.size
-        if len(self._bytes) < start:
+        if self._message is None:
+            self._message = self._header()
+        if self._message is None or self._filled < len(self._body):
             return None
-        end = start + _LENGTH.unpack_from(self._bytes)[0]
+        taken = self._message, self._body.toreadonly()
+        self._message, self._body, self._filled = None, memoryview(bytearray()), 0
+        return taken
+
+    def _header(self) -> Message | None:
+        """The next header, once it is whole; what came of its body is put there."""
+        start = _LENGTH.size
+        if len(self._loose) < start:
+            return None
+        end = start + _LENGTH.unpack_from(self._loose)[0]
         if end > start + MAX_HEADER:
             raise ValueError("a header of more than 1 MiB")
-        if len(self._bytes) < end:
+        if len(self._loose) < end:
             return None
-        message = json.loads(self._bytes[start:end])
+        message = json.loads(self._loose[start:end])
         if not isinstance(message, dict) or not {"type", "bytes"} <= message.keys():
             raise ValueError("a header without type or length")
         length = int(message["bytes"])
         if not 0 <= length <= MAX_BODY:
             raise ValueError("a body of more than 2 GiB")
-        if len(self._bytes) < end + length:
-            return None
-        body = bytes(self._bytes[end : end + length])
-        del self._bytes[: end + length]
-        return message, body
+        self._body = np.empty(length, np.uint8).data
+        came, self._loose = self._loose[end:], bytearray()
+        self.feed(came)
+        return message
 
 
 def send_part(fd: int, part: Block | SourceInfo) -> None:
@@ -81,19 +108,21 @@ def send_part(fd: int, part: Block | SourceInfo) -> None:
         "frames": None if part.frames is None else part.frames.shape,
         "pixels": None if part.pixels is None else part.pixels.shape,
     }
-    send(fd, header, [array for array in (part.frames, part.pixels) if array is not None])
+    frames = None if part.frames is None else part.frames.transpose(0, 3, 1, 2)  # as it lies in memory
+    send(fd, header, [array for array in (frames, part.pixels) if array is not None])
 
 
-def to_block(message: Message, body: bytes) -> Block:
+def to_block(message: Message, body: memoryview) -> Block:
     """The Block of a "block" message, arrays read-only. Raises ValueError when shapes and bytes differ."""
-    arrays: dict[str, np.ndarray | None] = {}
+    frames = pixels = None
     offset = 0
-    for name in ("frames", "pixels"):
-        arrays[name] = None
-        if (shape := message[name]) is not None:
-            count = math.prod(shape)
-            arrays[name] = np.frombuffer(body, np.uint8, count, offset).reshape(shape)
-            offset += count
+    if (shape := message["frames"]) is not None:
+        n, height, width, channels = shape
+        planes = np.frombuffer(body, np.uint8, math.prod(shape)).reshape(n, channels, height, width)
+        frames, offset = planes.transpose(0, 2, 3, 1), planes.size
+    if (shape := message["pixels"]) is not None:
+        pixels = np.frombuffer(body, np.uint8, math.prod(shape), offset).reshape(shape)
+        offset += pixels.size
     if offset != len(body):
         raise ValueError(f"{len(body)} bytes for arrays of {offset}")
     times = message["pts_us"]
@@ -101,8 +130,8 @@ def to_block(message: Message, body: bytes) -> Block:
     return Block(
         run=message["run"],
         view=message["view"],
-        frames=arrays["frames"],
-        pixels=arrays["pixels"],
+        frames=frames,
+        pixels=pixels,
         index=np.array(message["index"], np.int64),
         pts_us=None if times is None else np.array(times, np.int64),
         crop=(x, y, width, height),

@@ -36,7 +36,7 @@ def read(config: DatasetConfig) -> Listing:
     splits = base.chosen_splits(config, SPLITS)
     annotations = _read_all(config, splits, in_clips=variant == "clips")
     files, ignored = list_files(config, VIDEO_SUFFIXES)
-    shelf = _shelf(files, variant)
+    shelf = videos_by_uid(files, variant)
     sources = list(_sources(config, annotations.moments, shelf, variant))
     if all(source.size == MISSING_SIZE for source in sources):
         raise root_error(config, f"none of the {len(sources)} videos that the annotations name is in {variant}/")
@@ -68,7 +68,7 @@ def _read_all(config: DatasetConfig, splits: Sequence[str], in_clips: bool) -> A
     return whole
 
 
-def _shelf(files: Sequence[File], variant: str) -> dict[str, File]:
+def videos_by_uid(files: Sequence[File], variant: str) -> dict[str, File]:
     """Videos by uid: those in the variant's folder, wherever it lies, else those directly at the root."""
     inside = {_stem(file): file for file in files if variant in file.parts[:-1]}
     return {_stem(file): file for file in files if len(file.parts) == 1} | inside

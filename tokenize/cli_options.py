@@ -1,0 +1,124 @@
+"""What the commands of toto-tokenize have in common: which dataset, tokenizer and target are meant, and how to run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from toto.config import DatasetConfig, load
+from toto.tokenize.engine import LOCAL, OWN_RAY, Options
+from toto.tokenize.job import Job, make_job
+from toto.tokenize.tokenizer_spec import refuse_missing_gpu
+
+
+@dataclass(frozen=True)
+class Target:
+    """What DATASET and the options of a command name together."""
+
+    config: DatasetConfig
+    tokenizer: str  # its name in pipelines.yaml
+    job: Job
+
+
+def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """DATASET and the options that say which dataset, tokenizer and target are meant."""
+    for decorate in reversed(
+        (
+            click.argument("dataset"),
+            click.option("--tokenizer", metavar="NAME", help="Default: the dataset's own in pipelines.yaml."),
+            click.option("--out", metavar="URI", help="Default: ${TOTO_DATA:-data}/DATASET/TOKENIZER-R."),
+            click.option(
+                "--set",
+                "sets",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Override a key: datasets.k400.stride=8",
+            ),
+            click.option(
+                "--config",
+                "configs",
+                multiple=True,
+                metavar="FILE",
+                help="Instead of ./pipelines.yaml; more are merged over it.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="End with one line of JSON."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How the work is done; none of it changes a row."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--ray-address",
+                default=None,
+                metavar="ADDRESS",
+                help="auto joins a cluster, local uses no Ray; default: start Ray here.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(1),
+                help="Default: one for each CPU (a `local` run is always one).",
+            ),
+            click.option(
+                "--tokenizer-actors",
+                type=click.IntRange(0),
+                help="Encode in so many actors of their own; default: 0, on GPUs one for each.",
+            ),
+            click.option(
+                "--gpus-per-tokenizer",
+                type=click.FloatRange(0.01),
+                default=1.0,
+                show_default=True,
+                help="0.5: two tokenizer actors on a GPU.",
+            ),
+            click.option(
+                "--worker-resource",
+                metavar="NAME",
+                help="Decode only on nodes that were started with this Ray resource.",
+            ),
+            click.option(
+                "--limit",
+                type=click.IntRange(1),
+                metavar="N",
+                help="Only the first N sources of the listing.",
+            ),
+            click.option("--quiet", is_flag=True, help="No progress."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def resolve(
+    dataset: str,
+    tokenizer: str | None,
+    out: str | None,
+    sets: tuple[str, ...],
+    configs: tuple[str, ...],
+    anywhere: bool = False,
+    untrained: bool = False,
+) -> Target:
+    """Configuration and command line -> what to work on; UsageError for whatever does not exist.
+
+    `anywhere`: the dataset's root is not needed, and so need not be set. `untrained`: nor are a network's weights.
+    """
+    pipelines = load(configs, sets)
+    config = pipelines.dataset(dataset, anywhere)
+    chosen = pipelines.tokenizer(tokenizer or config.tokenizer)
+    job = make_job(config, chosen, out or pipelines.shards(dataset, chosen.name), untrained)
+    return Target(config, chosen.name, job)
+
+
+def split_options(names: dict[str, Any]) -> tuple[Options, Target]:
+    """The parameters of `run` and `retry` -> how and what."""
+    how = ("workers", "tokenizer_actors", "gpus_per_tokenizer", "worker_resource", "limit", "quiet")
+    options = Options(names.pop("ray_address") or OWN_RAY, **{name: names.pop(name) for name in how})
+    target = resolve(**names)
+    if options.engine in (OWN_RAY, LOCAL):  # else nodes of a cluster have the GPUs
+        refuse_missing_gpu(target.job.tokenizer["name"], target.job.device)
+    return options, target
