@@ -8,11 +8,22 @@ import pyarrow as pa
 
 from toto.shards.ids import CODE_OFFSET
 
+NEIGHBOURS = {"left": "code left of it", "above": "code above it", "previous_frame": "code a frame before"}
 
-def card_text(value: dict[str, Any], results: pa.Table) -> str:
-    """Markdown with Hub front matter, from a snapshot's values and its final per-source results."""
+
+def card_text(
+    value: dict[str, Any],
+    results: pa.Table,
+    measured: dict[str, Any] | None = None,
+    files: dict[str, list[str]] | None = None,
+) -> str:
+    """Markdown with Hub front matter, from a snapshot's values and its final per-source results.
+
+    A seal writes it without the rest. `measured` is what `stats` found: a section of figures. `files`, the shards of
+    each split, lets the Hub's viewer open them.
+    """
     parts = [
-        _front_matter(value),
+        _front_matter(value, files),
         f"# {value['name']}: token shards\n",
         f"Videos and images as discrete tokens, made by toto {value['toto_version']}. "
         f"Dataset id `{value['dataset_id']}`.\n",
@@ -20,15 +31,34 @@ def card_text(value: dict[str, Any], results: pa.Table) -> str:
         _tokenizer(value),
         _settings(value["settings"]),
         _sources(value, results),
+        *([] if measured is None else [_codes(measured)]),
         _reading(value),
     ]
     return "\n".join(parts)
 
 
-def _front_matter(value: dict[str, Any]) -> str:
+def _front_matter(value: dict[str, Any], files: dict[str, list[str]] | None) -> str:
     tags = ["video", "tokens", "toto", value["tokenizer"]["name"]]
     lines = ["---", f"pretty_name: {json.dumps(value['name'])}", "license: other", "tags:"]
-    return "\n".join([*lines, *(f"- {json.dumps(tag)}" for tag in tags), "---\n"])
+    lines += [f"- {json.dumps(tag)}" for tag in tags]
+    if files is not None:
+        lines += ["size_categories:", f"- {_size_category(value['totals']['rows'])}", *_hub_files(files)]
+    return "\n".join([*lines, "---\n"])
+
+
+def _size_category(rows: int) -> str:
+    """The Hub's name for so many rows."""
+    for limit, name in ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M")):
+        if rows < limit:
+            return name
+    return "1M<n<10M" if rows < 10**7 else "10M<n<100M" if rows < 10**8 else "n>100M"
+
+
+def _hub_files(files: dict[str, list[str]]) -> list[str]:
+    lines = ["configs:", "- config_name: default", "  data_files:"]
+    for split, paths in files.items():
+        lines += [f"  - split: {json.dumps(split)}", "    path:", *(f"    - {json.dumps(path)}" for path in paths)]
+    return lines
 
 
 def _totals(value: dict[str, Any]) -> str:
@@ -82,6 +112,27 @@ def _sources(value: dict[str, Any], results: pa.Table) -> str:
     if codecs:
         lines.append("Codecs: " + ", ".join(f"{name} {count:,}" for name, count in codecs.most_common()) + ".\n")
     return "\n".join(lines)
+
+
+def _codes(measured: dict[str, Any]) -> str:
+    """What `toto-shards stats` found in the codes."""
+    book, static = measured["codebook"], measured["static"]["share"]
+    read = measured["read"]
+    which = "all" if read["exact"] else f"a sample of {read['batches']:,} of {read['of_batches']:,}"
+    split = "" if measured["split"] is None else f" of split `{measured['split']}`"
+    given = {name: pair["bits"] for name, pair in measured["given"].items() if pair["bits"] is not None}
+    lines = [
+        "## Codes\n",
+        f"Counted in {which} record batches{split} ({measured['codes']:,} codes).\n",
+        "| figure | value |",
+        "|---|---:|",
+        f"| codes used | {book['used']:,} of {book['vocab_size']:,} ({book['share']:.1%}) |",
+        f"| entropy of a code | {measured['entropy_bits']:.3f} bits |",
+        *(f"| entropy given the {NEIGHBOURS[name]} | {bits:.3f} bits |" for name, bits in given.items()),
+        *([] if static is None else [f"| codes equal to the one a frame before | {static:.1%} |"]),
+        f"| bytes a token, stored | {measured['bytes']['per_token']:.3f} |",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _reading(value: dict[str, Any]) -> str:

@@ -1,0 +1,84 @@
+"""Tasks -> results, in this process or in several, in the order of the tasks.
+
+`make` is called once in each process and gives the function for the tasks there, so that a dataset is opened once.
+The processes end with this one, also when it is killed with -9: they read the end of a pipe. Ctrl-C reaches this
+process alone.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from toto.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+AHEAD = 2  # tasks a process may be ahead of the one whose result is wanted next
+
+_function: Callable[[Any], Any]
+
+
+def each(
+    make: Callable[[], Callable[[Task], Result]], tasks: Sequence[Task], workers: int
+) -> Generator[tuple[Task, Result], None, None]:
+    """Every task with its result. `make`, tasks and results are pickled where there is more than one worker."""
+    if min(workers, len(tasks)) <= 1:
+        function = make()
+        yield from ((task, function(task)) for task in tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    end, keep = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _begin, (make, end))
+    try:
+        yield from _in_order(pool, tasks, AHEAD * workers)
+    except BrokenProcessPool:
+        raise UserError("a worker process ended early, maybe for want of memory; try fewer --workers") from None
+    finally:
+        keep.close()
+        pool.shutdown(wait=True, cancel_futures=True)
+        end.close()
+
+
+def _in_order(pool: ProcessPoolExecutor, tasks: Sequence[Task], ahead: int) -> Iterator[tuple[Task, Any]]:
+    waiting: deque[tuple[Task, Future[Any]]] = deque()
+    for task in tasks:
+        waiting.append((task, _submit(pool, task)))
+        if len(waiting) >= ahead:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
+
+
+def _submit(pool: ProcessPoolExecutor, task: Any) -> "Future[Any]":
+    """Starts a process where one is missing; it inherits that SIGINT is blocked, so Ctrl-C is handled here."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_work, task)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(make: Callable[[], Callable[[Any], Any]], end: Connection) -> None:
+    global _function
+    threading.Thread(target=_leave_at_the_end_of, args=(end,), daemon=True).start()
+    _function = make()
+
+
+def _work(task: Any) -> Any:
+    return _function(task)
+
+
+def _leave_at_the_end_of(pipe: Connection) -> None:
+    try:
+        pipe.recv_bytes()
+    except (EOFError, OSError):
+        pass
+    os._exit(1)
