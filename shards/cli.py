@@ -1,6 +1,5 @@
 """toto-shards: look at a token dataset and prove that it is whole. Needs no video library and no torch."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,13 @@ import click
 from toto import __version__, command
 from toto.errors import UsageError
 from toto.plain import plain
+from toto.shards import cli_export, cli_rewrite, cli_statistics, cli_summary, cli_verify
 from toto.shards.clips import Painter, Pick, choose
 from toto.shards.dataset import Dataset
 from toto.shards.originals import Originals, under
 from toto.shards.pictures import has_pillow
 from toto.shards.seen import seen_at, seen_json, seen_lines, write_seen
-from toto.shards.store import open_store
 from toto.shards.stream import open_run
-from toto.shards.verify import Report
-from toto.shards.verify import verify as verify_dataset
 from toto.shards.view import View, format_of, write_view
 
 
@@ -32,39 +29,6 @@ def cli() -> None:
       toto-shards verify --deep data/demo/dct-512-64
       toto-shards view data/demo/dct-512-64 --out sheet.png
     """
-
-
-@cli.command()
-@click.argument("uris", nargs=-1, required=True, metavar="URI...")
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON (a list for several datasets).")
-def info(uris: tuple[str, ...], as_json: bool) -> None:
-    """What datasets hold: sources, rows, frames, tokens, hours.
-
-    \b
-    Example: toto-shards info data/k600/dvae-128 data/howto100m/dvae-128
-    """
-    infos = [summary(Dataset(uri).info) for uri in uris]
-    for uri, value in zip(uris, infos, strict=True):
-        command.say(info_text(uri, value))
-    if as_json:
-        command.print_json(infos[0] if len(infos) == 1 else infos)
-
-
-@cli.command()
-@click.argument("uri")
-@click.option("--deep", is_flag=True, help="Read every byte: file hashes, batch hashes, every row.")
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
-def verify(uri: str, deep: bool, as_json: bool) -> int:
-    """Prove that a dataset is as it was sealed; exit code 1 when it is not.
-
-    \b
-    Example: toto-shards verify --deep data/demo/dct-512-64
-    """
-    report = verify_dataset(open_store(uri), deep, _progress if sys.stderr.isatty() else lambda done, total: None)
-    command.say(report_text(uri, report, deep))
-    if as_json:
-        command.print_json({**vars(report), "ok": report.ok})
-    return 0 if report.ok else 1
 
 
 @cli.command()
@@ -103,7 +67,7 @@ def view(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Decode tokens back to pictures; a few rows when none are named.
+    """Decode tokens back to pictures; a few rows when none are named. `seen` shows what a training step read.
 
     \b
     Example: toto-shards view data/demo/dct-512-64 --window 7 --frames 8 --sources data/demo-world --out seven.gif
@@ -177,50 +141,9 @@ def shown(dataset: Dataset, picks: list[Pick], out: Path | None) -> dict[str, An
     }
 
 
-def summary(value: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a snapshot that `info` shows."""
-    return {
-        **{name: value[name] for name in ("dataset_id", "name", "splits", "units", "quarantine", "settings")},
-        "tokenizer": value["tokenizer"]["name"],
-        "vocab_size": value["tokenizer"]["vocab_size"],
-        **value["totals"],
-    }
-
-
-def info_text(uri: str, value: dict[str, Any]) -> str:
-    """`info` for a person."""
-    units = value["units"]
-    lines = [
-        f"{uri}",
-        f"  dataset id   {value['dataset_id']}",
-        f"  tokenizer    {value['tokenizer']}, {value['vocab_size']:,} codes",
-        f"  sources      {value['sources']:,} used, {value['quarantined']:,} in quarantine",
-        f"  rows         {value['rows']:,} in {value['shards']:,} shards ({value['bytes'] / 1e6:,.2f} MB)",
-        f"  frames       {value['frames']:,}",
-        f"  tokens       {value['tokens']:,} ids, start and end included",
-        f"  hours        {value['hours']:.3f} of source video",
-        f"  units        {units['committed']:,} of {units['planned']:,} planned",
-    ]
-    lines += [f"  {split:<12} {part['rows']:,} rows, {part['tokens']:,} ids" for split, part in value["splits"].items()]
-    return "\n".join(lines)
-
-
-def report_text(uri: str, report: Report, deep: bool) -> str:
-    """`verify` for a person."""
-    checked = f"{report.files:,} files, {report.bytes / 1e6:,.2f} MB" + (f", {report.rows:,} rows" if deep else "")
-    lines = [*report.problems[:50]]
-    if len(report.problems) > 50:
-        lines.append(f"… and {len(report.problems) - 50} more")
-    if report.leftovers:
-        lines.append(f"{len(report.leftovers)} leftovers of unfinished runs, harmless (toto-tokenize status --clean)")
-    problems = len(report.problems)
-    verdict = "whole" if report.ok else f"{problems} problem{'s' if problems > 1 else ''}"
-    how = "every byte was read" if deep else "names, sizes and small files; --deep reads every byte"
-    return "\n".join([*lines, f"{uri}: {verdict} ({checked}; {how})"])
-
-
-def _progress(done: int, total: int) -> None:
-    click.echo(f"\r\x1b[Kverify {done}/{total} units", nl=False, err=True)
+for topic in (cli_summary, cli_verify, cli_statistics, cli_rewrite, cli_export):
+    for more in topic.commands:
+        cli.add_command(more)
 
 
 def main() -> None:

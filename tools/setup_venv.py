@@ -4,7 +4,7 @@
    gone on with, less the packages that a killed pip left half-written.
 2. torch comes first and alone, from PyTorch's CPU index on a Linux machine without an NVIDIA GPU.
 3. toto itself comes editable, with what its commands and tests need; torch stays as it is.
-4. dall-e and taming come without dependencies: they declare torchvision, which would replace torch.
+4. dall-e, litdata and taming come without dependencies: they declare torchvision, which would replace torch.
 5. .venv/toto-setup.json says what all this was built from; while that holds, a next call ends at once.
 """
 
@@ -30,7 +30,7 @@ RECORD = VENV / "toto-setup.json"
 TORCH = "torch==2.13.0"  # the version that toto is tested with; 2.11 and later work
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 EXTRAS = "tokenize,train,evaluate,s3,dev"
-WITHOUT_DEPENDENCIES = ["dall-e==0.1", "taming-transformers-rom1504==0.0.6"]
+WITHOUT_DEPENDENCIES = ["dall-e==0.1", "litdata==0.2.76", "taming-transformers-rom1504==0.0.6"]
 IMPORTED = ("torch", "ray", "av", "scipy.spatial", "diffusers", "dall_e", "toto")
 
 Record = dict[str, str]
@@ -198,7 +198,7 @@ def forget_half_installed() -> None:
 
 
 def install(index: str) -> None:
-    """torch, then toto, then the two packages that must not bring their dependencies; then a look at all."""
+    """torch, then toto, then the three packages that must not bring their dependencies; then a look at all."""
     source = ["--index-url", index] if index else []
     pip(f"1/4 {TORCH} from {index or 'where pip looks by itself'}", [*source, TORCH])
     pip(f"2/4 toto-video[{EXTRAS}]", [TORCH, "--editable", f"{ROOT}[{EXTRAS}]"])

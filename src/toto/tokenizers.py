@@ -56,4 +56,5 @@ def load(spec: dict[str, Any], device: str = "cpu") -> Tokenizer:
     others = {point.name: point for point in entry_points(group="toto.tokenizers")}
     if name in others:
         return others[name].load()(spec, device)
-    raise UsageError(unknown("tokenizer", str(name), sorted({*BUILT_IN, *others})))
+    told = unknown("tokenizer", str(name), sorted({*BUILT_IN, *others}))
+    raise UsageError(f"{told}; codes of another one become pictures by a package with the entry point toto.tokenizers")

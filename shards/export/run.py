@@ -1,0 +1,134 @@
+"""A dataset -> a folder in another library's format: split by split, piece by piece, whole or not at all.
+
+snapshot ─▶ split ─▶ pieces, stored or shuffled ─▶ array, provenance ─▶ the files of the target ─▶ README, meta.json
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from toto.errors import UsageError, UserError
+from toto.shards.dataset import Dataset
+from toto.shards.export.arrays import FlatFile, NpyFile
+from toto.shards.export.folder import META, whole_folder
+from toto.shards.export.hub import ParquetFiles
+from toto.shards.export.layout import Layout
+from toto.shards.export.litdata import Chunks
+from toto.shards.export.pieces import Cut, count, shuffled, stored
+from toto.shards.export.provenance import Provenance
+from toto.shards.export.readme import readme
+from toto.shards.export.tars import Tars
+from toto.shards.ids import id_dtype
+
+EXPORT_FORMAT = 1
+MOST_SHARD_BYTES = 1 << 31  # offsets of litdata are 32-bit
+PLAIN_NAME = re.compile(r"\w[\w-]*")
+
+
+class Target(Protocol):
+    """Takes the pieces of one split, in order."""
+
+    def __init__(self, folder: Path, split: str, layout: Layout, shard_bytes: int | None) -> None: ...
+
+    def write(self, array: np.ndarray, facts: dict[str, Any]) -> None:
+        """Adds one piece."""
+        ...
+
+    def close(self) -> None:
+        """Ends the last file."""
+        ...
+
+
+TARGETS: dict[str, type[Target]] = {
+    "webdataset": Tars,
+    "hf": ParquetFiles,
+    "litdata": Chunks,
+    "npy": NpyFile,
+    "bin": FlatFile,
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is exported, and how."""
+
+    target: str  # one of TARGETS
+    cut: Cut | None  # None: whole rows
+    codes: bool = False
+    seed: int | None = None  # None: as stored
+    shard_bytes: int | None = None
+    splits: Sequence[str] = ()  # all when empty
+
+
+def export(uri: str, what: Export, out: Path, force: bool, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Writes the folder and returns what it holds: pieces and ids of each split, files, bytes.
+
+    UserError where the dataset has no codes or no pieces; UsageError where its splits are others.
+    """
+    dataset = Dataset(uri)
+    splits = _splits(dataset, what.splits)
+    if not dataset.tokenizer["vocab_size"]:
+        raise UserError(f"{uri} holds pixels and no codes; there is nothing to export")
+    opened = {split: Dataset(uri, id=dataset.dataset_id, split=split) for split in splits}
+    counts = {split: count(part, what.cut) for split, part in opened.items()}
+    if not any(counts.values()):
+        raise UserError(f"{uri} has no such pieces in {', '.join(splits)}; take shorter windows (--frames), or --rows")
+    layout = Layout(what.codes, id_dtype(dataset.tokenizer["vocab_size"]), what.cut.frames if what.cut else None)
+    images = sum(int(part.image_counts().sum()) for part in opened.values()) if what.cut else 0
+    facts = _facts(dataset, what, counts, layout)
+    total, done = sum(counts.values()), 0
+    with whole_folder(out, force) as folder:
+        for split, part in opened.items():
+            target, provenance = TARGETS[what.target](folder, split, layout, what.shard_bytes), Provenance(part)
+            pieces = stored(part, what.cut) if what.seed is None else shuffled(part, what.cut, what.seed)
+            for window in pieces:
+                target.write(layout.array(window), provenance.of(window))
+                done += 1
+                progress(done, total)
+            target.close()
+        (folder / "README.md").write_text(readme(facts))
+        (folder / META).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    return {**facts, **_size(out), "out": str(out), "images_left_out": images}
+
+
+def _splits(dataset: Dataset, asked: Sequence[str]) -> list[str]:
+    known = dataset.splits
+    for split in asked:
+        if split not in known:
+            raise UsageError(f"{dataset.store.uri} has no split {split!r}; it has: {', '.join(known) or 'none'}")
+    chosen = [split for split in known if not asked or split in asked]
+    for split in chosen:
+        if not PLAIN_NAME.fullmatch(split):
+            raise UserError(f"{dataset.store.uri}: split {split!r} is no name for a file; name others with --split")
+    return chosen
+
+
+def _facts(dataset: Dataset, what: Export, counts: dict[str, int], layout: Layout) -> dict[str, Any]:
+    info, cut = dataset.info, what.cut
+    return {
+        "toto_export": EXPORT_FORMAT,
+        "to": what.target,
+        "dataset": info["name"],
+        "dataset_id": dataset.dataset_id,
+        "tokenizer": dataset.tokenizer,
+        "id_layout": info["id_layout"],
+        "settings": info["settings"],
+        "array": layout.name,
+        "dtype": str(layout.dtype),
+        "frames": cut.frames if cut else None,
+        "stride": cut.stride if cut else None,
+        "hop": (cut.hop or cut.frames) if cut else None,
+        "order": "stored" if what.seed is None else what.seed,
+        "pieces": counts,
+        "toto_version": info["toto_version"],
+    }
+
+
+def _size(out: Path) -> dict[str, Any]:
+    sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+    return {"files": len(sizes), "bytes": sum(sizes)}
