@@ -9,7 +9,7 @@
 #                 index on a Linux machine without an NVIDIA GPU, else where pip looks by itself (CUDA, macOS)
 
 # The folders have the targets' names: without this line make would say "'tokenize' is up to date".
-.PHONY: help setup demo test lint bench drill tokenize pretrain eval
+.PHONY: help setup demo test lint bench drill fuzz tokenize pretrain eval
 
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -43,6 +43,9 @@ bench: setup  ## every benchmark in bench/ (ARGS=--json)
 
 drill: setup  ## the proofs that take longer than a test may: random kill -9
 	@$(BIN)/python tests/drill.py $(ARGS)
+
+fuzz: setup  ## damaged and hostile datasets, for ten minutes (ARGS="--minutes 60")
+	@$(BIN)/python tests/fuzz_shards.py $(ARGS)
 
 tokenize: setup  ## videos -> shards: DATASET=demo
 	@$(BIN)/toto-tokenize run $(or $(DATASET),$(error which dataset? make tokenize DATASET=demo)) $(ARGS)

@@ -25,11 +25,11 @@ from toto.shards.protocol_views import VIEWS_SCHEMA, source_labels, view_tables
 from toto.shards.row_rules import Rules
 from toto.shards.schema import SOURCES_SCHEMA
 from toto.shards.snapshot import dataset_id, read_snapshot
-from toto.shards.statistics.workers import each
 from toto.shards.store import Store
 from toto.shards.verify_foreign import find_foreign
 from toto.shards.verify_rows import RowIds
 from toto.shards.verify_units import Checker, Findings, Unit, check_file
+from toto.shards.workers import each
 
 TASK_UNITS = 256  # at most, so that a million units are 4,000 tasks
 TASK_BYTES = 64 << 20  # of shards that are read

@@ -21,9 +21,9 @@ from toto.shards.rewrite.proof import Proof, RowProof
 from toto.shards.rewrite.units import Maker, make_unit, remove_unfinished, start_of
 from toto.shards.seal import seal
 from toto.shards.snapshot import Snapshot
-from toto.shards.statistics.workers import each
 from toto.shards.store import RemoteStore, Store, open_store
 from toto.shards.store_owner import open_target
+from toto.shards.workers import each
 
 REMOTE_WORKERS = 8  # they wait for a store more than they work
 MOST_WORKERS = 8  # of local ones: each writes a shard of its own at the same time

@@ -21,7 +21,7 @@ from toto.shards.rewrite.inputs import Input, RowReader
 from toto.shards.rewrite.pieces import PIECES
 from toto.shards.rewrite.plan import Plan
 from toto.shards.row_hash import RowSum
-from toto.shards.statistics.workers import each
+from toto.shards.workers import each
 
 Sums = dict[str, RowSum]  # split -> its rows
 

@@ -25,7 +25,7 @@ from toto.shards.statistics.shared_runs import RunFinder
 from toto.shards.statistics.shingles import RECORD as SHINGLE
 from toto.shards.statistics.shingles import Search, shingles
 from toto.shards.statistics.sources_compared import EXAMPLES, Sources, compare_sources
-from toto.shards.statistics.workers import each
+from toto.shards.workers import each
 
 ABOUT = ("tokenizer", "id_layout", "settings", "annotations")  # parts of a snapshot that are compared key by key
 

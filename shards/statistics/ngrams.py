@@ -23,7 +23,7 @@ from toto.shards.statistics.block import blocks
 from toto.shards.statistics.gram_counter import Counted, GramCounter, counts_in, key_dtype, key_ranges
 from toto.shards.statistics.reading import Task, batches_of, plan
 from toto.shards.statistics.spectrum import Spectrum
-from toto.shards.statistics.workers import each
+from toto.shards.workers import each
 
 WRAPS = ("raster", "rows")
 MEMORY_MB = 1024  # of one process, about

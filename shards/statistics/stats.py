@@ -32,7 +32,7 @@ from toto.shards.statistics.reading import Reading, Task, batches_of, plan
 from toto.shards.statistics.source_extremes import SourceExtremes
 from toto.shards.statistics.stats_facts import facts
 from toto.shards.statistics.tally import Tally
-from toto.shards.statistics.workers import each
+from toto.shards.workers import each
 
 GROUPS = ("source", "split", "label")
 
