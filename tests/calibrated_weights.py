@@ -13,6 +13,7 @@ The networks are those of the packages dall_e, taming and diffusers: references 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def pictures(count: int, side: int, media: Path | None = None, seed: int = 0) ->
     return np.stack(crops).transpose(0, 3, 1, 2).copy()
 
 
+@cache
 def _photographs(media: Path) -> list[Image.Image]:
     found = []
     for path in sorted([*media.glob("image_plain/*"), *media.glob("image_labelled/**/*")]):

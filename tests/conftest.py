@@ -1,8 +1,10 @@
-"""What every test has: pinned threads, repeatable random cases, and the folder of real media files."""
+"""What every test has: pinned threads, repeatable random cases, caches of its own, the folder of real media files."""
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -33,6 +35,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is kept in the user's home, but for Matplotlib's list of fonts, which takes seconds to make."""
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    caches = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or str(users / "matplotlib"))
+        patch.setenv("XDG_CACHE_HOME", str(caches))
+        patch.setenv("TOTO_CACHE", str(caches / "toto-batches"))
+        yield
+
+
+@pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What toto keeps on this machine: a cache of this test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """fsspec's memory file system, with an empty folder /bucket in it."""
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    files.makedirs("/bucket", exist_ok=True)
+    yield files
+    files.rm("/bucket", recursive=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,21 +9,24 @@ from pathlib import Path
 
 import browser
 import pytest
+import yaml
 from clips import ROOT, environment
 from test_demo import scripts  # noqa: F401
-from test_docs import TINY
+from test_docs import SMALL, TINY
 
 from toto.tokenize.demo import build
 
-STEPS = 6
+SHORT = {"steps": 6, "validate_every": 3}
 
 
 @pytest.fixture(scope="module")
 def done(scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:  # noqa: F811
     folder = tmp_path_factory.mktemp("whole demo")
     build(folder / "data" / "demo-world", TINY)
-    text = re.sub(r"steps: 300\n", f"steps: {STEPS}\n", (ROOT / "pipelines.yaml").read_text())
-    (folder / "pipelines.yaml").write_text(text.replace("validate_every: 100", "validate_every: 3"))
+    config = yaml.safe_load((ROOT / "pipelines.yaml").read_text())
+    config["models"]["tiny"] |= SMALL
+    config["recipes"]["demo"] |= SHORT
+    (folder / "pipelines.yaml").write_text(yaml.safe_dump(config))
     return run(scripts, folder), folder
 
 

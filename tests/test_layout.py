@@ -11,27 +11,6 @@ STAGES = ("tokenize", "shards", "train", "evaluate")
 LINKS = {stage: f"../../{stage}" for stage in STAGES} | {"pipelines.yaml": "../../pipelines.yaml"}
 STANDARD = str(Path(sysconfig.get_path("stdlib"), "tokenize.py"))
 
-IN_A_RAY_WORKER = """
-import os, sys, tempfile
-import ray
-
-@ray.remote
-def where():
-    import tokenize
-    import toto.tokenize
-    return tokenize.__file__, list(toto.tokenize.__path__)
-
-with tempfile.TemporaryDirectory(prefix="toto-") as folder:
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=folder,
-             object_store_memory=2**27)
-    try:
-        standard, ours = ray.get(where.remote())
-    finally:
-        ray.shutdown()
-print(standard)
-print(ours[0])
-"""
-
 
 def python(root: Path, *arguments: str) -> list[str]:
     """The lines that a Python started in the repository's root prints."""
@@ -80,11 +59,3 @@ def test_python_at_the_root_has_the_standard_tokenize(root: Path) -> None:
 @pytest.mark.parametrize("module", ["pip", "pytest"])
 def test_modules_run_from_the_root(root: Path, module: str) -> None:
     assert python(root, "-m", module, "--version")[0].startswith(module)
-
-
-@pytest.mark.ray
-@pytest.mark.xdist_group("ray")
-def test_a_ray_worker_has_the_standard_tokenize_and_ours(root: Path) -> None:
-    standard, ours = python(root, "-c", IN_A_RAY_WORKER)[-2:]
-    assert standard == STANDARD
-    assert Path(ours).resolve() == root / "tokenize"

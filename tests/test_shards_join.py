@@ -92,9 +92,7 @@ def test_rows_are_paired_or_missing_and_never_both(
     assert len(joined) + joined.missing_left.rows == len(theirs)
 
 
-def test_a_run_that_one_of_them_lacks_is_missing_and_other_frames_are_refused(
-    tmp_path: Path, left: Dataset
-) -> None:
+def test_a_run_that_one_of_them_lacks_is_missing_and_other_frames_are_refused(tmp_path: Path, left: Dataset) -> None:
     shorter = Dataset(write_tokens(tmp_path / "shorter", sources(KEYS[:1], 64, (9,))))
     assert left.join(shorter).missing_right.rows == len(left) - 2
     uneven = Dataset(write_tokens(tmp_path / "uneven", sources(KEYS[:2], 64, (8, 6))))

@@ -39,7 +39,7 @@ import os, sys, time
 from pathlib import Path
 import click
 from toto import command
-from toto.shards.statistics.workers import each
+from toto.shards.workers import each
 
 def make():
     return sleep

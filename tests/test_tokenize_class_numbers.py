@@ -10,8 +10,9 @@ from listings import dataset
 from made import make
 
 from toto import Dataset
+from toto.shards.annotation_file import write_annotation
 from toto.shards.store import open_store
-from toto.tokenize.annotations import with_known_classes, write_annotation
+from toto.tokenize.annotations import with_known_classes
 from toto.tokenize.sources import list_sources
 
 STEMS = [f"abcdefghij{letter}_000001_000011" for letter in "ABCDEF"]

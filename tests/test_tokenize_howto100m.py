@@ -11,6 +11,8 @@ from toto.tokenize.input_file import open_binary
 from toto.tokenize.sources import howto100m_captions, list_sources
 from toto.tokenize.sources.base import MISSING_SIZE
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 OFFICIAL = """video_id,category_1,category_2,rank,task_id
 nVbIUDjzWY4,Cars & Other Vehicles,Motorcycles,27,52907
 -97kyZVWVG0,"Hobbies, and Crafts",Crafts,34,119814
@@ -18,12 +20,6 @@ _gkjnR3ZVts,Food and Entertaining,,6,25938
 """
 TASKS = "id\ttask_name\n52907\tChange Motorcycle Oil\n25938\tMake Tea, Iced\n"
 IDS = ("-97kyZVWVG0", "_gkjnR3ZVts", "nVbIUDjzWY4")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read from tars is kept in a cache of this test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def howto(root: Path, *videos: str, **lists: str) -> Path:

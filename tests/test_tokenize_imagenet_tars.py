@@ -15,13 +15,12 @@ from archives import tar_of
 from fault_proxy import FaultProxy
 from object_store import s3, upload  # noqa: F401
 from PIL import Image
-from scipy.io import savemat
 
 from toto import Dataset
 from toto.config import DatasetConfig
 from toto.errors import UserError
+from toto.shards.annotation_file import read_annotation
 from toto.shards.store import open_store
-from toto.tokenize.annotations import read_annotation
 from toto.tokenize.cli import resolve
 from toto.tokenize.clip import SourceError
 from toto.tokenize.input_file import open_binary
@@ -29,6 +28,8 @@ from toto.tokenize.plan import extend_plans
 from toto.tokenize.run import Options, tokenize
 from toto.tokenize.sources import Listing, list_sources
 from toto.tokenize.sources.mat_file import load_variable
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 KIT = "ILSVRC2012_devkit_t12.tar.gz"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -38,12 +39,6 @@ TRAIN = {"n02000000": (7, 12), "n01000000": (3,), "n03000000": (100,)}
 VAL_IDS = (2, 3, 3, 1)  # of images 1 to 4
 VAL = {1: "n03000000", 2: "n01000000", 3: "n01000000", 4: "n02000000"}  # which is to say
 LABELS = {"n01000000": 0, "n02000000": 1, "n03000000": 2}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of this test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def jpeg(seed: int) -> bytes:
@@ -74,6 +69,8 @@ def train_tars() -> dict[str, bytes]:
 
 def meta_mat(synsets: Sequence[tuple[int, str, str]], **options: Any) -> bytes:
     """meta.mat as the kit has it: a column of structs, a group of classes at its end."""
+    from scipy.io import savemat
+
     fields = (
         "ILSVRC2012_ID",
         "WNID",

@@ -1,6 +1,6 @@
-"""kill -9 of a worker, of the driver, of the driver with all of its Ray: the same dataset as without any kill.
+"""kill -9 of the driver, and of the driver with all of its Ray: the same dataset as without any kill.
 
-Three kills here; `make drill` does twenty at random moments.
+Two kills here, of a worker in test_tokenize_cluster.py; `make drill` does twenty at random moments.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from clips import PIXELS
-from drill import ON_RAY, UNITS, Content, content, make_world, strike, undisturbed
+from drill import ON_RAY, UNITS, WITHOUT_RAY, Content, content, make_world, strike, undisturbed
 from ray_run import Run
 
 from toto import Dataset
@@ -42,11 +42,14 @@ def runs() -> Iterator[list[Run]]:
         run.wait_until_gone()
 
 
-@pytest.mark.parametrize("victim", ["driver", "everything", "worker"])
+@pytest.mark.parametrize(
+    ("victim", "then"),
+    [("driver", ("--workers", "1")), ("everything", WITHOUT_RAY)],  # also with another number of workers
+    ids=["driver", "everything"],
+)
 def test_killed_in_the_middle_and_run_again(
-    victim: str, world: Path, expected: Content, runs: list[Run], tmp_path: Path
+    victim: str, then: tuple[str, ...], world: Path, expected: Content, runs: list[Run], tmp_path: Path
 ) -> None:
-    then = ("--workers", "1") if victim == "driver" else ON_RAY  # also with another number of workers
     done = strike(world, tmp_path / "set", victim, random.Random(victim), then)
     runs += done.runs
     assert done.counts, f"struck when {done.committed} of {done.planned} units were committed"

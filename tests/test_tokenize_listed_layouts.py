@@ -16,14 +16,10 @@ from toto import Dataset
 from toto.errors import UsageError
 from toto.tokenize.sources import list_sources
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 FRAMES = 3
 UID = "aaaaaaaa-0000-4000-8000-00000000000"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read from tars is kept in a cache of this test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def put(root: Path, *names: str) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toto.tokenize import metrics
 from toto.tokenize.worker import Counters
 
 
@@ -43,6 +42,8 @@ class Metric:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Count[tuple[str, ...]]:
+    from toto.tokenize import metrics
+
     recorder = Recorder()
     for name in ("Counter", "Gauge"):
         monkeypatch.setattr(metrics, name, recorder.metric)
@@ -50,7 +51,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Count[tuple[str, ...]]:
 
 
 def test_a_workers_counts_add_up_however_often_they_are_told(recorded: Any) -> None:
-    told, now = metrics.WorkerMetrics("k400"), Counters()
+    from toto.tokenize.metrics import WorkerMetrics
+
+    told, now = WorkerMetrics("k400"), Counters()
     for _ in range(3):
         now.decoded += 100
         now.kept += 25
@@ -67,10 +70,12 @@ def test_a_workers_counts_add_up_however_often_they_are_told(recorded: Any) -> N
 
 
 def test_a_tokenizer_actor_tells_what_waits_in_it_and_what_it_filled_up(recorded: Any) -> None:
+    from toto.tokenize.metrics import TokenizerMetrics
+
     class Gathered:
         encoded, filled = 3, 5
 
-    told, frames = metrics.TokenizerMetrics(), np.zeros((3, 8, 8, 3), np.uint8)
+    told, frames = TokenizerMetrics(), np.zeros((3, 8, 8, 3), np.uint8)
     told.came(frames)
     assert recorded[("toto_bytes_waiting",)] == frames.nbytes
     told.went(frames, Gathered())  # type: ignore[arg-type]

@@ -13,9 +13,10 @@ from calibrated_weights import calibrate_dvae, calibrate_sdvae, calibrate_vqgan,
 
 from toto.errors import UsageError, UserError
 from toto.shards.store import LocalStore
-from toto.tokenize import canary
+from toto.tokenize import canary, weights_child
 from toto.tokenize.canary import precision_facts
 from toto.tokenize.tokenizers.codebook import gaussian_codes
+from toto.tokenize.weights_convert import write_converted
 from toto.tokenizers import load
 
 NEAR_TIE = 1e-4  # of a reference's best two scores: below it, fp32 rounding decides
@@ -56,9 +57,11 @@ def no_gradients() -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Of weights and their cache; they are converted here, a child takes seconds."""
     folder = tmp_path_factory.mktemp("networks")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(weights_child, "convert", write_converted)
         yield folder
 
 
@@ -85,7 +88,7 @@ def dvae(folder: Path, photos: Path | None) -> Reference:
     import dall_e
 
     torch.manual_seed(0)
-    encoder, decoder = dall_e.Encoder(n_hid=64, n_blk_per_group=1), dall_e.Decoder(n_hid=64, n_blk_per_group=1)
+    encoder, decoder = dall_e.Encoder(n_hid=32, n_blk_per_group=1), dall_e.Decoder(n_hid=32, n_blk_per_group=1)
     calibrate_dvae(encoder, pictures(36, SIDE, photos))
     torch.save(encoder, folder / "encoder.pkl")  # whole pickled modules, as OpenAI's files are
     torch.save(decoder, folder / "decoder.pkl")
@@ -141,7 +144,10 @@ def save_lightning(path: Path, state: dict[str, torch.Tensor]) -> None:
 @pytest.fixture(scope="module")
 @torch.no_grad()
 def sdvae(folder: Path, photos: Path | None) -> Reference:
-    from diffusers import AutoencoderKL
+    with pytest.MonkeyPatch.context() as patch:
+        for package in ("transformers", "accelerate", "peft"):  # which it would load for its pipelines
+            patch.setitem(sys.modules, package, None)
+        from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
     model = AutoencoderKL(

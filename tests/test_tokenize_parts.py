@@ -4,7 +4,6 @@ import gc
 import io
 import os
 import tarfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,6 @@ from toto.tokenize import part as parts
 from toto.tokenize.clip import SourceError
 from toto.tokenize.input_file import check, local_path, open_binary
 from toto.tokenize.part import PartFile
-
-
-@pytest.fixture
-def bucket() -> Iterator[Any]:
-    """An empty place in fsspec's memory file system."""
-    files = fsspec.filesystem("memory")
-    files.pipe("/bucket/keep", b"")
-    yield files
-    files.rm("/bucket", recursive=True)
 
 
 def reason(uri: str, kind: str = "video") -> tuple[str, str]:

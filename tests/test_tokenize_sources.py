@@ -177,16 +177,6 @@ def test_message_about_a_root_shows_no_password():
 # Through fsspec
 
 
-@pytest.fixture
-def bucket():
-    """An empty place in fsspec's memory file system."""
-    fs = fsspec.filesystem("memory")
-    if fs.exists("/bucket"):
-        fs.rm("/bucket", recursive=True)
-    yield fs
-    fs.rm("/bucket", recursive=True)
-
-
 def test_folder_in_a_bucket_lists_like_a_local_one(bucket, tmp_path):
     names = ("b/clip.mp4", "a.webm", ".hidden.mp4", "b/.x/y.mp4", "notes.txt", "b/c.png")
     for name in names:

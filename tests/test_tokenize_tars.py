@@ -7,11 +7,9 @@ import subprocess
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 from archives import member, parts_of, tar_of
 from footage import read, request
@@ -30,24 +28,10 @@ from toto.tokenize.sources.tar_headers import tar_entries
 from toto.tokenize.sources.tars import list_media
 from toto.tokenize.transient import REMOTE_PAUSES_S
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 GNU_TAR = shutil.which("tar")
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test's own."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
-
-
-@pytest.fixture
-def bucket() -> Iterator[Any]:
-    """An empty place in fsspec's memory file system."""
-    files = fsspec.filesystem("memory")
-    yield files
-    files.rm("/bucket", recursive=True)
 
 
 def listed(data: bytes) -> tuple[dict[str, bytes], Counter[str]]:

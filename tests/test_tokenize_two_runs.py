@@ -34,7 +34,7 @@ def test_a_run_that_was_held_up_seals_the_newest_plan(tmp_path: Path, monkeypatc
         write_clips(videos, 1, 8, first=1)
         assert tokenize(videos, out, *PIXELS).returncode == 0
 
-    monkeypatch.setattr(run, "_execute", before(run._execute, another_run))
+    monkeypatch.setattr(run, "execute", before(run.execute, another_run))
     cli.main(["run", *run_arguments(videos, out), *PIXELS, "--ray-address", "local"], standalone_mode=False)
     info = Dataset(out).info
     assert info["units"] == {"committed": 2, "planned": 2} and len(info["files"]["plans"]) == 2

@@ -1,11 +1,10 @@
 """webdataset shards: one source for each sample, its texts as annotations, and nothing that was tried is forgotten."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pytest
 from archives import tar_of
@@ -22,21 +21,7 @@ from toto.tokenize.part import parse_part
 from toto.tokenize.run import Options, tokenize
 from toto.tokenize.sources import Listing, list_sources, texts
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test's own."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
-
-
-@pytest.fixture
-def bucket() -> Iterator[Any]:
-    """An empty place in fsspec's memory file system."""
-    files = fsspec.filesystem("memory")
-    yield files
-    files.rm("/bucket", recursive=True)
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def listing(root: Path | str, **more: Any) -> Listing:
