@@ -23,16 +23,39 @@ class Batch:
     def __init__(self, arrow: pa.RecordBatch) -> None:
         self.arrow = arrow
         self.rows: int = arrow.num_rows
-        self._columns: dict[str, pa.Array] = dict(zip(arrow.schema.names, arrow.columns, strict=True))
-        tokens = self._columns["tokens"]
+        tokens = arrow.column("tokens")
         self.tokens: np.ndarray = tokens.values.to_numpy()  # uint16 or uint32, of all rows
         self.starts: np.ndarray = tokens.offsets.to_numpy()  # int64 [rows + 1]
-        self.run = self._numbers("run")  # uint32 [rows]
-        self.view = self._numbers("view")  # uint8
-        self.kind = self._numbers("kind")  # uint8: 1 video, 3 image
-        self.n_frames = self._numbers("n_frames")  # uint16
-        self.grid_h = self._numbers("grid_h")  # uint16
-        self.grid_w = self._numbers("grid_w")  # uint16
+
+    @cached_property
+    def run(self) -> np.ndarray:
+        """uint32 [rows]."""
+        return self._numbers("run")
+
+    @cached_property
+    def view(self) -> np.ndarray:
+        """uint8 [rows]."""
+        return self._numbers("view")
+
+    @cached_property
+    def kind(self) -> np.ndarray:
+        """uint8 [rows]: 1 video, 3 image."""
+        return self._numbers("kind")
+
+    @cached_property
+    def n_frames(self) -> np.ndarray:
+        """uint16 [rows]."""
+        return self._numbers("n_frames")
+
+    @cached_property
+    def grid_h(self) -> np.ndarray:
+        """uint16 [rows]: codes from top to bottom."""
+        return self._numbers("grid_h")
+
+    @cached_property
+    def grid_w(self) -> np.ndarray:
+        """uint16 [rows]: codes from left to right."""
+        return self._numbers("grid_w")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Carries the rows of this batch alone, not the memory that it is a part of."""
@@ -43,12 +66,12 @@ class Batch:
     @cached_property
     def sources(self) -> list[str]:
         """The source's key of each row."""
-        return self._columns["source"].to_pylist()
+        return self.arrow.column("source").to_pylist()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the ids and the pixels, and about those of the other columns; Arrow's own sum takes 40 µs."""
-        pixels = self._columns["pixels"].buffers()[2]
+        pixels = self.arrow.column("pixels").buffers()[2]
         return self.tokens.nbytes + (0 if pixels is None else pixels.size) + 128 * self.rows
 
     def slice(self, i: int) -> "Batch":
@@ -59,7 +82,7 @@ class Batch:
         """One column's value in row i, as `RowRecord` has it; KeyError for an unknown column."""
         if name == "tokens":
             return self.tokens[self.starts[i] : self.starts[i + 1]]
-        column = self._columns[name][i]
+        column = self.arrow.column(name)[i]
         if name == "crop":
             return tuple(column.as_py())
         if name in ("frame_index", "pts_list_us"):
@@ -68,7 +91,7 @@ class Batch:
 
     def pixels(self, i: int) -> np.ndarray | None:
         """uint8, flat: the pixels of row i without a copy; None where the dataset keeps none."""
-        data = self._columns["pixels"][i].as_buffer()
+        data = self.arrow.column("pixels")[i].as_buffer()
         return None if data is None else np.frombuffer(data, np.uint8)
 
     def record(self, i: int) -> RowRecord:
@@ -76,7 +99,7 @@ class Batch:
         return RowRecord(**{name: self.value(name, i) for name in _NAMES})
 
     def _numbers(self, name: str) -> np.ndarray:
-        return self._columns[name].to_numpy()
+        return self.arrow.column(name).to_numpy()
 
 
 def _from_stream(data: bytes) -> Batch:

@@ -1,12 +1,13 @@
 """Inflated batches on the local disk: mapped, not read, and shared by all processes through the page cache.
 
-    verified batch ─▶ uncompressed Arrow stream ─▶ tmp/ ─▶ batches/<shard>/<number>-<xxh3>.arrow
+    verified batch ─▶ uncompressed Arrow stream ─▶ tmp/ ─▶ batches/<shard>/<number>.arrow
                                                              └─▶ mapped, checked, NumPy views without a copy
 
 <shard> is made of where the dataset lies, the shard's sha256 and its tokenizer's id: a changed shard finds nothing, and
-a stranger's dataset that claims the hashes of another one cannot put its rows in that one's place. The xxh3 is that of
-the file: one that is not what its name says is removed, and its batch read anew. A mapped batch stays valid when its
-file is removed. The cache is no part of the format, and no error of it ends a run: without it batches stay in memory.
+a stranger's dataset that claims the hashes of another one cannot put its rows in that one's place. A file ends with the
+xxh3-64 of the rest of it: one that is not as it was written is removed, and its batch read anew. A mapped batch stays
+valid when its file is removed. The cache is no part of the format, and no error of it ends a run: without it batches
+stay in memory.
 """
 
 import errno
@@ -23,6 +24,7 @@ import xxhash
 
 from toto.shards.cache_space import FULL, Space, asked_limit, cache_home, touch
 
+DIGEST = 8  # bytes of an xxh3-64
 OFF_S = 60.0  # how long a disk that refused is left alone
 
 
@@ -35,30 +37,18 @@ class Cache:
 
     def __init__(self, space: Space) -> None:
         self._space = space
+        self._folder = space.folder / "batches"
         self._off_until = 0.0
 
     def get(self, shard: str, batch: int) -> pa.RecordBatch | None:
         """A batch of a shard by `shard_key`, mapped; None where it is not there, or was damaged."""
-        folder = self._folder(shard)
-        try:
-            names = os.listdir(folder) if folder else []
-        except OSError:
-            return None
-        start = f"{batch}-"
-        for name in names:
-            if name.startswith(start):
-                found = _mapped(Path(f"{folder}/{name}"))
-                if found is not None:
-                    return found
-        return None
+        return None if self._space.is_off else _mapped(self._path(shard, batch))
 
     def put(self, shard: str, batch: int, arrow: pa.RecordBatch) -> pa.RecordBatch:
         """Stores a verified batch; the same, mapped, or as it was given where it cannot be stored."""
-        folder = self._folder(shard)
-        if folder is None or time.monotonic() < self._off_until:
+        if self._space.is_off or time.monotonic() < self._off_until:
             return arrow
-        data = _inflated(arrow)
-        path = folder / f"{batch}-{xxhash.xxh3_64_hexdigest(data)}.arrow"
+        data, path = _inflated(arrow), self._path(shard, batch)
         try:
             found = _mapped(path) if self._write(path, data) else None
         except OSError as error:
@@ -67,27 +57,25 @@ class Cache:
             return arrow
         return arrow if found is None else found
 
-    def _folder(self, shard: str) -> Path | None:
-        """Where the batches of a shard lie; None where nothing is to be stored."""
-        if self._space.is_off:
-            return None
-        return self._space.folder / "batches" / shard
+    def _path(self, shard: str, batch: int) -> str:
+        return f"{self._folder}/{shard}/{batch}.arrow"
 
-    def _write(self, path: Path, data: pa.Buffer) -> bool:
+    def _write(self, path: str, data: pa.Buffer) -> bool:
         """Whether there was room; OSError of the disk, where making room does not help."""
         try:
-            return self._space.take(data.size) and self._place(path, data)
+            return self._space.take(data.size + DIGEST) and self._place(path, data)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             self._space.halve()
-            return self._space.take(data.size) and self._place(path, data)
+            return self._space.take(data.size + DIGEST) and self._place(path, data)
 
-    def _place(self, path: Path, data: pa.Buffer) -> bool:
+    def _place(self, path: str, data: pa.Buffer) -> bool:
         part = self._space.scratch()
         try:
             with open(part, "xb") as file:
                 file.write(data)
+                file.write(xxhash.xxh3_64_digest(data))
             _rename(part, path)
         finally:
             with suppress(OSError):
@@ -118,33 +106,47 @@ def _inflated(arrow: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _mapped(path: Path) -> pa.RecordBatch | None:
-    """The batch in a file of the cache, when the file is what its name says; else the file is removed."""
+def _mapped(path: str) -> pa.RecordBatch | None:
+    """The batch in a file of the cache, when the file is as it was written; else the file is removed."""
     try:
-        with pa.memory_map(str(path)) as file:
+        with pa.memory_map(path) as file:
             data = file.read_buffer()
-        if xxhash.xxh3_64_hexdigest(data) == path.stem.rpartition("-")[2]:
+        inside = data[:-DIGEST]
+        if data[-DIGEST:].to_pybytes() == xxhash.xxh3_64_digest(inside):
             touch(path)
-            return pa.ipc.open_stream(data).read_next_batch()
-    except FileNotFoundError:  # removed at this moment, to make room
+            return _batch(inside)
+    except FileNotFoundError:  # not there, or removed at this moment to make room
         return None
-    except (OSError, pa.ArrowException, StopIteration):
+    except (OSError, pa.ArrowException, EOFError):
         pass
     with suppress(OSError):
-        path.unlink()
+        os.unlink(path)
     return None
 
 
-def _rename(part: Path, path: Path) -> None:
+def _batch(stream: pa.Buffer) -> pa.RecordBatch:
+    """The one batch of a stream; its schema is the same in all of a shard, and parsed once."""
+    reader = pa.BufferReader(stream)
+    schema = pa.ipc.read_message(reader).metadata.to_pybytes()
+    return pa.ipc.read_record_batch(pa.ipc.read_message(reader), _schema(schema))
+
+
+@lru_cache(maxsize=64)
+def _schema(message: bytes) -> pa.Schema:
+    prefix = b"\xff\xff\xff\xff" + len(message).to_bytes(4, "little")
+    return pa.ipc.read_schema(pa.py_buffer(prefix + message))
+
+
+def _rename(part: Path, path: str) -> None:
     """Moves a finished file; its folder may be removed, being empty, at any moment."""
     for _ in range(3):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with suppress(FileNotFoundError):
             os.replace(part, path)
             return
         if not part.exists():
             break
-    raise FileNotFoundError(errno.ENOENT, "the folder is being emptied", str(path))
+    raise FileNotFoundError(errno.ENOENT, "the folder is being emptied", path)
 
 
 @lru_cache(maxsize=64)

@@ -177,7 +177,7 @@ def asked_limit() -> int | None:
     return int(text)
 
 
-def touch(path: Path) -> None:
+def touch(path: str | Path) -> None:
     """Notes that a file was asked for, at most once a minute; nothing happens where that is not allowed."""
     with suppress(OSError):
         if time.time() - os.stat(path).st_mtime > TOUCH_S:
