@@ -31,5 +31,5 @@ def what_options(function: Any) -> Any:
 def needed(size: str | None) -> str:
     """UsageError where the command line names no model."""
     if not size:
-        raise UsageError("which model? --size tiny, base, large or 1b (make pretrain SIZE=large)")
+        raise UsageError("which model? --size tiny, base, large, 1b, gpt2 or mamba (make pretrain SIZE=large)")
     return size

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -65,10 +66,11 @@ class Team:
         """
         if self.world == 1:
             return
-        half = torch.bfloat16 if precision == "bf16" else None
-        mesh, policy = self._mesh, MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+        half = torch.bfloat16 if precision == "bf16" and model.gathers_half else None
+        # Inputs stay as they are: the angles of positions are fp32, and autocast sees to the rest.
+        policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for part in (*model.blocks, model):
-            fully_shard(part, mesh=mesh, mp_policy=policy)
+            fully_shard(part, mesh=self._mesh, mp_policy=policy)
 
     def cut_again(self, model: nn.Module) -> None:
         """Cuts what a forward pass without a backward one left whole: the root's weights."""
@@ -81,7 +83,7 @@ class Team:
             return DTensor.from_local(number, self._mesh, [Replicate()])
         return number
 
-    @property
+    @cached_property
     def _mesh(self) -> DeviceMesh:
         return init_device_mesh(self.device.type, (self.world,))
 

@@ -21,7 +21,8 @@ from toto.train.parallel import Team
 FOLDER = "spikes"
 WARM_UP = 64  # steps before anything but a number that is not finite is a spike
 WINDOW = 128  # steps that the mean and the spread look back on
-PATIENCE = 8  # spikes in a row are a new level (another phase of the mixture, say), and training goes on from it
+MEMORY = 256  # steps over which spikes are counted, the older the less
+PATIENCE = 8  # spikes of late are no accident: another phase of the mixture, or batches of a new kind; they are taken
 FLOOR = (0.01, 0.05)  # least spread of the loss in nats, and of the logarithm of the norm
 
 
@@ -30,33 +31,24 @@ class SpikeGuard:
 
     def __init__(self, sigmas: float, device: torch.device) -> None:
         self.sigmas = sigmas
-        # steps that count, spikes in a row, then means and variances of loss and log norm
+        # steps that count, spikes of late, then means and variances of loss and log norm
         self.state = torch.zeros(6, dtype=torch.float32, device=device)
         self._floor = torch.tensor(FLOOR, device=device)
 
     def judge(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
         """fp32 0 or 1, on the device: whether to leave the weights as they are; the same for every process."""
-        seen, mean, variance = self.state[0], self.state[2:4], self.state[4:6]
+        seen, recent, mean, variance = self.state[0], self.state[1], self.state[2:4], self.state[4:6]
         value = torch.stack([loss, grad_norm.clamp(min=1e-30).log()]).float()
         finite = value.isfinite().all()
         value = torch.where(finite, value, mean)
         above = (value - mean) / torch.maximum(variance.sqrt(), self._floor)
         spike = ~finite | ((seen >= WARM_UP) & (above > self.sigmas).any())
-        in_a_row = torch.where(spike, self.state[1] + 1, 0.0)
-        settled = finite & (in_a_row > PATIENCE)
-        skip = spike & ~settled
-        pace = torch.where(settled, 1.0, torch.clamp(1 / (seen + 1), min=1 / WINDOW))
-        step = value - mean
-        moved = torch.cat(
-            [
-                torch.where(settled, 1.0, seen + 1)[None],
-                torch.where(settled, 0.0, in_a_row)[None],
-                mean + pace * step,
-                (1 - pace) * (variance + pace * step**2),
-            ]
-        )
-        waits = torch.cat([seen[None], in_a_row[None], mean, variance])
-        self.state.copy_(torch.where(skip, waits, moved))
+        recent = (1 - 1 / MEMORY) * recent + spike
+        skip = spike & ~(finite & (recent > PATIENCE))
+        pace, step = torch.clamp(1 / (seen + 1), min=1 / WINDOW), value - mean
+        moved = torch.cat([mean + pace * step, (1 - pace) * (variance + pace * step**2)])
+        kept = torch.where(skip, self.state[2:], moved)
+        self.state.copy_(torch.cat([torch.where(skip, seen, seen + 1)[None], recent[None], kept]))
         return skip.float()
 
 

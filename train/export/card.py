@@ -31,7 +31,7 @@ from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained(".")
 start = torch.tensor([[1]])  # a video from nothing
-ids = model.generate(start, do_sample=True, max_new_tokens={cells}, eos_token_id=None)
+ids = model.generate(start, do_sample=True, max_new_tokens={cells}, eos_token_id=None, suppress_tokens=[0, 1, 2, 3])
 codes = ids[0, 1:].reshape(1, {height}, {width}) - 4  # its first frame
 ```
 

@@ -35,6 +35,7 @@ def export(loaded: Loaded, out: Path, dtype: str = "fp32", check: bool = True) -
 
     UsageError when `out` holds something already; UserError when transformers gives other logits: nothing is left then.
     """
+    out = out.absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists and is not empty; choose another --out")
     partial = out.with_name(f".{out.name}.partial")
@@ -70,6 +71,8 @@ def _fill(folder: Path, loaded: Loaded, dtype: str, check: bool) -> Parity | Non
                 "equal); nothing was written"
             )
     if not check or dtype != "fp32":
+        for path in folder.glob("model*.safetensors*"):  # those of the comparison
+            path.unlink()
         _save(folder, {key: tensor.to(DTYPES[dtype]) for key, tensor in layout.tensors.items()})
     _json(folder / "report.json", {"dtype": name, "parity": None if parity is None else parity.value()})
     _json(folder / "toto.json", facts)

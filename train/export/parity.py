@@ -26,8 +26,8 @@ class Parity:
     ids: int  # of each of the compared sequences
     max_logit_difference: float
     logit_spread: float  # standard deviation of our logits: what the difference has to be seen against
-    greedy_tokens: int  # made by both
-    greedy_equal: int  # of these, up to the first difference; all of them, or up to a near-tie
+    greedy_tokens: int  # made by both, up to a near-tie: what comes after it says nothing
+    greedy_equal: int  # of these, up to the first difference
 
     @property
     def holds(self) -> bool:
@@ -47,29 +47,35 @@ def check_parity(loaded: Loaded, folder: Path, greedy_tokens: int = 64) -> Parit
         ours, other = loaded.model(ids), theirs(ids).logits
     begin = ids[:1, : max(2, min(ids.shape[1] // 2, loaded.context - greedy_tokens))]
     made = min(greedy_tokens, loaded.context + 1 - begin.shape[1])
+    equal, compared = _greedy(loaded, theirs, begin, made)
     return Parity(
         transformers=_transformers().__version__,
         ids=ids.shape[1],
         max_logit_difference=float((ours - other).abs().max()),
         logit_spread=float(ours.std()),
-        greedy_tokens=made,
-        greedy_equal=_greedy_equal(loaded, theirs, begin, made),
+        greedy_tokens=compared,
+        greedy_equal=equal,
     )
 
 
-def _greedy_equal(loaded: Loaded, theirs: Any, begin: Tensor, tokens: int) -> int:
-    """Ids that both go on with; a difference at a near-tie ends the comparison and counts as none."""
+def _greedy(loaded: Loaded, theirs: Any, begin: Tensor, tokens: int) -> tuple[int, int]:
+    """How many ids both go on with, of how many that were compared: a difference at a near-tie ends the comparison."""
     found = theirs.generate(
-        begin, attention_mask=torch.ones_like(begin), max_new_tokens=tokens, do_sample=False, eos_token_id=None
+        begin,
+        attention_mask=torch.ones_like(begin),
+        max_new_tokens=tokens,
+        do_sample=False,
+        eos_token_id=None,
+        suppress_tokens=None,
     )[0, begin.shape[1] :]
     decoder = Decoder(loaded.model, 1, begin.shape[1] + tokens)
     logits = decoder.feed(begin)
     for i in range(tokens):
         first, second = logits[0].topk(2)[0].tolist()
         if int(logits[0].argmax()) != int(found[i]):
-            return tokens if first - second < NEAR_TIE else i
+            return i, i if first - second < NEAR_TIE else tokens
         logits = decoder.feed(found[i].view(1, 1))
-    return tokens
+    return tokens, tokens
 
 
 def _prompts(loaded: Loaded, length: int) -> Tensor:

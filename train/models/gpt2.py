@@ -77,7 +77,8 @@ class GPT2(LanguageModel):
         end = start + ids.shape[-1]
         if len(self._waves) < end or self._waves.device != x.device:
             with torch.inference_mode(False):
-                self._waves = waves(end, self.config.dim).to(x.device)
+                longest = max(end, 2 * len(self._waves))  # decoding asks for one more each time
+                self._waves = waves(longest, self.config.dim).to(x.device)
         return x + (self.config.init_std * math.sqrt(2) * self._waves[start:end]).to(x.dtype)
 
 

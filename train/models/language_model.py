@@ -41,6 +41,7 @@ class LanguageModel(nn.Module):
     `checkpoint_blocks` a block's activations are computed again in the backward pass instead of kept.
     """
 
+    gathers_half = True  # weights that are cut among processes may be gathered in bf16, as they are used
     residual: tuple[str, ...]  # ends of the names of matrices whose product is added to the state
 
     def __init__(

@@ -61,7 +61,7 @@ class Mixer(nn.Module):
         scan = selective_scan if memory is not None else _scan_from_nothing(u.device)
         memory = memory or State(len(u), u.shape[-1], self.window, self.states, u.device)
         read = torch.cat([memory.inputs_BTI.to(u.dtype), u], dim=1)
-        memory.inputs_BTI = read[:, read.shape[1] - self.window + 1 :]
+        memory.inputs_BTI = read[:, read.shape[1] - self.window + 1 :].clone()  # a view would keep all that was read
         u = F.silu(self.conv1d(read.transpose(1, 2))).transpose(1, 2)
         step, B, C = self.x_proj(u).split([self.dt_proj.in_features, self.states, self.states], dim=-1)
         delta = F.softplus(F.linear(step, self.dt_proj.weight).float() + self.dt_proj.bias.float())
@@ -85,6 +85,7 @@ class Block(nn.Module):
 class Mamba(LanguageModel):
     """Mamba-1 with a tied head."""
 
+    gathers_half = False  # the scan needs A and the steps' biases in fp32
     residual = ("mixer.out_proj.weight",)
 
     def make_block(self) -> Block:

@@ -45,7 +45,7 @@ def _scan_chunk(
         decay = decay * _back(decay, reach, 1.0)
         reach *= 2
     state = state + decay * state_BIN[:, None]
-    return torch.einsum("blin,bln->bli", state, C_BLN), state[:, -1].clone()  # a view would keep the whole chunk
+    return (state * C_BLN[:, :, None]).sum(-1), state[:, -1].clone()  # a view would keep the whole chunk
 
 
 def _back(values_BLIN: Tensor, positions: int, before: float) -> Tensor:
