@@ -73,7 +73,7 @@ def test_the_loser_of_a_race_takes_its_files_away(world: Path, tmp_path: Path, m
     monkeypatch.setattr(LocalStore, "publish", lambda *given: (published.append(given[2]), publish(*given))[1])
     with open_worker(target.job) as worker:
         assert run_unit(worker, unit, uris)
-        monkeypatch.setattr(writer, "ZSTD_LEVEL", 9)  # the same rows in other bytes, under another name
+        monkeypatch.setattr(writer, "ZSTD_LEVEL", 1)  # the same rows in other bytes, under another name
         assert not run_unit(worker, unit, uris)
     (commit,) = read_commits(store)
     assert commit.shard is not None
