@@ -1,7 +1,8 @@
 """A few threads that work ahead of the reader: made when first needed, by each process for itself.
 
-They end with the process and hold no lock that anybody waits for. At the process's end what has not begun is dropped,
-and what has is given a second: a thread inside Arrow's C++ must not be cut off.
+They end with the process and hold no lock that anybody waits for; what has not begun when it is needed, its reader does
+at once. At the process's end what has not begun is dropped, and what has is given a second: a thread inside Arrow's C++
+must not be cut off. After that nothing is begun here any more.
 """
 
 import atexit
@@ -23,14 +24,18 @@ class Background:
     """Runs what is submitted, in the order given, in at most `THREADS` threads."""
 
     def __init__(self) -> None:
-        self._process = 0
+        self._finished = False
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """In a forked process: threads do not survive that."""
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[Thread] = []
 
     def submit(self, act: Callable[[], None]) -> None:
-        """Has `act` run soon; what it raises is lost."""
-        if self._process != os.getpid():  # threads do not survive a fork
-            self._process, self._queue, self._threads = os.getpid(), SimpleQueue(), []
+        """Has `act` run soon, or never where the process ends; what it raises is lost."""
+        if self._finished:
+            return
         self._queue.put(act)
         if len(self._threads) < THREADS:
             thread = Thread(target=self._work, args=(self._queue,), name="toto-ahead", daemon=True)
@@ -39,8 +44,7 @@ class Background:
 
     def finish(self) -> None:
         """Drops what has not begun, and waits a little for what has."""
-        if self._process != os.getpid():
-            return
+        self._finished = True
         try:
             while True:
                 self._queue.get_nowait()
@@ -51,6 +55,7 @@ class Background:
         until = time.monotonic() + LAST_S
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        self._threads = []
 
     @staticmethod
     def _work(queue: "SimpleQueue[Callable[[], None] | None]") -> None:
@@ -63,21 +68,29 @@ class Background:
 
 BACKGROUND = Background()
 atexit.register(BACKGROUND.finish)
+os.register_at_fork(after_in_child=BACKGROUND.begin_anew)
 
 
 def ahead(jobs: Iterable[Callable[[], T]], depth: int) -> Iterator[T]:
-    """The results of the jobs in their order, while the next `depth` are being worked on."""
-    waiting: deque[Future[T]] = deque()
+    """The results of the jobs in their order, while the next `depth` are being worked on. A forked process that goes on
+    with them does by itself what its parent had begun."""
+    process = os.getpid()
+    waiting: deque[tuple[Callable[[], T], Future[T]]] = deque()
     try:
         for job in jobs:
-            waiting.append(_begun(job))
+            waiting.append((job, _begun(job)))
             if len(waiting) > depth:
-                yield waiting.popleft().result()
+                yield _result(*waiting.popleft(), process)
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(*waiting.popleft(), process)
     finally:
-        for future in waiting:
+        for _, future in waiting if process == os.getpid() else ():
             future.cancel()
+
+
+def _result(job: Callable[[], T], future: "Future[T]", process: int) -> T:
+    """What the job gives: done here where no thread of this process is at it."""
+    return job() if process != os.getpid() or future.cancel() else future.result()
 
 
 def _begun(job: Callable[[], T]) -> "Future[T]":

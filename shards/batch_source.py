@@ -17,7 +17,7 @@ from toto.shards.background import BACKGROUND, ahead
 from toto.shards.batch import Batch
 from toto.shards.cache import Cache, open_cache, shard_key
 from toto.shards.kept import Kept
-from toto.shards.reader import DamagedShard, ShardReader
+from toto.shards.reader import DamagedShard, MissingShard, ShardReader
 from toto.shards.sealed_files import patiently
 from toto.shards.shard_file import open_shard_file
 from toto.shards.store import LocalStore, Store
@@ -99,8 +99,8 @@ class BatchSource:
         """What `read` gives; from a remote store a second time where it is damaged, as it may be on its way."""
         try:
             return read()
-        except DamagedShard:
-            if isinstance(self._store, LocalStore):
+        except DamagedShard as error:
+            if isinstance(self._store, LocalStore) or isinstance(error, MissingShard):
                 raise
             return read()
 

@@ -6,7 +6,7 @@
     batches/<shard>/   inflated batches of a shard (cache.py)
     files/             copies of whole files (store_copies.py)
     tmp/               what is being written; left there by a killed process, removed by the next one that writes
-    used               one byte for every 64 KiB of files: its length is the sum, told without looking at the files
+    used               one byte for every 8 KiB of files: its length is the sum, told without looking at the files
     lock               held by who makes room
 
 A file counts before it appears, so whoever is killed in between leaves the sum too large. Making room looks at every
@@ -27,10 +27,11 @@ from pathlib import Path
 from toto.errors import UsageError
 from toto.files import cache_folder
 
-MOST_BYTES = 64 << 30  # 131,072 batches, 34 G ids; the paper's Kinetics-600 at every 4th frame takes 10 G
+MOST_BYTES = 64 << 30  # some 500,000 batches of 128 KiB, 32 G ids; the paper's Kinetics-600, every 4th frame: 10 G
 FREE_SHARE = 0.2  # of what is free or the cache's own
-UNIT = 64 << 10  # bytes that one byte of `used` stands for
+UNIT = 8 << 10  # bytes that one byte of `used` stands for
 ROOM = 0.9  # of the limit is kept when room is made: 6 GB of 64 are written before it is made again
+MOST_DIGITS = 18  # of a limit
 STALE_S = 3600.0  # no file takes an hour to write
 TOUCH_S = 60.0  # a file's last use is noted once a minute
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # what a disk without room says
@@ -60,7 +61,7 @@ class Space:
 
     @property
     def used(self) -> int:
-        """Bytes that the files take, each rounded up to 64 KiB."""
+        """Bytes that the files take, each rounded up to 8 KiB."""
         try:
             return os.stat(self.folder / "used").st_size * UNIT
         except FileNotFoundError:
@@ -170,9 +171,9 @@ def asked_limit() -> int | None:
     text = os.environ.get("TOTO_CACHE_BYTES")
     if not text:
         return None
-    if not text.isdigit():
+    if not text.isdecimal() or len(text) > MOST_DIGITS:
         raise UsageError(
-            f"TOTO_CACHE_BYTES is {text!r}: give a whole number of bytes, such as 20000000000; 0: no cache"
+            f"TOTO_CACHE_BYTES is {text[:40]!r}: give a whole number of bytes, such as 20000000000; 0: no cache"
         )
     return int(text)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from toto.plain import plain
 from toto.shards.ids import CODE_OFFSET
 
 NEIGHBOURS = {"left": "code left of it", "above": "code above it", "previous_frame": "code a frame before"}
@@ -24,7 +25,7 @@ def card_text(
     """
     parts = [
         _front_matter(value, files),
-        f"# {value['name']}: token shards\n",
+        f"# {_words(value['name'])}: token shards\n",
         f"Videos and images as discrete tokens, made by toto {value['toto_version']}. "
         f"Dataset id `{value['dataset_id']}`.\n",
         _totals(value),
@@ -78,11 +79,14 @@ def _tokenizer(value: dict[str, Any]) -> str:
     spec = value["tokenizer"]
     apart = ("name", "id", "vocab_size", "trained_with")
     details = ", ".join(f"{key} {spec[key]}" for key in sorted(spec) if key not in apart)
-    text = f"## Tokenizer\n\n`{spec['name']}`, {spec['vocab_size']:,} codes ({details}). Id `{spec['id']}`.\n"
+    text = f"## Tokenizer\n\n`{_words(spec['name'])}`, {spec['vocab_size']:,} codes ({_words(details)}). "
+    text += f"Id `{_words(spec['id'])}`.\n"
     if spec["vocab_size"]:
         text += f"\nIds: 0 pad, 1 video start, 2 end, 3 image start, code c is stored as c + {CODE_OFFSET}.\n"
     if spec.get("trained_with"):
-        text += f"\nIts weights were trained with {spec['trained_with']}; results on what that has seen say so.\n"
+        text += (
+            f"\nIts weights were trained with {_words(spec['trained_with'])}; results on what that has seen say so.\n"
+        )
     made_by = value["made_by"]
     if "precisions" in made_by:
         text += f"\nCodes were made in {' and '.join(made_by['precisions'])}"
@@ -91,9 +95,14 @@ def _tokenizer(value: dict[str, Any]) -> str:
     return text + f"\nCodes of the canary pictures that differed between the workers: {drift:.4%} at most.\n"
 
 
+def _words(text: Any) -> str:
+    """A stranger's words on one line, as words: no heading, no code, no HTML."""
+    return plain(" ".join(str(text).split())).replace("`", "'").replace("<", "&lt;")
+
+
 def _settings(settings: dict[str, Any]) -> str:
     lines = ["## How frames were chosen\n", "| setting | value |", "|---|---|"]
-    cells = {key: json.dumps(item).replace("|", "\\|") for key, item in sorted(settings.items())}
+    cells = {key: json.dumps(item).replace("|", "\\|").replace("`", "'") for key, item in sorted(settings.items())}
     lines += [f"| {key} | `{cell}` |" for key, cell in cells.items()]
     return "\n".join(lines) + "\n"
 

@@ -18,6 +18,7 @@ from toto.shards.rewrite.split import SOURCE, Division, parse_shares, split
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+MOST_SHARD_BYTES = 1 << 40
 
 
 class Bytes(click.ParamType):
@@ -26,11 +27,12 @@ class Bytes(click.ParamType):
     name = "bytes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes, at least 1."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
-        if found is None or found[2].upper() not in UNITS or float(found[1]) * UNITS[found[2].upper()] < 1:
-            self.fail(f"{value!r} is no size; give one such as 256MiB", param, ctx)
-        return int(float(found[1]) * UNITS[found[2].upper()])
+        """Bytes, 1 to 1 TiB."""
+        found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]*)", str(value).strip())
+        size = 0 if found is None else int(float(found[1]) * UNITS.get(found[2].upper(), 0))
+        if not 1 <= size <= MOST_SHARD_BYTES:
+            self.fail(f"{str(value)[:40]!r} is no size; give one such as 256MiB, 1024GiB at most", param, ctx)
+        return size
 
 
 def makes_a_dataset(function: Command) -> Command:
@@ -43,7 +45,7 @@ def makes_a_dataset(function: Command) -> Command:
                 type=Bytes(),
                 default=SHARD_BYTES,
                 metavar="SIZE",
-                help="Ids and pixels of a shard before compression, at most; default 256MiB.",
+                help="Ids and pixels of a shard before compression, about (no piece is cut); default 256MiB.",
             ),
             click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes; each makes shards."),
             click.option("--json", "as_json", is_flag=True, help="End with one line of JSON."),
@@ -123,7 +125,7 @@ def split_command(
 @click.argument("uris", nargs=-1, required=True, metavar="URI...")
 @click.option("--prefix", is_flag=True, help="Put each dataset's name and a / before its sources' keys.")
 @click.option("--names", metavar="A,B,…", help="These names for --prefix, in the order of the datasets.")
-@click.option("--skip-shared", is_flag=True, help="Of a source in several datasets take the first one's rows.")
+@click.option("--skip-shared", is_flag=True, help="Of a source in several datasets take the first one's that has rows.")
 @click.option("--without", multiple=True, metavar="TABLE", help="Leave this annotation out; may be given again.")
 @click.option("--name", metavar="NAME", help="Of the new dataset; default: theirs, joined by +.")
 @makes_a_dataset
@@ -146,8 +148,6 @@ def merge_command(
     \b
     Example: toto-shards merge data/a data/b --prefix --out data/both
     """
-    if prefix and skip_shared:
-        raise UsageError("--prefix keeps sources of one key apart, --skip-shared takes one of them: give one")
     prefixes: tuple[str, ...] = ()
     if prefix or names:
         told = names.split(",") if names else [str(Dataset(uri).info["name"]) for uri in uris]
@@ -177,10 +177,10 @@ def import_command(
     workers: int | None,
     as_json: bool,
     **facts: Any,
-) -> None:
+) -> int:
     """Tokens that somebody else made: a folder of .npy files, or 1X's video.bin. Bad files are quarantined.
 
-    What the options say stands above metadata.json in the folder.
+    What the options say stands above metadata.json in the folder. Exit code 1 where no source gave a row.
 
     \b
     Example: toto-shards import codes/ --tokenizer vq-f16 --kind image --grid 16x16 --out data/imported
@@ -193,6 +193,7 @@ def import_command(
         given["grid"] = [int(sides[1]), int(sides[2])]
     result = import_tokens(folder, out, tokenizer, split_name, given, shard_bytes, _options(workers))
     _finish(result, out, as_json)
+    return 0 if result.snapshot.value["totals"]["rows"] else 1
 
 
 def _options(workers: int | None, proof: bool = True) -> Options:
@@ -205,6 +206,8 @@ def _finish(result: Result, out: str, as_json: bool) -> None:
         f"{out}: {value['rows']:,} rows, {value['tokens']:,} ids in {value['shards']:,} shards "
         f"({value['bytes'] / 1e6:,.2f} MB), {value['quarantined']:,} sources in quarantine"
     )
+    if value["quarantine"]:
+        command.say("  " + ", ".join(f"{reason} {count:,}" for reason, count in sorted(value["quarantine"].items())))
     if result.proof is not None:
         for split_name, rows in sorted(result.proof.rows.items()):
             command.say(

@@ -1,5 +1,6 @@
 """`toto-shards stats | ngrams | diff`: what the codes of datasets are like, and what two datasets share."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -64,6 +65,7 @@ def show_stats(
     """
     if everything and sample:
         raise UsageError("--all and --sample: give one of them")
+    _refuse_folders(outs)
     tables, pictures = (_of_kind(outs, suffix) for suffix in (".parquet", ".png"))
     if len(tables) + len(pictures) < len(outs):
         raise UsageError("--out: known formats are .png and .parquet, one file of each")
@@ -116,6 +118,7 @@ def ngrams(
     \b
     Example: toto-shards ngrams data/demo/dct-512-64 --n 1,2 --out ngrams.png
     """
+    _refuse_folders((out,) if out else ())
     outs = _of_kind((out,) if out else (), ".png")
     if out and not outs:
         raise UsageError(f"--out {out}: the known format is .png")
@@ -165,6 +168,8 @@ def show_diff(
     Example: toto-shards diff data/k600/dvae-128 data/k400/dvae-128 --splits train,val --fail-on-shared
              toto-shards diff data/demo/dct-512-64 --splits train,val
     """
+    if quick and fail_on_shared:
+        raise UsageError("--fail-on-shared has to look at the frames, --quick does not: give one of the two")
     names: list[str | None] = list((splits or "").split(",")) if splits else [None, None]
     if len(names) != 2 or (b is None and splits is None):
         raise UsageError("give two datasets, or --splits X,Y with two splits of one")
@@ -174,10 +179,22 @@ def show_diff(
     command.say(diff_text(value))
     if as_json:
         command.print_json(value)
+    if fail_on_shared and value["runs"] is None:
+        raise UsageError(
+            "--fail-on-shared: frames of these two cannot be compared, their tokenizers differ or have no codes"
+        )
     return 1 if fail_on_shared and value["shared"] else 0
 
 
 commands = [show_stats, ngrams, show_diff]
+
+
+def _refuse_folders(paths: tuple[Path, ...]) -> None:
+    """UsageError, before anything is read, where a file cannot be written."""
+    for path in paths:
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+            raise UsageError(f"--out {path}: no file can be written there")
 
 
 def _of_kind(paths: tuple[Path, ...], suffix: str) -> list[Path]:

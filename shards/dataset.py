@@ -6,27 +6,26 @@ Opening reads two small files. Which shard and batch hold row i, and how many wi
 manifest alone. Remote shards are read by byte ranges: the footer once, then single batches.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from toto.errors import UserError
 from toto.shards.batch import Batch
 from toto.shards.batch_source import BatchSource
 from toto.shards.hashing import has_content
 from toto.shards.join import Joined
-from toto.shards.manifest import final_results, results_table
+from toto.shards.kept import Kept
+from toto.shards.manifest import final_results, results_table, row_lengths
 from toto.shards.protocols import beside_grid
 from toto.shards.reader import DamagedShard
 from toto.shards.row import Row, Window, cut_window, windows_in
-from toto.shards.schema import SOURCES_SCHEMA
+from toto.shards.schema import SOURCES_SCHEMA, hash_of_key, hashes_of_keys
 from toto.shards.sealed_files import SealedFiles
 from toto.shards.snapshot import read_snapshot
 from toto.shards.store import open_store
@@ -44,7 +43,7 @@ class Dataset:
     def __init__(
         self, uri: str | Path, id: str | None = None, split: str | None = None, cache_bytes: int | None = None
     ) -> None:
-        self._arguments = (uri, id, split, cache_bytes)
+        self._split, self._cache_bytes = split, cache_bytes
         self.store = open_store(uri)
         self.info = read_snapshot(self.store, id).value
         self._files = SealedFiles(self.store)
@@ -52,11 +51,12 @@ class Dataset:
         self._chosen = set(self.info["splits"]) if split is None else {split}
         self._shards = self._unit_table()
         self._batches = BatchSource(self.store, self._shards, self.info["tokenizer"]["id"], cache_bytes)
-        self._lengths: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._lengths: Kept[np.ndarray] = Kept(KNOWN_SHARDS)
         self._ends: dict[tuple[int, int], np.ndarray] = {}  # (frames, stride) -> windows up to each shard
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Dataset, self._arguments
+        """This very snapshot, whatever is sealed meanwhile and wherever the process that opens it works."""
+        return Dataset, (self.store.uri, self.dataset_id, self._split, self._cache_bytes)
 
     def __len__(self) -> int:
         return int(self._shards.row_ends[-1]) if self._shards.count else 0
@@ -108,11 +108,11 @@ class Dataset:
         batch, place = self._locate(ends, offset)
         return self._row(self.shard_batch(shard, batch), place, shard)
 
-    def rows(self) -> Iterator[Row]:
-        """Every row, in the order of the manifest; a few batches in memory at a time."""
-        for shard, _, batch in self.batches():
+    def rows(self, shard: int | None = None) -> Iterator[Row]:
+        """Every row, or those of one shard, in the order of the manifest; a few batches in memory at a time."""
+        for number, _, batch in self.batches(shard):
             for i in range(batch.rows):
-                yield self._row(batch, i, shard)
+                yield self._row(batch, i, number)
 
     def batches(self, shard: int | None = None) -> Iterator[tuple[int, int, Batch]]:
         """(shard, number of the batch in it, batch) of every shard, or of one, in the order of the manifest.
@@ -170,20 +170,11 @@ class Dataset:
 
         From the manifest where all rows are alike, else from the per-source results.
         """
-        if shard not in self._lengths:
-            lengths = self._shards.equal_lengths(shard)
-            if lengths is None:
-                path, sha256 = (self._shards.value(f"sources_{key}", shard) for key in ("path", "sha256"))
-                lengths = row_lengths(results_table(self._files.read(path, sha256), f"{self.store.uri}/{path}"))
-            self._lengths[shard] = lengths
-            if len(self._lengths) > KNOWN_SHARDS:
-                self._lengths.popitem(last=False)
-        self._lengths.move_to_end(shard)
-        return self._lengths[shard]
+        return self._lengths.get(shard, partial(self._read_lengths, shard))
 
     def frames(self, source: str) -> list[Row]:
         """Every row of one source (its runs and views); ValueError when the source has none."""
-        found = [row for shard in self._shards_of(source) for row in self._rows_of(shard, source)]
+        found = [row for shard in self._shards_of(source) for row in self.rows(shard) if row.source == source]
         if not found:
             raise ValueError(f"no rows of source {source!r}")
         return sorted(found, key=lambda row: (row.run, row.view))
@@ -232,16 +223,18 @@ class Dataset:
         results = final_results([self.sources()])
         return results.filter(pc.not_equal(results["status"], "ok"))
 
+    def _read_lengths(self, shard: int) -> np.ndarray:
+        lengths = self._shards.equal_lengths(shard)
+        if lengths is None:
+            path, sha256 = (self._shards.value(f"sources_{key}", shard) for key in ("path", "sha256"))
+            name = f"{self.store.uri}/{path}"
+            lengths = row_lengths(results_table(self._files.read(path, sha256), name))
+            if not self._shards.tells(shard, lengths):
+                raise DamagedShard(name, "tells of other rows than the manifest")
+        return lengths
+
     def _row(self, batch: Batch, i: int, shard: int) -> Row:
         return Row(batch, i, self._shards.split(shard), self.info["settings"].get("keep_pixels"))
-
-    def _rows_of(self, shard: int, source: str) -> list[Row]:
-        return [
-            self._row(batch, i, shard)
-            for _, _, batch in self.batches(shard)
-            for i in range(batch.rows)
-            if batch.sources[i] == source
-        ]
 
     def _read_manifest(self, split: str | None) -> pa.Table:
         if split is not None and split not in self.info["splits"]:
@@ -259,7 +252,7 @@ class Dataset:
     def _shards_of(self, source: str) -> list[int]:
         """Shards whose unit tried this source, by a hash of its key: at times one too many."""
         hashes, shards = self._shards_by_source
-        key = np.uint64(xxhash.xxh3_64_intdigest(source.encode()))
+        key = hash_of_key(source)
         first, last = (int(np.searchsorted(hashes, key, side)) for side in ("left", "right"))
         return sorted({int(shard) for shard in shards[first:last]})
 
@@ -268,9 +261,8 @@ class Dataset:
         """uint64 hashes of the keys of all sources, sorted, and int32 shard of each: 12 bytes a source."""
         hashes, shards = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
         for shard, results in self.shard_results():
-            keys = results["key"].to_pylist()
-            hashes.append(np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64, len(keys)))
-            shards.append(np.full(len(keys), shard, np.int32))
+            hashes.append(hashes_of_keys(results["key"].to_pylist()))
+            shards.append(np.full(len(results), shard, np.int32))
         every = np.concatenate(hashes)
         order = np.argsort(every, kind="stable")
         return every[order], np.concatenate(shards)[order]
@@ -285,16 +277,3 @@ class Dataset:
         """Which part holds item i, and its number inside it; `ends` are cumulative counts."""
         part = int(np.searchsorted(ends, i, side="right"))
         return part, i - (int(ends[part - 1]) if part else 0)
-
-
-def row_lengths(results: pa.Table) -> np.ndarray:
-    """uint16: frames of each row of these sources in their order, 0 for images; the views of a run are adjacent."""
-    lists, rows = results["run_lengths"].combine_chunks(), results["rows"].to_numpy()
-    offsets, values = lists.offsets.to_numpy(), lists.values.to_numpy()
-    runs = np.diff(offsets)
-    kinds = results["kind"].combine_chunks().dictionary_encode()
-    is_video = (np.array(kinds.dictionary.to_pylist()) == "video")[kinds.indices.to_numpy()] & (rows > 0)
-    source = np.repeat(np.arange(len(rows)), np.where(is_video, runs, 1))  # of each run; an image, or nothing, is one
-    lengths = np.zeros(len(source), np.uint16)
-    lengths[is_video[source]] = values[offsets[0] : offsets[-1]][np.repeat(is_video, runs)]
-    return np.repeat(lengths, np.where(is_video, rows // np.maximum(runs, 1), rows)[source])

@@ -2,7 +2,7 @@
 
     per-source results of both ─▶ (hash of key, shard, first row, rows) of each source ─▶ pairs of row places ─▶ rows
 
-Which rows have a partner follows from the per-source results, 36 bytes a source; rows are read one batch at a time.
+Which rows have a partner follows from the per-source results, 40 bytes a source; rows are read one batch at a time.
 """
 
 from collections.abc import Iterator
@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from toto.errors import UsageError, UserError
+from toto.shards.alike import alike
 from toto.shards.ids import KIND_IMAGE
+from toto.shards.reader import DamagedShard
 from toto.shards.row import Row, Window, cut_window, windows_in
+from toto.shards.schema import hash_of_key, hashes_of_keys
 
 if TYPE_CHECKING:
     from toto.shards.dataset import Dataset
 
 # Settings that decide which frames a row holds and where they were cut; resolution and pixels do not.
 OF_ROWS = ("stride", "fps", "uniform", "crop", "views", "flips", "run_frames", "min_frames", "protocols", "seed")
+AHEAD = 32  # sources whose batches of the right dataset are asked for at once
+AGAIN = 0x9E3779B97F4A7C15  # sets the entries of one key apart
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Missing:
         """The keys of their sources, shard after shard."""
         for _, results in self.dataset.shard_results():
             for key in results["key"].to_pylist():
-                if _has(self._keys, _hash(key)):
+                if _has(self._keys, hash_of_key(key)):
                     yield key
 
 
@@ -52,7 +56,7 @@ class Joined:
         _check_alike(left, right)
         self.left, self.right = left, right
         mine, theirs = _Sources(left), _Sources(right)
-        _, at, there = np.intersect1d(mine.keys, theirs.keys, assume_unique=True, return_indices=True)
+        _, at, there = np.intersect1d(mine.ids, theirs.ids, assume_unique=True, return_indices=True)
         order = np.lexsort((mine.first[at], mine.shard[at]))
         at, there = at[order], there[order]
         rows = np.minimum(mine.rows[at], theirs.rows[there])
@@ -72,12 +76,21 @@ class Joined:
         i %= len(self)
         source = int(np.searchsorted(self._ends, i, side="right"))
         inside = i - (int(self._ends[source - 1]) if source else 0)
-        return self._pair(source, inside)
+        shard, first = self._places[:2, source].tolist()
+        return self._checked(self.left.shard_row(shard, first + inside), source, inside)
 
     def rows(self) -> Iterator[tuple[Row, Row]]:
-        """Every pair of rows."""
-        for source, count in enumerate(np.diff(self._ends, prepend=0).tolist()):
-            yield from (self._pair(source, inside) for inside in range(count))
+        """Every pair of rows. The left dataset is read from its first batch to its last, past the cache; the right
+        one's batches are asked for ahead."""
+        counts = np.diff(self._ends, prepend=0).tolist()
+        for shard, sources in alike(self._places[0]):
+            rows = enumerate(self.left.rows(shard))
+            for number, source in enumerate(sources.tolist()):
+                if number % AHEAD == 0:
+                    self._prefetch(sources[number : number + AHEAD])
+                for inside in range(counts[source]):
+                    place = self._places[1, source] + inside
+                    yield self._checked(next(row for at, row in rows if at == place), source, inside)
 
     def windows(self, frames: int, stride: int = 1) -> Iterator[tuple[Window, Window]]:
         """Every window as `Dataset.window` cuts them, `frames` frames, `stride` stored ones apart, of both: the same
@@ -88,12 +101,20 @@ class Joined:
                 start = k * frames * stride
                 yield cut_window(left, start, frames, stride), cut_window(right, start, frames, stride)
 
-    def _pair(self, source: int, inside: int) -> tuple[Row, Row]:
-        shard, first, other_shard, other_first = (int(place) for place in self._places[:, source])
-        left = self.left.shard_row(shard, first + inside)
-        right = self.right.shard_row(other_shard, other_first + inside)
-        for name in ("row_id", "n_frames", "frame0", "frame_step", "crop"):
+    def _prefetch(self, sources: np.ndarray) -> None:
+        """Has the right dataset's batches of these sources' first rows brought."""
+        places = [(shard, int(first)) for shard, first in self._places[2:, sources].T.tolist()]
+        wanted = [(shard, int(np.searchsorted(self.right.batch_ends(shard), at, side="right"))) for shard, at in places]
+        self.right.prefetch(list(dict.fromkeys(wanted)))
+
+    def _checked(self, left: Row, source: int, inside: int) -> tuple[Row, Row]:
+        """A row and its partner, the `inside`-th of its source."""
+        shard, first = self._places[2:, source].tolist()
+        right = self.right.shard_row(shard, first + inside)
+        for name in ("row_id", "kind", "n_frames", "frame0", "frame_step", "frame_index", "crop"):
             mine, theirs = getattr(left, name), getattr(right, name)
+            if name == "frame_index":
+                mine, theirs = _first_other(mine, theirs)
             if mine != theirs:
                 shown = (mine.hex(), theirs.hex()) if isinstance(mine, bytes) else (mine, theirs)
                 raise UserError(
@@ -104,31 +125,37 @@ class Joined:
 
 
 class _Sources:
-    """The sources of a dataset that have rows, by the hash of their key, ascending."""
+    """The sources of a dataset that have rows, by the hash of their key, ascending; a key may be in several splits."""
 
     def __init__(self, dataset: "Dataset") -> None:
-        columns: list[list[np.ndarray]] = [[np.empty(0, np.uint64)], *([np.empty(0, np.int64)] for _ in range(3))]
+        columns: list[list[np.ndarray]] = [[np.empty(0, np.uint64)], *([np.empty(0, np.int64)] for _ in range(4))]
         for shard, results in dataset.shard_results():
-            rows = results["rows"].to_numpy()
+            rows = results["rows"].combine_chunks().to_numpy()
+            if int(rows.sum()) != dataset.batch_ends(shard)[-1]:
+                raise DamagedShard(dataset.store.uri, f"the results of shard {shard} tell of other rows than it has")
             used = np.flatnonzero(rows)
-            keys = results["key"].take(pa.array(used)).to_pylist()
+            splits = results["split"].take(pa.array(used)).to_pylist()
             found = (
-                np.fromiter(map(_hash, keys), np.uint64, len(keys)),
+                hashes_of_keys(results["key"].take(pa.array(used)).to_pylist()),
+                np.array([dataset.splits.index(split) for split in splits], np.int64),
                 np.full(len(used), shard),
                 (np.cumsum(rows) - rows)[used],
                 rows[used],
             )
             for column, part in zip(columns, found, strict=True):
                 column.append(part)
-        keys, *others = (np.concatenate(column) for column in columns)
-        self.keys, once = np.unique(keys, return_index=True)
-        self.shard, self.first, self.rows = (column[once] for column in others)
+        keys, splits, *others = (np.concatenate(column) for column in columns)
+        order = np.lexsort((splits, keys))
+        self.keys = keys[order]
+        self.shard, self.first, self.rows = (column[order] for column in others)
+        again = np.arange(len(keys)) - np.searchsorted(self.keys, self.keys)  # how often the key came before
+        self.ids = self.keys + np.uint64(AGAIN) * again.astype(np.uint64)
 
 
 def _missing(dataset: "Dataset", sources: _Sources, at: np.ndarray, paired: np.ndarray) -> Missing:
     left = sources.rows.copy()
     left[at] -= paired
-    return Missing(int(left.sum()), dataset, sources.keys[left > 0])
+    return Missing(int(left.sum()), dataset, np.unique(sources.keys[left > 0]))
 
 
 def _check_alike(left: "Dataset", right: "Dataset") -> None:
@@ -141,10 +168,12 @@ def _check_alike(left: "Dataset", right: "Dataset") -> None:
             )
 
 
-def _hash(key: str) -> int:
-    return xxhash.xxh3_64_intdigest(key.encode())
+def _first_other(mine: np.ndarray, theirs: np.ndarray) -> tuple[int, int]:
+    """The first two of as many numbers that differ; of the last ones where none do."""
+    i = int(np.argmax(mine != theirs))
+    return int(mine[i]), int(theirs[i])
 
 
-def _has(keys: np.ndarray, wanted: int) -> bool:
-    i = int(np.searchsorted(keys, np.uint64(wanted)))
-    return i < len(keys) and int(keys[i]) == wanted
+def _has(keys: np.ndarray, wanted: np.uint64) -> bool:
+    i = int(np.searchsorted(keys, wanted))
+    return i < len(keys) and bool(keys[i] == wanted)

@@ -37,18 +37,22 @@ class Kept(Generic[V]):
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
         """The value, made now where it is not there; raises what `make` raises."""
-        with self._lock:
-            value = self.find(key)
-            if value is not None:
-                return value
-            future = self._coming.get(key)
-            mine = future is None or future.cancel()
-            if future is None or mine:
-                future = self._coming[key] = Future()
-                future.set_running_or_notify_cancel()
-        if mine:
-            self._fulfil(key, future, make)
-        return future.result()
+        mine: Future[V] | None = None
+        try:
+            with self._lock:
+                value = self.find(key)
+                if value is not None:
+                    return value
+                coming = self._coming.get(key)
+                if coming is None or coming.cancel():
+                    coming = mine = self._coming[key] = Future()
+                    mine.set_running_or_notify_cancel()
+            if mine is not None:
+                self._fulfil(key, mine, make)
+        except BaseException as error:  # Ctrl-C too, wherever it comes: others wait for this value
+            self._fail(key, mine, error)
+            raise
+        return coming.result()
 
     def begin(self, key: Hashable, make: Callable[[], V], submit: Callable[[Callable[[], None]], None]) -> None:
         """Hands the making to `submit`, unless the value is there or on its way; its failure is told who asks then."""
@@ -59,8 +63,12 @@ class Kept(Generic[V]):
             self._coming[key] = future
 
         def act() -> None:
-            if future.set_running_or_notify_cancel():
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
                 self._fulfil(key, future, make)
+            except BaseException as error:
+                self._fail(key, future, error)
 
         submit(act)
 
@@ -70,20 +78,24 @@ class Kept(Generic[V]):
         return len(self._coming)
 
     def _fulfil(self, key: Hashable, future: "Future[V]", make: Callable[[], V]) -> None:
-        try:
-            value = make()
-        except BaseException as error:
-            with self._lock:
-                self._coming.pop(key, None)
-            future.set_exception(error)
-            return
+        value = make()
+        size = self._size(value)
         with self._lock:
             self._coming.pop(key, None)
             self._values[key] = value
-            self._used += self._size(value)
+            self._used += size
             while len(self._values) > 1 and (len(self._values) > self._count or self._used > self._nbytes > 0):
                 self._used -= self._size(self._values.popitem(last=False)[1])
         future.set_result(value)
+
+    def _fail(self, key: Hashable, future: "Future[V] | None", error: BaseException) -> None:
+        """Tells who waits for a value that it will not come; who asks next makes it."""
+        if future is None or future.done():
+            return
+        with self._lock:
+            if self._coming.get(key) is future:
+                del self._coming[key]
+        future.set_exception(error)
 
     def _forget(self) -> None:
         self._lock = threading.Lock()

@@ -53,10 +53,23 @@ def results_table(data: bytes, name: str) -> pa.Table:
     rows = _numpy(table["rows"])
     runs = _numpy(pc.list_value_length(table["run_lengths"]))
     videos = _numpy(pc.not_equal(table["kind"], "image")) & (rows > 0)
+    of_video = np.repeat(videos, runs)
+    if (_numpy(pc.list_flatten(table["run_lengths"]))[of_video] == 0).any():
+        raise UserError(f"{name}: not a table that toto wrote (a run of no frames)")
     odd = (rows < 0) | (videos & ((runs == 0) | (rows % np.maximum(runs, 1) != 0)))
     if odd.any() or rows.sum(dtype=np.float64) > MOST_ROWS:
         raise UserError(f"{name}: not a table that toto wrote (its rows do not follow from its runs)")
     return table
+
+
+def row_lengths(results: pa.Table) -> np.ndarray:
+    """uint16: frames of each row of these sources in their order, 0 for images; the views of a run are adjacent."""
+    rows, runs = _numpy(results["rows"]), _numpy(pc.list_value_length(results["run_lengths"]))
+    video = _numpy(pc.not_equal(results["kind"], "image")) & (rows > 0)
+    source = np.repeat(np.arange(len(rows)), np.where(video, runs, 1))  # of each run; an image, or nothing, is one
+    lengths = np.zeros(len(source), np.uint16)
+    lengths[video[source]] = _numpy(pc.list_flatten(results["run_lengths"]))[np.repeat(video, runs)]
+    return np.repeat(lengths, np.where(video, rows // np.maximum(runs, 1), rows)[source])
 
 
 def _numpy(column: pa.ChunkedArray) -> np.ndarray:

@@ -16,9 +16,9 @@ MOST_FRAMES = 65_535  # of a run
 def check_manifest(manifest: pa.Table, name: str) -> pa.Table:
     """The same table, where its columns rows, bytes, images, path, batch_rows and runs_by_length agree; UserError,
     naming it, where they do not."""
-    rows, images, nbytes = (_chunk(manifest[column]).to_numpy() for column in ("rows", "images", "bytes"))
-    shards = _chunk(manifest["path"]).is_valid().to_numpy(zero_copy_only=False)
-    batches, runs = _chunk(manifest["batch_rows"]), _chunk(manifest["runs_by_length"])
+    rows, images, nbytes = (one_chunk(manifest[column]).to_numpy() for column in ("rows", "images", "bytes"))
+    shards = one_chunk(manifest["path"]).is_valid().to_numpy(zero_copy_only=False)
+    batches, runs = one_chunk(manifest["batch_rows"]), one_chunk(manifest["runs_by_length"])
     sizes, lengths, counts = _values(batches, batches.values), _values(runs, runs.keys), _values(runs, runs.items)
     wrong = {
         "sizes or rows of no number that a shard has": (rows < 0) | (rows > MOST_ROWS) | (images < 0) | (nbytes < 0),
@@ -34,7 +34,8 @@ def check_manifest(manifest: pa.Table, name: str) -> pa.Table:
     return manifest
 
 
-def _chunk(column: pa.ChunkedArray) -> pa.Array:
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """A column of a table as one array."""
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 

@@ -16,6 +16,7 @@ from toto.errors import UsageError
 from toto.shards.alike import alike
 
 MOST_WEIGHT = 10_000  # that people give
+MOST_SEQUENCES = 1 << 48  # of a run: a thousand a second for 9,000 years; their images too have numbers of 64 bits
 MOST_SLOTS = 2 * MOST_WEIGHT  # of a phase: where weights were split between videos and images
 
 
@@ -47,7 +48,7 @@ class Mixture:
 
     def many(self, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """int64 [k] -> int64 [k] each: the parts of these sequences, and how many of that part come before each."""
-        _check_first(int(g.min(initial=0)))
+        _check_range(int(g.min(initial=0)), int(g.max(initial=0)))
         parts, earlier = np.empty_like(g), np.empty_like(g)
         for phase, mine in alike(np.searchsorted(self._starts, g, side="right") - 1):
             parts[mine], inside = self._tables[phase].many(g[mine] - self._starts[phase])
@@ -60,13 +61,15 @@ class Mixture:
         return self._before[phase] + self._tables[phase].counts(g - self._starts[phase])
 
     def _phase(self, g: int) -> int:
-        _check_first(g)
+        _check_range(g, g)
         return int(np.searchsorted(self._starts, g, side="right")) - 1
 
 
-def _check_first(g: int) -> None:
-    if g < 0:
-        raise IndexError(f"sequence {g}; the first is 0")
+def _check_range(first: int, last: int) -> None:
+    if first < 0:
+        raise IndexError(f"sequence {first}; the first is 0")
+    if last >= MOST_SEQUENCES:
+        raise IndexError(f"sequence {last}; the last is {MOST_SEQUENCES - 1:,}")
 
 
 def check_phases(phases: Sequence[Phase]) -> None:
@@ -74,6 +77,8 @@ def check_phases(phases: Sequence[Phase]) -> None:
     starts = [phase.from_sequence for phase in phases]
     if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
         raise UsageError(f"phases from sequences {starts}: the first starts at 0, each later one after the one before")
+    if starts[-1] >= MOST_SEQUENCES:
+        raise UsageError(f"a phase from sequence {starts[-1]}: no run has more than {MOST_SEQUENCES:,}")
     for phase in phases:
         total = sum(phase.weights)
         if len(phase.weights) != len(phases[0].weights):

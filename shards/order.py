@@ -47,13 +47,6 @@ class Order:
             found[mine] = _group(self, *divmod(which, per_epoch))[inside[mine]]
         return epochs, found
 
-    def next_group(self, n: int) -> range:
-        """The entries, counted like n, of the group after the one that the n-th belongs to."""
-        epoch, place = divmod(n, self.entries)
-        start = epoch * self.entries + min((place // self.group + 1) * self.group, self.entries)
-        place = start % self.entries
-        return range(start, start + min(self.group, self.entries - place))
-
     @property
     def group(self) -> int:
         """Entries that are shuffled among one another; the last group of an epoch may be smaller."""

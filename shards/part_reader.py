@@ -4,6 +4,7 @@
 
 All but the last arrow is arithmetic over whole arrays; the last one copies slices of mapped record batches. Reading
 on from where one was has the arithmetic of the next `AHEAD` sequences done at once, their batches in the background.
+A process of many, which reads every n-th batch, has its next one looked for ahead.
 """
 
 from functools import cached_property
@@ -23,7 +24,8 @@ from toto.shards.recipe import Part, Recipe
 from toto.shards.row import Row, Window, cut_window
 from toto.shards.windows import Cut, Entries, stored_cut
 
-AHEAD = 256  # sequences: fewer than a group holds, whose batches a reader keeps
+AHEAD = 256  # sequences, of some 5 groups; their batches are a tenth of those that a reader keeps
+MARGIN = 8  # sequences by which the next jump may be longer or shorter: parts of a mixture take turns
 AGAIN = 64  # sequences after which the next batches are asked for again
 IMAGE = Cut(1, 1, 1)
 
@@ -61,6 +63,7 @@ class PartReader:
         self.per_sequence = 1 if video else recipe.images_per_sequence
         self._ahead: list[tuple[int, Places]] = []  # number of the first sequence, and where AHEAD of them lie
         self._last = self._announced = -1 - AHEAD
+        self._jumps: tuple[int, int, Places | None] = (0, 0, None)  # the last first number, how far it had come, ahead
         if self.entries.count < self.per_sequence:
             raise UserError(f"{part.name}: {dataset.store.uri} has nothing to read for it; make a recipe anew")
 
@@ -69,9 +72,7 @@ class PartReader:
         first, last = int(n.min()), int(n.max())
         reads_on, self._last = self._last < first <= self._last + AHEAD, last
         if last - first >= AHEAD or not reads_on:
-            places = self._find(n)
-            self.dataset.prefetch(places.pairs(0))  # many at a time, where they are far away
-            return places
+            return self._jump(n, first, last)
         ahead = [known for known in self._ahead if known[0] + AHEAD > first]
         if not ahead or ahead[0][0] > first:
             ahead = [self._look_ahead(first)]
@@ -130,6 +131,23 @@ class PartReader:
     def _order(self) -> Order:
         block = block_of(self.cut.hop * self._recipe.cells * self.dataset.views)
         return Order(self.entries.count, block, self._recipe.seed, self.part.name)
+
+    def _jump(self, n: np.ndarray, first: int, last: int) -> Places:
+        """As `find`, far from the last ones. Two jumps alike are taken for a share of every batch: the next is found,
+        and its batches asked for, while these are being read."""
+        before, jump, ahead = self._jumps
+        start = before + jump - MARGIN
+        if ahead is not None and start <= first and last < start + len(ahead.epochs):
+            places = ahead.take(n - start)
+        else:
+            places = self._find(n)
+        self.dataset.prefetch(places.pairs(0))  # many at a time, where they are far away
+        step, ahead = first - before, None
+        if abs(step - jump) <= MARGIN < step and last - first <= len(n) + MARGIN:
+            ahead = self._find(np.arange(first + step - MARGIN, last + step + MARGIN + 1))
+            self.dataset.prefetch(ahead.pairs(0))
+        self._jumps = first, step, ahead
+        return places
 
     def _look_ahead(self, first: int) -> tuple[int, Places]:
         return first, self._find(np.arange(first, first + AHEAD))

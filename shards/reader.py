@@ -31,6 +31,10 @@ class DamagedShard(UserError):
         return DamagedShard, self._arguments
 
 
+class MissingShard(DamagedShard):
+    """A file of a dataset is not there, however often it was asked for."""
+
+
 class ShardReader:
     """Batches of one shard, of a local path or of a ShardFile; several threads may read. Close it, or use it as a
     context manager; one that is dropped closes itself."""

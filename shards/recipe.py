@@ -108,6 +108,8 @@ def make_recipe(
     for name, number in (("frames", frames), ("images_per_sequence", per_image), ("hop", step)):
         if number < 1:
             raise UsageError(f"{name}: {number}; at least 1")
+    if seed < 0:
+        raise UsageError(f"seed: {seed}; 0 or more")
     if len({name for name, *_ in sources}) < len(sources) or not sources:
         raise UsageError("a mixture needs at least one dataset, and a name for each: names may not repeat")
     first = {name: weight for name, _, weight, _ in sources}
@@ -140,9 +142,11 @@ def make_recipe(
     batch = batch_sequences if isinstance(batch_sequences, int) else batch_sequences(context)
     if batch < 1:
         raise UsageError(f"batch_sequences: {batch}; at least 1")
+    phases = phases_of(first, later, counted, batch, context)
+    check_phases(phases)
     return Recipe(
         parts=parts,
-        phases=phases_of(first, later, counted, batch, context),
+        phases=phases,
         seed=seed,
         frames=frames,
         stride=stride,

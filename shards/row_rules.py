@@ -83,25 +83,6 @@ class Rules:
         return odd | (sizes != line * self.pixel_side) if self.square else odd
 
 
-def told_lengths(results: pa.Table) -> tuple[pa.Array, np.ndarray]:
-    """(source, frames int64) of each row of a shard, in order, as its per-source results tell it.
-
-    ValueError where the results contradict themselves.
-    """
-    keys, kinds = results["key"].combine_chunks(), results["kind"].to_pylist()
-    runs, rows = results["run_lengths"].to_pylist(), results["rows"].combine_chunks().to_numpy()
-    frames = [_told(kind, lengths, int(count)) for kind, lengths, count in zip(kinds, runs, rows, strict=True)]
-    return keys.take(pa.array(np.repeat(np.arange(len(keys)), rows))), np.concatenate([[], *frames]).astype(np.int64)
-
-
-def _told(kind: str, run_lengths: list[int], rows: int) -> np.ndarray:
-    if kind == "image" or not rows:
-        return np.ones(rows, np.int64)
-    if not run_lengths or rows % len(run_lengths):
-        raise ValueError(f"{rows} rows of {len(run_lengths)} runs")
-    return np.repeat(run_lengths, rows // len(run_lengths))
-
-
 def _named(batch: Batch, broken: np.ndarray, what: str) -> Iterator[str]:
     places = np.flatnonzero(broken)
     for i in places[:MOST_NAMED].tolist():

@@ -5,6 +5,7 @@ A row is one run of consecutive sampled frames under one crop, or one image; see
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,3 +127,13 @@ def _tokens_array(arrays: list[np.ndarray], kind: pa.DataType) -> pa.Array:
     np.cumsum([len(ids) for ids in arrays], out=offsets[1:])
     values = np.concatenate(arrays) if arrays else np.empty(0, kind.value_type.to_pandas_dtype())
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, kind.value_type), type=kind)
+
+
+def hash_of_key(key: str) -> np.uint64:
+    """xxh3-64 of a source's key: how tables in memory name sources."""
+    return np.uint64(xxhash.xxh3_64_intdigest(key.encode()))
+
+
+def hashes_of_keys(keys: Sequence[str]) -> np.ndarray:
+    """uint64 [k]: that of each key."""
+    return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64, len(keys))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from toto.errors import UserError
 from toto.shards.manifest import results_table
 from toto.shards.parquet import read_table
-from toto.shards.reader import DamagedShard
+from toto.shards.reader import DamagedShard, MissingShard
 from toto.shards.store import LocalStore, Store
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def patiently(store: Store, get: Callable[[], T], name: str) -> T:
             return get()
         except FileNotFoundError:
             if pause_s is None or isinstance(store, LocalStore):
-                raise DamagedShard(name, "the file is missing, or not a regular file") from None
+                raise MissingShard(name, "the file is missing, or not a regular file") from None
         except (UserError, PermissionError):
             raise
         except Exception as error:  # an object store's own: time-outs, resets, refusals

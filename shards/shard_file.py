@@ -47,6 +47,11 @@ class LocalFile:
         """Exactly these bytes; ValueError where the file ends before."""
         with naming(self._path):
             data = os.pread(self._handle, length, start)
+            while 0 < len(data) < length:  # Linux gives 2 GiB at a time
+                more = os.pread(self._handle, length - len(data), start + len(data))
+                if not more:
+                    break
+                data += more
         if len(data) != length:
             raise ValueError(f"the file ends within bytes {start:,} … {start + length:,}")
         return data

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from string import hexdigits
 from typing import Any
 
 from toto.errors import UserError
@@ -14,6 +15,7 @@ from toto.shards.store import Store
 
 DATASET = "dataset.json"
 MANIFEST = "manifest"
+ID_DIGITS = 64
 MAX_BYTES = 64 << 20  # of dataset.json; a plan that grows by a file a day for 30 years adds 2 MB
 _FILE = {"path": str, "bytes": SIZE, "sha256": str}
 _COUNTS = dict.fromkeys(("shards", "rows", "frames", "tokens", "bytes"), SIZE)
@@ -106,19 +108,24 @@ def _is_as_sealed(value: dict[str, Any], claimed: str, data: bytes) -> bool:
 
 
 def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
-    """The current snapshot, or the one whose id starts with `wanted` (old ones stay beside their manifests)."""
+    """The current snapshot, or the one whose id starts with `wanted` (old ones stay beside their manifests). A whole id
+    names its file: stores that list nothing give it too."""
     name = DATASET
-    if wanted is not None:
+    if wanted is not None and len(wanted) == ID_DIGITS and set(wanted) <= set(hexdigits):
+        name = f"{MANIFEST}/{wanted}.json"
+    elif wanted is not None:
         known = [n for n in store.list(MANIFEST) if n.endswith(".json")]
-        found = [n for n in known if n.removeprefix(f"{MANIFEST}/").startswith(wanted)]
-        if len(found) != 1:
+        matching = [n for n in known if n.removeprefix(f"{MANIFEST}/").startswith(wanted)]
+        if len(matching) != 1:
             raise UserError(
-                f"{store.uri}: {len(found)} snapshots with id {wanted!r}; there are {len(known)} in manifest/"
+                f"{store.uri}: {len(matching)} snapshots with id {wanted!r}; there are {len(known)} in manifest/"
             )
-        name = found[0]
+        name = matching[0]
     try:
-        return parse_snapshot(store.read(name), f"{store.uri}/{name}")
+        found = parse_snapshot(store.read(name), f"{store.uri}/{name}")
     except (FileNotFoundError, NotADirectoryError):
+        if wanted is not None:
+            raise UserError(f"{store.uri}: 0 snapshots with id {wanted!r}; no file {name} there") from None
         raise UserError(
             f"no dataset at {store.uri} (no dataset.json); `toto-tokenize run DATASET --out {store.uri}` makes one"
         ) from None
@@ -127,3 +134,6 @@ def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
     except Exception as error:  # an object store's own: no credentials, no such bucket
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read {store.uri} ({type(error).__name__}: {reason})") from None
+    if wanted is not None and not found.dataset_id.startswith(wanted):
+        raise UserError(f"{store.uri}/{name}: holds the snapshot {found.dataset_id} instead")
+    return found

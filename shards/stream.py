@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.shards.alike import alike
 from toto.shards.dataset import Dataset
 from toto.shards.ids import CODE_OFFSET, id_dtype
@@ -27,6 +27,8 @@ class Stream:
 
     def __init__(self, recipe: Recipe, pixels: int | None = None) -> None:
         """`pixels`: the side of patches, in kept pixels, that come beside the codes (`SequenceBatch.patches`)."""
+        if pixels is not None and pixels < 1:
+            raise UsageError(f"pixels: {pixels}; patches have a side of at least 1")
         self.recipe, self._patch = recipe, pixels
         self._mixture = Mixture(recipe.phases)
         datasets: dict[tuple[str, str, str], Dataset] = {}
@@ -75,7 +77,7 @@ class Stream:
         return self._parts[self.parts.index(part)].dataset
 
     def sequence(self, g: int) -> Sequence:
-        """The g-th sequence of the run; IndexError below 0."""
+        """The g-th sequence of the run; IndexError below 0 and from 2^48 on."""
         return self.sequences(range(g, g + 1))[0]
 
     def sequences(self, numbers: range | np.ndarray) -> SequenceBatch:

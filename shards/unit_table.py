@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.shards.manifest import MANIFEST_SCHEMA
-from toto.shards.manifest_rules import check_manifest
+from toto.shards.manifest_rules import check_manifest, one_chunk
 from toto.shards.parquet import TableFile, naming_table
 from toto.shards.row import windows_in
 
@@ -55,7 +55,7 @@ class UnitTable:
     def __init__(self, manifest: pa.Table) -> None:
         if manifest["path"].null_count:
             manifest = manifest.filter(pc.is_valid(manifest["path"]))
-        self._columns = {name: _one_chunk(manifest[name]) for name in manifest.column_names}
+        self._columns = {name: one_chunk(manifest[name]) for name in manifest.column_names}
         self.count = len(manifest)
         self.row_ends = np.cumsum(self._columns["rows"].to_numpy(), dtype=np.int64)
         splits = self._columns["split"].dictionary_encode()
@@ -65,7 +65,8 @@ class UnitTable:
         self._batch_rows = self._columns["batch_rows"].values.to_numpy()
 
     def value(self, name: str, shard: int) -> Any:
-        """A column of the manifest, of one shard."""
+        """A column of the manifest, of one shard; IndexError where there is none of that number."""
+        self._check(shard)
         return self._columns[name][shard].as_py()
 
     def split(self, shard: int) -> str:
@@ -73,7 +74,8 @@ class UnitTable:
         return self._split_names[self._split_of[shard]]
 
     def batch_ends(self, shard: int) -> np.ndarray:
-        """int64 [batches]: rows of the shard up to and with each batch."""
+        """int64 [batches]: rows of the shard up to and with each batch; IndexError where there is no such shard."""
+        self._check(shard)
         first, last = self._batch_starts[shard : shard + 2]
         return np.cumsum(self._batch_rows[first:last], dtype=np.int64)
 
@@ -84,6 +86,14 @@ class UnitTable:
         if len(runs) + (images > 0) != 1:
             return None
         return np.full(rows, runs[0][0] if runs else 0, np.uint16)
+
+    def tells(self, shard: int, lengths: np.ndarray) -> bool:
+        """Whether the rows of a shard, of these frames each and 0 for images, are as many of each length as it says."""
+        found, counts = (column.tolist() for column in np.unique(lengths, return_counts=True))
+        told = {0: self.value("images", shard)} if self.value("images", shard) else {}
+        for length, rows in self.value("runs_by_length", shard):
+            told[length] = told.get(length, 0) + rows
+        return dict(zip(found, counts, strict=True)) == {length: rows for length, rows in told.items() if rows}
 
     @cached_property
     def batch_bytes(self) -> int:
@@ -106,12 +116,10 @@ class UnitTable:
             found[start : start + len(part)] = np.diff(np.concatenate([[0], ends])[offsets - offsets[0]])
         return found
 
+    def _check(self, shard: int) -> None:
+        if not 0 <= shard < self.count:
+            raise IndexError(f"shard {shard} of {self.count}")
+
     def longest_run(self) -> int:
         """Stored frames of the longest run of a video; 0 where there is none."""
         return int(self._columns["runs_by_length"].keys.to_numpy().max(initial=0))
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

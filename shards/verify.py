@@ -89,7 +89,7 @@ def verify(
         progress(done, len(manifest), report.bytes)
     doubled = row_ids.doubled()
     if doubled:
-        report.problems.append(f"{doubled} rows stand more than once")
+        report.problems.append(f"{doubled} {'row stands' if doubled == 1 else 'rows stand'} more than once")
     if deep and report.ok:  # what follows from damage need not be told beside it
         _check_views(store, value, manifest, report)
     find_foreign(store, manifest, set(small), deep, report)

@@ -20,10 +20,10 @@ from toto.shards.batch import Batch
 from toto.shards.commit import COMMITS, Commit, FileRef, parse_commit
 from toto.shards.hashing import ContentHasher
 from toto.shards.ids import KIND_IMAGE
-from toto.shards.manifest import results_table
+from toto.shards.manifest import results_table, row_lengths
 from toto.shards.read_once import ReadOnce
 from toto.shards.reader import DamagedShard, ShardReader
-from toto.shards.row_rules import Rules, told_lengths
+from toto.shards.row_rules import Rules
 from toto.shards.shard_file import open_shard_file
 from toto.shards.snapshot import DATASET
 from toto.shards.store import LocalStore, RemoteStore, Store
@@ -160,10 +160,9 @@ class _Held:
         self._runs: Counter[int] = Counter()
         self._sources, self._lengths, self._true = None, np.empty(0, np.int64), True
         if results is not None:
-            try:
-                self._sources, self._lengths = told_lengths(results)
-            except ValueError:
-                self._true = False
+            places = np.repeat(np.arange(len(results)), results["rows"].combine_chunks().to_numpy())
+            self._sources = results["key"].combine_chunks().take(pa.array(places))
+            self._lengths = np.maximum(row_lengths(results), 1)  # an image has one
 
     def take(self, batch: Batch) -> None:
         """The next batch of the shard."""

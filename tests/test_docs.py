@@ -36,7 +36,7 @@ from toto.tokenize.demo import WorldSpec, build
 from toto.tokenize.job import content_settings
 from toto.tokenize.sources.ego4d_sta_file import CATEGORIES, MOMENTS, OBJECTS
 from toto.tokenize.sources.masks import MASKS
-from toto.train.run import FREE
+from toto.train.changes import FREE
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
 STAGES = {"toto-tokenize": "tokenize", "toto-shards": "shards", "toto-train": "train", "toto-eval": "evaluate"}

@@ -23,18 +23,21 @@ from token_world import Image, Video, write_tokens
 
 from toto import Dataset
 from toto.errors import UsageError, UserError
-from toto.shards import cache
+from toto.shards import background, cache, sealed_files
 from toto.shards.batch_source import BATCHES, BatchSource
 from toto.shards.cache import CacheWarning
 from toto.shards.cache_space import UNIT, Space
 from toto.shards.kept import Kept
+from toto.shards.recipe import Recipe, make_recipe
+from toto.shards.stream import Stream
 
+FILE = 9 * UNIT  # what a batch of `root` takes
 FORK, SPAWN = (multiprocessing.get_context(how) for how in ("fork", "spawn"))
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two shards of 15 batches in all, 64 KiB of ids in each, so that a batch takes two units of the cache."""
+    """Two shards of 15 batches in all, 64 KiB of ids in each, so that a batch takes nine units of the cache (FILE)."""
     rng = np.random.default_rng(0)
     videos = [Video(f"{i:02d}.mp4", rng.integers(0, 8192, (64, 16, 16))) for i in range(30)]
     return write_tokens(tmp_path_factory.mktemp("set"), videos, vocab_size=8192, unit_sources=16, batch_bytes=64 << 10)
@@ -48,6 +51,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for known in (cache._opened, cache._say):
         known.cache_clear()
     yield tmp_path / "cache"
+
+
+def recipe_of(uri: str | Path) -> Recipe:
+    return make_recipe([("world", str(uri), 1, None)], 4, 4, 0, 8)
 
 
 def places(data: Dataset) -> list[tuple[int, int]]:
@@ -180,7 +187,7 @@ def test_a_batch_that_was_damaged_on_its_way_is_asked_for_once_more(
 
 
 def test_the_limit_is_kept_and_the_oldest_go_first(root: Path, folder: Path) -> None:
-    limit = 13 * 2 * UNIT  # of 15 batches of two units each
+    limit = 13 * FILE  # of 15 batches
     data = Dataset(root, cache_bytes=limit)
     first, *others = places(data)
     data.shard_batch(*first)
@@ -288,10 +295,11 @@ def test_a_full_disk_and_one_that_cannot_be_written_are_done_without(
 
 
 def test_a_limit_that_is_no_number_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOTO_CACHE_BYTES", "64 GB")
-    with pytest.raises(UsageError, match="TOTO_CACHE_BYTES is '64 GB': give a whole number of bytes"):
-        Dataset(root).row(0)
-    monkeypatch.setenv("TOTO_CACHE_BYTES", str(4 * UNIT))
+    for text in ("64 GB", "²", "9" * 5_000):
+        monkeypatch.setenv("TOTO_CACHE_BYTES", text)
+        with pytest.raises(UsageError, match=f"TOTO_CACHE_BYTES is '{text[:40]}': give a whole number of bytes"):
+            Dataset(root).row(0)
+    monkeypatch.setenv("TOTO_CACHE_BYTES", str(2 * FILE))
     assert tokens(Dataset(root)) == stored(Dataset(root))
 
 
@@ -337,7 +345,7 @@ posix = pytest.mark.skipif(sys.platform == "darwin", reason="macOS may kill a fo
 def test_a_kill_at_any_moment_leaves_no_wrong_data_and_no_litter(
     moment: str, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = 8 * 2 * UNIT
+    limit = 8 * FILE
     with monkeypatch.context() as patch:
         patch.setattr(*MOMENTS[moment])
         assert in_child(lambda: tokens(Dataset(root, cache_bytes=limit))) == signal.SIGKILL
@@ -362,7 +370,7 @@ def fill(root: Path, seed: int, limit: int) -> bytes:
 
 @posix
 def test_processes_that_fill_and_empty_one_cache_at_once_read_the_same(root: Path, folder: Path) -> None:
-    limit = 5 * 2 * UNIT
+    limit = 5 * FILE
     expected = b"".join(stored(Dataset(root)))
     with FORK.Pool(3) as pool:
         killed = FORK.Process(target=fill, args=(root, 9, limit))
@@ -372,7 +380,7 @@ def test_processes_that_fill_and_empty_one_cache_at_once_read_the_same(root: Pat
         killed.kill()
         killed.join()
         assert found.get(60) == [expected] * 3
-    assert len(files(folder)) <= 5 + 4 and Space(folder).used <= limit + 4 * 2 * UNIT  # one more of each process
+    assert len(files(folder)) <= 5 + 4 and Space(folder).used <= limit + 4 * FILE  # one more of each process
 
 
 @posix
@@ -509,8 +517,62 @@ def test_a_web_server_is_read_by_parts_or_else_each_shard_is_fetched_once(
     try:
         data, local = Dataset(f"http://127.0.0.1:{server.server_port}"), Dataset(root)
         assert tokens(data) == stored(local) and len(list(data.rows())) == len(local)
+        monkeypatch.setattr(WebServer, "list_directory", lambda self, path: self.send_error(403))
+        recipe = recipe_of(data.store.uri)  # which names the snapshot by its id
+        assert (Stream(recipe).sequence(5).tokens == Stream(recipe_of(root)).sequence(5).tokens).all()
     finally:
         server.shutdown()
         server.server_close()
     whole = [path for path, part in WebServer.asked if path.startswith("/shards/") and part is None]
     assert len(files(folder, "files")) == len(whole) == len(set(whole)) == (0 if gives_parts else 2)
+
+
+def in_memory(root: Path, name: str) -> Dataset:
+    """The dataset in a store that is not this disk."""
+    fsspec.filesystem("memory").put(str(root), f"/{name}", recursive=True)
+    return Dataset(f"memory://{name}")
+
+
+@posix
+def test_a_forked_process_goes_on_where_its_parent_read_ahead(root: Path) -> None:
+    rows = in_memory(root, "forked").rows()
+    first = next(rows).source
+
+    def rest() -> None:
+        signal.alarm(20)
+        assert [first, *(row.source for row in rows)] == [row.source for row in Dataset(root).rows()]
+
+    assert in_child(rest) == 0
+    assert len(list(rows)) == len(Dataset(root)) - 1
+
+
+def test_what_reads_when_the_threads_have_ended_reads_by_itself(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = background.Background()
+    monkeypatch.setattr(background, "BACKGROUND", ended)
+    rows = in_memory(root, "ended").rows()
+    found = [next(rows).source]
+    ended.finish()
+    found += [row.source for row in rows]
+    assert found == [row.source for row in Dataset(root).rows()]
+    assert list(background.ahead([lambda: 1, lambda: 2], 8)) == [1, 2]
+
+
+def test_a_failure_at_any_place_leaves_nobody_waiting() -> None:
+    def size(value: int) -> int:
+        if not sizes.pop():
+            raise KeyboardInterrupt
+        return 1
+
+    sizes, kept = [True, False], Kept[int](4, 0, lambda value: size(value))
+    with pytest.raises(KeyboardInterrupt):
+        kept.get("a", lambda: 1)
+    assert kept.coming == 0 and kept.get("a", lambda: 2) == 2
+
+
+def test_a_remote_shard_that_is_gone_is_asked_for_three_times(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, pauses = in_memory(root, "gone"), list[float]()
+    fsspec.filesystem("memory").rm("/gone/shards", recursive=True)
+    monkeypatch.setattr(sealed_files.time, "sleep", pauses.append)
+    with pytest.raises(UserError, match="the file is missing"):
+        data.shard_batch(0, 0)
+    assert pauses == [1.0, 5.0]

@@ -1,5 +1,6 @@
 """Rows, windows, labels and annotations of a real dataset, against the videos that it was made from."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from clips import tokenize, write_image, write_video
 from hypothesis import given
 from hypothesis import strategies as st
+from token_world import Image, Video, moving_videos, write_tokens
 
 import toto
 from toto import Dataset
@@ -17,6 +19,7 @@ from toto.errors import UserError
 from toto.shards import ids
 from toto.shards.manifest import MANIFEST_SCHEMA
 from toto.shards.row import cut_window
+from toto.shards.shard_file import LocalFile
 from toto.shards.snapshot import parse_snapshot, snapshot_bytes
 from toto.shards.unit_table import UnitTable
 from toto.tokenizers import load
@@ -198,3 +201,57 @@ def test_an_older_snapshot_is_opened_by_its_id(dataset: Dataset) -> None:
 def test_no_dataset_there_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="toto-tokenize run"):
         Dataset(tmp_path)
+
+
+def test_what_travels_is_the_snapshot_that_was_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tokens("set", moving_videos(3))
+    data = Dataset("set", split="train", cache_bytes=0)
+    rows = [row.source for row in data.rows()]
+    text = pickle.dumps((data, data.join(Dataset("set"))))
+    write_tokens("set", [*moving_videos(3), Video("a/first.mp4", np.zeros((8, 4, 4), int))], unit_sources=1)
+    monkeypatch.chdir("/")
+    copy, joined = pickle.loads(text)
+    assert copy.dataset_id == data.dataset_id and [row.source for row in copy.rows()] == rows
+    assert [(mine.source, other.source) for mine, other in joined.rows()] == [(source, source) for source in rows]
+    assert len(Dataset(tmp_path / "set")) > 3
+
+
+def test_an_id_that_names_no_snapshot_or_another_one_is_told(tmp_path: Path) -> None:
+    root = write_tokens(tmp_path, moving_videos(1))
+    with pytest.raises(UserError, match="0 snapshots with id"):
+        Dataset(root, id="0" * 64)
+    here = Dataset(root).dataset_id
+    (root / "manifest" / f"{'0' * 64}.json").write_bytes((root / "dataset.json").read_bytes())
+    with pytest.raises(UserError, match=f"holds the snapshot {here} instead"):
+        Dataset(root, id="0" * 64)
+
+
+def test_results_of_other_rows_than_the_manifest_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = [Video(f"{n}.mp4", np.zeros((n, 2, 2), int)) for n in (5, 7)]
+    root = write_tokens(tmp_path, videos, [Image("still.png", np.zeros((2, 2), int))])
+    table = Dataset(root).sources()
+    longer = pa.array([[9] for _ in range(3)], table.schema.field("run_lengths").type)
+    place = table.schema.get_field_index("run_lengths")
+    for wrong in (table.slice(1), table.slice(0, 0), table.set_column(place, table.schema.field(place), longer)):
+        data = Dataset(root)
+        monkeypatch.setattr("toto.shards.dataset.results_table", lambda data, name, wrong=wrong: wrong)
+        with pytest.raises(UserError, match=r"sources/.*parquet: tells of other rows than the manifest"):
+            data.window(0, 4)
+
+
+def test_a_shard_that_is_none_of_the_dataset_is_an_index_error(dataset: Dataset) -> None:
+    for shard in (-1, 99):
+        for ask in (dataset.batch_ends, dataset.row_lengths, lambda i: dataset.shard_batch(i, 0), dataset.batches):
+            with pytest.raises(IndexError, match=f"shard {shard} of"):
+                list(ask(shard))  # type: ignore[call-overload]
+
+
+def test_a_file_whose_bytes_come_in_pieces_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shard").write_bytes(bytes(range(100)))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda handle, length, at: pread(handle, min(length, 30), at))
+    file = LocalFile(tmp_path / "shard")
+    assert file.read(3, 97) == bytes(range(3, 100))
+    with pytest.raises(ValueError, match="the file ends within bytes 3 … 101"):
+        file.read(3, 98)

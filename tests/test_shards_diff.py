@@ -9,7 +9,7 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_world import Image, Video, write_tokens
@@ -47,7 +47,7 @@ def shared(a: Batch, b: Batch, folder: Path, search: Search = Search(K), most: i
     """The runs that two batches share."""
     finder = RunFinder(search.frames, 1 << 10, folder, most)
     for side, batch in enumerate((a, b)):
-        finder.add(shingles(batch, VOCAB, 0, side, search))
+        finder.add(shingles(batch, VOCAB, 0, side, search)[0])
     return finder.find()
 
 
@@ -307,3 +307,22 @@ def test_wrong_sides_are_refused(sets: dict[str, Path]) -> None:
         assert isinstance(refused.exception, UsageError), refused
     refused = CliRunner().invoke(cli, ["diff", str(sets["a"]), "--splits", "train,test"], standalone_mode=False)
     assert isinstance(refused.exception, UserError) and "test" in str(refused.exception)
+
+
+def test_a_gate_that_cannot_look_is_refused_and_says_what_it_did_not_look_at(
+    sets: dict[str, Path], tmp_path: Path
+) -> None:
+    def diff(*words: str) -> Result:
+        return CliRunner().invoke(cli, ["diff", *words, "--fail-on-shared"], standalone_mode=False)
+
+    assert "--quick does not" in str(diff(str(sets["a"]), str(sets["leak"]), "--quick").exception)
+    other = write_tokens(tmp_path / "other", [Video("z.mp4", np.zeros((3, 2, 2), int))], tokenizer_id="0" * 16)
+    assert "tokenizers differ" in str(diff(str(sets["a"]), str(other)).exception)
+    rng = np.random.default_rng(0)
+    short, still = Video("s.mp4", rng.integers(0, 60, (3, 2, 2))), Video("t.mp4", np.zeros((30, 2, 2), int))
+    long = Video("l.mp4", rng.integers(0, 60, (30, 2, 2)))
+    one = write_tokens(tmp_path / "one", [short, still, long])
+    two = write_tokens(tmp_path / "two", [Video("x.mp4", rng.integers(0, 60, (30, 2, 2)))])
+    done = diff(str(one), str(two))
+    assert done.return_value == 0
+    assert "not looked at: 2 of 3 rows of a and 0 of 1 of b" in done.output

@@ -108,6 +108,11 @@ BAD = {
         "not_an_array",
         header("{'descr': '<u2', 'fortran_order': False, 'shape': (" + "9" * 40 + ",), }"),
     ),
+    "absurd.npy": (
+        "empty",
+        header("{'descr': '<u2', 'fortran_order': False, 'shape': (" + "9" * 18 + ", " + "9" * 18 + ", 0), }"),
+    ),
+    "scalar.npy": ("wrong_shape", header("{'descr': '<u2', 'fortran_order': False, 'shape': (), }", bytes(2))),
     "code.npy": ("not_an_array", header("__import__('os').system('touch pwned')")),
     "nested.npy": ("not_an_array", header("(" * 100)),
     "longer.npy": ("not_an_array", header("{'descr': '<u2', 'fortran_order': False, 'shape': (1, 4, 6), }", bytes(50))),
@@ -128,18 +133,23 @@ def test_bad_and_hostile_files_are_quarantined_and_the_rest_is_imported(tmp_path
         if data is not None:
             (source / name).write_bytes(data)
     os.mkfifo(source / "pipe.npy")
+    np.save(tmp_path / "private.npy", good)
+    (source / "out.npy").symlink_to(tmp_path / "private.npy")
+    (source / "broken.npy").symlink_to("nowhere.npy")
+    (source / "loop.npy").symlink_to("loop.npy")
     dataset = imported(source, tmp_path / "out")
     assert [row.source for row in dataset.rows()] == ["good.npy"]
     told = {line["key"]: line["reason"] for line in dataset.quarantine().to_pylist()}
-    assert told == {**{name: reason for name, (reason, _) in BAD.items()}, "pipe.npy": "missing"}
-    assert not Path("pwned").exists() and dataset.info["totals"]["quarantined"] == len(BAD) + 1
+    absent = dict.fromkeys(("pipe.npy", "out.npy", "broken.npy", "loop.npy"), "missing")
+    assert told == {**{name: reason for name, (reason, _) in BAD.items()}, **absent}
+    assert not Path("pwned").exists() and dataset.info["totals"]["quarantined"] == len(BAD) + len(absent)
 
 
 def test_a_huge_header_is_not_read(tmp_path: Path) -> None:
     text = "{'descr': '<u2', 'fortran_order': False, 'shape': (1,), " + " " * 60_000 + "}"
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode() + bytes(2))
     with pytest.raises(BadFile, match="not_an_array"):
-        read_npy(tmp_path / "a.npy")
+        read_npy(tmp_path / "a.npy", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +160,10 @@ def test_a_huge_header_is_not_read(tmp_path: Path) -> None:
         ({"grid": [4]}, "grid = .4."),
         ({"kind": "audio"}, "video or image"),
         ({"fps": -1}, "fps = -1"),
+        ({"fps": 10**400}, "fps = 1000"),
+        ({"fps": 1e-320}, "0.001 to 10,000"),
+        ({"grid": [65_535, 2]}, "at most 65,536 codes"),
+        ({"splits": {"a": "../.."}}, "no name of a split"),
         ({"codes": "../elsewhere"}, "leads out of the folder"),
         ({"labels": "/etc"}, "leads out of the folder"),
         ({"labels": {"a.npy": "cat"}}, "is not a class number"),
@@ -185,3 +199,30 @@ def test_pictures_need_the_tokenizer_and_its_whole_object_brings_it(tmp_path: Pa
     dataset = imported(source, tmp_path / "known", tokenizer=str(tmp_path / "dct.json"))
     assert dataset.tokenizer["id"] == DCT(64).spec["id"]
     assert CliRunner().invoke(cli, ["view", str(tmp_path / "known"), "--out", picture]).exit_code == 0
+
+
+def test_other_files_or_facts_on_the_same_target_are_refused(tmp_path: Path) -> None:
+    one = folder(tmp_path / "one", {"a.npy": np.zeros((2, 4, 6), int)})
+    two = folder(tmp_path / "two", {"a.npy": np.ones((2, 4, 6), int)})
+    out = tmp_path / "out"
+    made = imported(one, out).dataset_id
+    assert imported(one, out).dataset_id == made
+    for source, given in ((two, {}), (one, {"grid": [6, 4]})):
+        with pytest.raises(UsageError, match="made of other files, or of other facts|is made with"):
+            import_tokens(source, str(out), "somebodys", given=given, options=QUIET)
+    np.save(one / "a.npy", np.full((2, 4, 6), 2))
+    with pytest.raises(UsageError, match="made of other files"):
+        import_tokens(one, str(out), "somebodys", options=QUIET)
+
+
+def test_what_was_told_in_vain_is_said_and_an_import_of_nothing_fails(tmp_path: Path) -> None:
+    source = folder(tmp_path / "in", {"0.npy": np.full((2, 4, 6), 300)}, labels={"0": 3}, label="x", name="a\n# <b>")
+    done = CliRunner().invoke(
+        cli, ["import", str(source), "--out", str(tmp_path / "out"), "--tokenizer", "t"], standalone_mode=False
+    )
+    assert done.return_value == 1 and "bad_codes 1" in done.output
+    assert (
+        "labels of no file that is there: 1 (first: 0)" in done.output
+        and "keys that mean nothing: label" in done.output
+    )
+    assert "\n# a # &lt;b>: token shards\n" in (tmp_path / "out" / "README.md").read_text()

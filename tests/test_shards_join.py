@@ -1,12 +1,16 @@
 """Two datasets side by side: the same rows of the same frames, whatever their shards; what is missing is named."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import token_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_world import Image, Video, write_tokens
+from token_world import Image, Video, moving_videos, write_tokens
 
 from toto import Dataset
 from toto.errors import UsageError, UserError
@@ -103,3 +107,49 @@ def test_a_run_that_one_of_them_lacks_is_missing_and_other_frames_are_refused(tm
         left.join(other)
     with pytest.raises(UsageError, match="join on 'source'"):
         left.join(shorter, on="source")
+
+
+def test_rows_that_list_other_frames_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = token_world._rows
+
+    def listing(frames: list[int]) -> Dataset:
+        def listed(*facts: Any) -> Iterator[token_world.RowRecord]:
+            index = np.array(frames, np.int32)
+            yield from (replace(row, frame0=0, frame_step=0, frame_index=index) for row in rows(*facts))
+
+        monkeypatch.setattr(token_world, "_rows", listed)
+        return Dataset(write_tokens(tmp_path / f"{frames[2]}", moving_videos(2, frames=4), stride=None))
+
+    left, same = listing([0, 4, 8, 12]), Dataset(tmp_path / "8")
+    assert len(list(left.join(same).rows())) == 2
+    with pytest.raises(UserError, match="train/0000.mp4, run 0, view 0: frame_index is 8 in .* and 9 in .*"):
+        list(left.join(listing([0, 4, 9, 12])).rows())
+
+
+def test_a_video_beside_an_image_of_its_name_is_refused(tmp_path: Path) -> None:
+    codes = np.ones((1, 2, 2), int)
+    video = Dataset(write_tokens(tmp_path / "video", [Video("a", codes)]))
+    image = Dataset(write_tokens(tmp_path / "image", images=[Image("a", codes[0])]))
+    with pytest.raises(UserError, match="a, run 0, view 0: kind is 1 in .* and 3 in"):
+        list(video.join(image).rows())
+
+
+def test_a_key_in_two_splits_is_paired_twice(tmp_path: Path) -> None:
+    splits = ("train", "val")
+    twice = [Video("k", np.full((4, 2, 2), i), split) for i, split in enumerate(splits)]
+    more = [Video(f"only-{split}", np.zeros((4, 2, 2), int), split) for split in splits]
+    roots = [write_tokens(tmp_path / "a", [*twice, *more[:1]]), write_tokens(tmp_path / "b", [*twice, *more[1:]])]
+    left, right = map(Dataset, roots)
+    pairs = [(mine.split, other.split, mine.codes.max(), other.codes.max()) for mine, other in left.join(right).rows()]
+    assert sorted(pairs) == [("train", "train", 0, 0), ("val", "val", 1, 1)]
+    alone = Dataset(roots[0], split="val").join(right)
+    assert (len(alone), alone.missing_right.rows, alone.missing_left.rows) == (1, 0, 2)
+
+
+def test_the_left_dataset_is_read_past_the_cache(
+    left: Dataset, right: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOTO_CACHE", str(tmp_path / "cache"))
+    mine, other = Dataset(left.store.uri), Dataset(right.store.uri)
+    monkeypatch.setattr(mine, "shard_batch", None)
+    assert len(list(mine.join(other).rows())) == 27 * 2 * 2

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import token_world
 from click.testing import CliRunner
 from hypothesis import given, settings
 from rewrites import QUIET, results, rows, whole, world, worlds
@@ -16,7 +19,9 @@ from toto.shards.cli import cli
 from toto.shards.rewrite.merge import Union, merge
 from toto.shards.rewrite.pack import pack
 from toto.shards.rewrite.split import Division, parse_shares, split
+from toto.shards.rewrite.tables import _of_sources
 from toto.shards.schema import row_id
+from toto.shards.store import LocalStore
 
 
 def videos(prefix: str, count: int, label: int | None = 0, **more: Any) -> list[Video]:
@@ -125,3 +130,58 @@ def test_the_command_merges_packs_under_their_names(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert Dataset(tmp_path / "out").info["name"] == "both" and len(Dataset(tmp_path / "out")) == 15
     assert whole(tmp_path / "out")
+
+
+def without_classes(root: Path, made: list[Video]) -> Path:
+    """A dataset with labels whose classes nobody named."""
+    real = token_world._annotate
+    with patch("token_world._annotate", lambda *told: {k: v for k, v in real(*told).items() if k != "classes"}):
+        return write_tokens(root, made)
+
+
+def test_classes_of_one_dataset_never_name_labels_of_another(tmp_path: Path) -> None:
+    named, unnamed = write_tokens(tmp_path / "named", videos("x", 2)), without_classes(tmp_path / "un", videos("y", 2))
+    uris, out = [str(named), str(unnamed)], str(tmp_path / "out")
+    for without in ((), ("classes",)):
+        with pytest.raises(UsageError, match="--without labels --without classes"):
+            merge(uris, out, Union(without=frozenset(without)), options=QUIET)
+    with pytest.raises(UsageError, match="--without nosuch: no such annotation"):
+        merge(uris, out, Union(without=frozenset({"nosuch"})), options=QUIET)
+    merge(uris, out, Union(without=frozenset({"labels", "classes"})), options=QUIET)
+    assert {row.label for row in Dataset(out).rows()} == {None}
+    assert {line["label"] for line in results(out)} == {None} and whole(out)
+
+
+@pytest.mark.parametrize("names", ["a,b/c", "a,..", "a,", "../..,x", "a,b c"])
+def test_names_before_keys_lead_nowhere(names: str, tmp_path: Path) -> None:
+    uris = [str(write_tokens(tmp_path / name, videos(name, 1))) for name in ("one", "two")]
+    done = CliRunner().invoke(cli, ["merge", *uris, "--out", str(tmp_path / "out"), "--names", names])
+    assert "is no name to put before keys" in str(done.exception) and not (tmp_path / "out").exists()
+
+
+def test_of_a_shared_source_the_first_rows_that_there_are_come_along(tmp_path: Path) -> None:
+    one, two = write_tokens(tmp_path / "one", videos("x", 1)), write_tokens(tmp_path / "two", videos("bad", 2))
+    info = Dataset(one).info
+    facts = {**{key: info[key] for key in ("tokenizer", "settings")}, "dataset": "world", "format_version": 1}
+    failed = {
+        **results(two)[0],
+        "status": "quarantined",
+        "reason": "timeout",
+        "rows": 0,
+        "tokens": 0,
+        "run_lengths": [],
+    }
+    token_world._write_unit(LocalStore(one), "a" * 16, "train", [], [{**failed, "frames_kept": 0}], facts)
+    write_tokens(one, videos("x", 1))
+    merge([str(one), str(two)], str(tmp_path / "out"), Union(skip_shared=True), options=QUIET)
+    assert {row.source for row in Dataset(tmp_path / "out").rows()} == {"x0.mp4", "bad0.mp4", "bad1.mp4"}
+    assert whole(tmp_path / "out")
+
+
+def test_lines_of_one_source_in_two_tables_are_one_or_refused() -> None:
+    def table(label: int) -> pa.Table:
+        return pa.table({"source": ["s.mp4", f"{label}.mp4"], "label": [label, label]})
+
+    assert _of_sources("labels", [("a", table(1)), ("b", table(1))]).num_rows == 2
+    with pytest.raises(UsageError, match="says two things of 's.mp4'.*--without labels"):
+        _of_sources("labels", [("a", table(1)), ("b", table(2))])

@@ -173,7 +173,7 @@ def test_codes_outside_the_vocabulary_are_an_error_that_names_the_source(tmp_pat
 
 
 def test_ngrams_too_long_to_pack_and_wrong_sizes_are_refused(world: Path) -> None:
-    with pytest.raises(UsageError, match="60 bits"):
+    with pytest.raises(UsageError, match="11 is the most for 24 codes"):
         count_ngrams(world, Settings((12,)))
     for sizes in ((), (0,), (2, 2)):
         with pytest.raises(UsageError):

@@ -27,6 +27,7 @@ from toto.errors import UsageError, UserError
 from toto.shards.cli import cli
 from toto.shards.hashing import content_hash
 from toto.shards.ids import to_ids
+from toto.shards.leftovers import clean
 from toto.shards.reader import ShardReader
 from toto.shards.recipe import make_recipe
 from toto.shards.rewrite.copying import RowCopier
@@ -36,7 +37,7 @@ from toto.shards.rewrite.pack import pack
 from toto.shards.row_hash import RowSum, row_hashes
 from toto.shards.schema import RowRecord, row_id, row_schema, rows_to_batch
 from toto.shards.snapshot import DATASET
-from toto.shards.store import LocalStore
+from toto.shards.store import LocalStore, open_store
 from toto.shards.stream import Stream
 from toto.shards.writer import ShardWriter
 from toto.tokenize.plan import read_plans
@@ -298,3 +299,36 @@ def test_the_command_tells_its_proof_and_a_pack_of_a_pack_its_past(tmp_path: Pat
     (origin,) = Dataset(tmp_path / "twice").info["settings"]["derived"]["from"]
     assert origin["dataset_id"] == told["dataset_id"]
     assert origin["derived"]["from"] == [{"dataset_id": Dataset(source).dataset_id}]
+
+
+def test_files_of_others_at_the_target_are_neither_removed_nor_written_over(tmp_path: Path) -> None:
+    source, out = world(tmp_path / "in", 6), tmp_path / "proj"
+    for name in ("shards/main.c", "sources/z.txt", "tmp/notes.txt", "README.md", "main.py"):
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+        os.utime(path, (0, 0))
+        with pytest.raises(UsageError, match="no part of a dataset .*a folder of its own"):
+            pack(str(source), str(out), SMALL, 0, QUIET)
+        assert path.read_text() == name
+        path.rename(tmp_path / "aside")
+    pack(str(source), str(out), SMALL, 0, QUIET)
+    theirs = [out / name for name in ("shards/main.c", "sources/z.txt", "tmp/notes.txt")]
+    ours = [out / "shards" / f"{16 * '0'}-{8 * '0'}.arrow", out / "tmp" / f"7-{12 * '0'}"]
+    for path in (*theirs, *ours):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("old")
+        os.utime(path, (0, 0))
+    removed = clean(open_store(out))
+    assert sorted(removed) == sorted(str(path.relative_to(out)) for path in ours)
+    assert all(path.exists() for path in theirs)
+
+
+def test_a_target_inside_a_dataset_or_around_one_is_refused(tmp_path: Path) -> None:
+    source, other = world(tmp_path / "sets" / "in", 6), world(tmp_path / "other", 6)
+    for out in (source / "shards", source / "packed", other / "packed", tmp_path / "sets"):
+        with pytest.raises(UsageError, match="lies inside"):
+            pack(str(source), str(out), SMALL, 0, QUIET)
+    with pytest.raises(UsageError, match="--out is empty"):
+        pack(str(source), "", SMALL, 0, QUIET)
+    assert whole(source) and whole(other)

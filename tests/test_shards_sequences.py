@@ -2,7 +2,7 @@
 
 import tracemalloc
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -252,3 +252,37 @@ class Longer:
 
     def window_counts(self, *_: int) -> np.ndarray:
         return np.array([3])
+
+
+@pytest.mark.parametrize("step, size", [(300, 8), (700, 300), (512, 512)])
+def test_who_reads_a_share_of_the_batches_finds_the_next_one_there(
+    step: int, size: int, roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, found = stream(roots), stream.__wrapped__(roots)
+    wanted: set[tuple[str, int, int]] = set()
+    for part, reader in zip(of.parts, found._parts, strict=True):
+
+        def ask(pairs: list[tuple[int, int]], part: str = part) -> None:
+            wanted.update((part, *pair) for pair in pairs)
+
+        monkeypatch.setattr(reader, "dataset", Announced(reader.dataset, ask))
+    for call in range(6):
+        numbers = np.arange(call * step, call * step + size)
+        known = set(wanted)
+        batch = found.sequences(numbers)
+        assert (batch.tokens == of.sequences(numbers).tokens).all()
+        if call in (2, 5):  # the third one on: after two jumps alike, of each phase
+            needed = {
+                (of.parts[part], *pair) for part, origin in batch.origins.items() for pair in origin.places.pairs(0)
+            }
+            assert needed <= known
+
+
+class Announced:
+    """A dataset that tells which batches are asked for ahead."""
+
+    def __init__(self, dataset: Dataset, prefetch: Callable[[list[tuple[int, int]]], None]) -> None:
+        self._dataset, self.prefetch = dataset, prefetch
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._dataset, name)

@@ -18,6 +18,7 @@ from toto.errors import UsageError, UserError
 from toto.shards import ids
 from toto.shards.mixture import Phase
 from toto.shards.recipe import Part, Recipe, make_recipe
+from toto.shards.shares import Later
 from toto.shards.stream import Sequence, Stream
 
 RUNS = ((23,), (8, 9), (7,), (40,), (16, 8), (11,))
@@ -331,3 +332,16 @@ def test_a_pinned_snapshot_that_is_gone_is_named(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(UserError, match=f"0 snapshots with id '{made.parts[0].dataset_id}'"):
         Stream(made)
+
+
+def test_numbers_beyond_every_run_are_refused(world: Path) -> None:
+    of = Stream(recipe(world))
+    assert of.sequence((1 << 48) - 1).number == (1 << 48) - 1
+    with pytest.raises(IndexError, match="sequence 281474976710656; the last is"):
+        of.sequence(1 << 48)
+    with pytest.raises(UsageError, match="a phase from sequence 8000000000000000000: no run has more"):
+        make_recipe([("world", str(world), 1, None)], 4, 4, 0, 8, later=[Later(10**18, "step", {"world": 1})])
+    with pytest.raises(UsageError, match="seed: -5; 0 or more"):
+        recipe(world, seed=-5)
+    with pytest.raises(UsageError, match="pixels: -4; patches have a side of at least 1"):
+        Stream(recipe(world), pixels=-4)

@@ -22,6 +22,7 @@ REPEATED = {
     "after_commit",
 }
 CODES = ("--tokenizer", "dct-512")  # the canary needs codes
+STRAY = f"{16 * '0'}-{8 * '0'}.arrow"
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,10 @@ def test_what_a_killed_run_left_is_named_a_leftover_and_cleaned_when_old(world: 
     left = [path for path in (out / "shards").iterdir()]
     assert len(left) == 1
     assert tokenize(world, out, *PIXELS).returncode == 0
-    stray = out / "shards" / "0000-stray.arrow"
+    stray = out / "shards" / STRAY
     stray.write_bytes(b"of another run")
     report = verify(open_store(out), deep=True)
-    assert report.ok and report.leftovers == ["shards/0000-stray.arrow"]
+    assert report.ok and report.leftovers == [f"shards/{STRAY}"]
     arguments = (
         "status",
         "folder",
@@ -92,3 +93,11 @@ def test_what_a_killed_run_left_is_named_a_leftover_and_cleaned_when_old(world: 
     done = call("tokenize", *arguments)
     assert done.returncode == 0 and not stray.exists(), done.stderr
     assert verify(open_store(out), deep=True).leftovers == []
+
+
+def test_a_run_does_not_write_over_the_files_of_others(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    refused = tokenize(world, tmp_path, *PIXELS)
+    assert refused.returncode == 2 and "no part of a dataset (README.md)" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"

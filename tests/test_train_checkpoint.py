@@ -155,7 +155,15 @@ def test_tensors_that_a_stranger_describes_stay_in_their_folder(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     "change",
-    [{"tensors": None}, {"files": []}, {"model": {}}, {"model": {"dim": "x"}}, {"grid": []}, {"used_ids": None}],
+    [
+        {"tensors": None},
+        {"files": []},
+        {"model": {}},
+        {"model": {"dim": "x"}},
+        {"model": {**vars(MODEL), "heads": 0}},
+        {"grid": []},
+        {"used_ids": None},
+    ],
 )
 def test_facts_that_describe_no_model_are_told(tmp_path: Path, change: dict) -> None:
     folder = save(tmp_path, 1)

@@ -141,6 +141,8 @@ def test_sequences_go_on_from_their_state(stream: Stream) -> None:
         Sequences(other, 40).load_state_dict(whole.state_dict())
     with pytest.raises(UserError, match="has consumed 50 sequences; the run has 40"):
         whole.load_state_dict({**whole.state_dict(), "consumed": 50})
+    with pytest.raises(UserError, match="has consumed None sequences"):
+        whole.load_state_dict({"recipe": stream.recipe.id})
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,34 @@ def test_a_run_stays_on_its_snapshot_while_its_dataset_grows(tmp_path: Path) -> 
     assert batches(fresh) != batches(whole)[:4]
 
 
+def test_a_run_of_an_older_version_goes_on(data: Path, alone: Path, tmp_path: Path) -> None:
+    run = trained(data, tmp_path / "run", "--stop-at", "6", spike_sigmas=0)  # no guard: no tensor of it
+    value = json.loads((run / "run.json").read_text())
+    value.pop("phases")
+    facts_of = checkpoint.found(run)[-1] / checkpoint.FACTS
+    facts = json.loads(facts_of.read_text())
+    facts.pop("hash")
+    for section in (value["model"], value["recipe"], facts["model"], facts["training"]):
+        for key in ("arch", "expand", "states", "conv_window"):
+            section.pop(key, None)
+        for key in ("schedule", "decay_share", "spike_sigmas", "sharding", "hop"):
+            section.pop(key, None)
+    (run / "run.json").write_text(json.dumps(value))
+    facts_of.write_text(json.dumps({**facts, "hash": checkpoint.json_sha256(facts)}))
+    for key, said in (("models.tiny.arch=gpt2", "'llama', not 'gpt2'"), ("recipes.demo.schedule=wsd", "'cosine', not")):
+        assert call(command_line(data, run, "--set", key), tmp_path / "other").failed(2, said)
+    assert_same(trained(data, run), alone)
+
+
+def test_what_was_told_of_skipped_steps_that_happen_again_is_removed(data: Path, tmp_path: Path) -> None:
+    run = trained(data, tmp_path / "run", "--stop-at", "6")
+    (run / "spikes").mkdir()
+    for step in (5, 7, 11):
+        (run / "spikes" / f"step-{step:09d}.json").touch()
+    trained(data, run, "--stop-at", "7")
+    assert [path.name for path in (run / "spikes").iterdir()] == ["step-000000005.json"]
+
+
 def test_a_line_that_a_kill_cut_short_is_dropped(data: Path, alone: Path, tmp_path: Path) -> None:
     run = trained(data, tmp_path / "run", "--stop-at", "6")
     with open(run / FILE, "a") as file:

@@ -16,6 +16,7 @@ from toto import __version__
 from toto.config import DatasetConfig
 from toto.errors import UserError
 from toto.shards.commit import committed_units
+from toto.shards.leftovers import refuse_strangers
 from toto.shards.seal import seal
 from toto.shards.snapshot import Snapshot
 from toto.shards.store import Store
@@ -62,6 +63,8 @@ class Result:
 def tokenize(config: DatasetConfig, job: Job, options: Options) -> Result:
     """Plans, does and seals; raises UserError for what stops the work, after sealing what is committed."""
     with joined(job, options), open_target(job.out) as store:
+        if not read_plans(store).files:
+            refuse_strangers(store)
         listing = list_sources(config)
         plans = extend_plans(store, job, listing, Estimator(job).kept_frames, options.limit)
         return work(store, config, job, plans, listing, options)

@@ -82,9 +82,10 @@ class Sequences(Dataset[dict[str, torch.Tensor]]):
                 f"this state is of recipe {state.get('recipe')}, the stream's is {self.stream.recipe.id}: "
                 "other datasets, weights, windows or seed; go on with the recipe.json of that run"
             )
-        if not 0 <= state["consumed"] <= self.total:
-            raise UserError(f"this state has consumed {state['consumed']} sequences; the run has {self.total}")
-        self.consumed = state["consumed"]
+        consumed = state.get("consumed")
+        if not isinstance(consumed, int) or not 0 <= consumed <= self.total:
+            raise UserError(f"this state has consumed {consumed} sequences; the run has {self.total}")
+        self.consumed = consumed
 
 
 def training_ids(tokens: torch.Tensor, predict_end: bool) -> torch.Tensor:

@@ -40,7 +40,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     facts = checkpoint.read_facts(folder)
     try:
         return _loaded(folder, facts, device)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise UserError(f"{folder}/{checkpoint.FACTS} does not describe a model of toto ({problem})") from None
 

@@ -21,6 +21,7 @@ from toto.errors import UserError
 from toto.shards.recipe import Recipe
 from toto.shards.stream import Stream
 from toto.train import checkpoint
+from toto.train.changes import differing
 from toto.train.cost import Cost, memory_of
 from toto.train.data import Batch, loader
 from toto.train.hardware import autocast, memory_bytes, peak_flops
@@ -29,6 +30,7 @@ from toto.train.models import LanguageModel, make_model
 from toto.train.optimizer import learning_rate, make_optimizer, set_learning_rate
 from toto.train.parallel import Team, whole, without_averaging
 from toto.train.position_loss import PositionLoss, position_loss
+from toto.train.spikes import FOLDER as SPIKES
 from toto.train.spikes import SpikeGuard, guard_of, write_spike
 from toto.train.stopping import Stopping, stop
 
@@ -68,6 +70,8 @@ def train(job: Job, team: Team) -> Done:
     optimizer = make_optimizer(model, recipe)
     guard = guard_of(recipe.spike_sigmas, team)
     start = _resume(job, model, optimizer, guard, team)
+    if team.is_first:
+        _drop_spikes(job.folder, start)
     spread = team.spread(model)
     held_out = Stream(job.validation) if job.validation and recipe.validate_every else None
 
@@ -185,7 +189,7 @@ def _resume(
     if not there:
         return 0
     facts = checkpoint.read_facts(there[-1])
-    different = [key for key, value in job.facts.items() if key != "recipe" and facts.get(key) != value]
+    different = differing(facts, job.facts)
     if different:
         raise UserError(
             f"{there[-1]} belongs to another run (it differs in {', '.join(different)}); choose another --out"
@@ -193,3 +197,11 @@ def _resume(
     kept = guard.state if guard is not None and "guard.state" in facts["tensors"] else None
     checkpoint.load(there[-1], checkpoint.tensors_of(model, optimizer, kept), team)
     return int(facts["step"])
+
+
+def _drop_spikes(run: Path, step: int) -> None:
+    """Removes what is told of skipped steps after `step`, as the log's lines of them are: they happen again."""
+    for path in (run / SPIKES).glob("step-*.json"):
+        number = path.stem.removeprefix("step-")
+        if number.isdigit() and int(number) > step:
+            path.unlink(missing_ok=True)

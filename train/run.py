@@ -24,6 +24,7 @@ from toto.shards.recipe import RECIPE, Kind, Recipe, make_recipe
 from toto.shards.shares import Later, Weight, total
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
+from toto.train.changes import FREE, as_now
 from toto.train.checkpoint import found
 from toto.train.hardware import faster_precision
 from toto.train.loop import Job
@@ -36,20 +37,6 @@ SECTIONS = {"model": dict, "recipe": dict, "data": list, "validation": dict | No
 SOURCE_KEYS = {"name", "uri", "weight"}
 HELD_OUT = "val"
 KINDS: dict[str, tuple[Kind, ...]] = {"all": ("video", "image"), "video": ("video",), "image": ("image",)}
-# What may change when a run goes on: it decides neither the data nor, but for rounding, the weights.
-FREE = (
-    "micro_sequences",
-    "compile",
-    "sharding",
-    "recompute",
-    "loader_workers",
-    "log_every",
-    "validate_every",
-    "validation_sequences",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "keep_every",
-)
 OF_STREAM = ("hop",)  # told by the stream's id already
 
 
@@ -262,10 +249,11 @@ def batch_sequences(batch_tokens: int, context: int) -> int:
 
 def _same(written: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     for section in ("model", "recipe"):
+        told = as_now(written[section], wanted[section])
         for key, value in wanted[section].items():
-            if key not in FREE and written[section].get(key) != value:
+            if key not in FREE and told.get(key) != value:
                 raise UsageError(
-                    f"{folder} holds a run with {section}.{key} {written[section].get(key)!r}, not {value!r}; "
+                    f"{folder} holds a run with {section}.{key} {told.get(key)!r}, not {value!r}; "
                     "ask for the same to go on with it, or choose another --out"
                 )
     asked, there = ([(one["name"], one["weight"]) for one in run["data"]] for run in (wanted, written))

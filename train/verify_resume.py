@@ -3,7 +3,8 @@
     whole    ────────────────────────────────▶ N steps, undisturbed
     broken   ───── kill -9 ── other processes, micro-batches, readers ── as at first ───▶ N steps
 
-Both are real runs of `toto-train pretrain` in processes of their own, in a folder that is removed afterwards.
+Both are real runs of `toto-train pretrain` in processes of their own, in a folder that is removed afterwards. However
+this ends, none of the processes goes on.
 """
 
 import math
@@ -22,10 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from toto.errors import UserError
+from toto.train.checkpoint import found
 from toto.train.metrics import read_metrics
+from toto.train.run import read_run
 
 TOLERANCE = 1e-3  # nats: sums over other micro-batches and processes, in bf16 too
 POLL_S = 0.02
+SAID = ".stderr"  # ends the name of the file beside a run that holds what it says
 
 
 @dataclass(frozen=True)
@@ -63,18 +67,22 @@ class Trial:
     def run(self, say: Callable[[str], None]) -> Verdict:
         """Does both runs and compares them; UserError when one of them fails."""
         with _folder() as folder:
+            whole, broken = folder / "whole", folder / "broken"
             say(f"an undisturbed run of {self.steps} steps")
-            self._finish(folder / "whole", self.steps, 1)
+            self._finish(whole, self.steps, 1)
+            for path in found(whole):  # its log is what counts; large ones fill disks
+                shutil.rmtree(path)
+            alike = (f"precision={read_run(whole)['recipe']['precision']}",)  # `auto` may choose otherwise now
             kill_at = random.Random(self.seed).randint(self.every + 1, self.steps - 2)
             say(f"the same, killed by kill -9 after step {kill_at}")
-            told = self._killed(folder / "broken", kill_at)
-            resumed_from = told // self.every * self.every
+            told = self._killed(broken, kill_at, alike)
+            resumed_from = _newest(broken)
             middle = min(self.steps - 1, told + self.every)
             say(f"resumed from step {resumed_from} by {self.processes} processes with other micro-batches and readers")
-            changed = ("micro_sequences=1", "loader_workers=1")
-            self._finish(folder / "broken", middle, self.processes, changed)
+            changed = (*alike, "micro_sequences=1", "loader_workers=1")
+            self._finish(broken, middle, self.processes, changed)
             say(f"and from step {middle} as at first")
-            self._finish(folder / "broken", self.steps, 1)
+            self._finish(broken, self.steps, 1, alike)
             return self._compared(folder, told, resumed_from)
 
     @property
@@ -97,35 +105,51 @@ class Trial:
         )
 
     def _finish(self, run: Path, stop_at: int, processes: int, sets: Sequence[str] = ()) -> None:
-        done = subprocess.run(self._command(run, stop_at, processes, sets), capture_output=True, text=True)
-        if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-            last = (said or done.stderr.splitlines() or ["it ended without a word"])[-1]
-            raise UserError(f"a run failed: {last.removeprefix('error: ')}")
+        with self._started(run, stop_at, processes, sets) as child:
+            if child.wait():
+                raise _failed(run)
 
-    def _killed(self, run: Path, kill_at: int) -> int:
+    def _killed(self, run: Path, kill_at: int, sets: Sequence[str]) -> int:
         """Kills the run once its log tells of `kill_at` steps; how many it told of."""
-        started = subprocess.Popen(
-            self._command(run, self.steps, 1),
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            while started.poll() is None and _last_step(run) < kill_at:
+        with self._started(run, self.steps, 1, sets) as child:
+            while child.poll() is None and _last_step(run) < kill_at:
                 time.sleep(POLL_S)
-        finally:
-            with suppress(ProcessLookupError):  # it ended by itself
-                os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
+            if child.poll():
+                raise _failed(run)
         told = _last_step(run)
-        if told >= self.steps:
+        if child.returncode != -signal.SIGKILL or told >= self.steps:
             raise UserError(f"the run was over before it could be killed; more --steps than {self.steps}")
         return told
 
+    @contextmanager
+    def _started(
+        self, run: Path, stop_at: int, processes: int, sets: Sequence[str] = ()
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A run that is going on, with its temporary files beside it; killed, with its ranks, where it still is."""
+        with open(run.with_suffix(SAID), "wb") as said:
+            child = subprocess.Popen(
+                self._command(run, stop_at, processes, sets),
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env={**os.environ, "TMPDIR": str(run.parent)},
+            )
+        try:
+            yield child
+        finally:
+            _kill(child)
+
     def _command(self, run: Path, stop_at: int, processes: int, sets: Sequence[str] = ()) -> list[str]:
-        kept = ("log_every=1", f"checkpoint_every={self.every}", "keep_checkpoints=100", "validate_every=0", *sets)
-        words = [word for key in kept for word in ("--set", f"recipes.{self.recipe}.{key}")]
+        kept = (
+            f"checkpoint_every={self.every}",
+            "keep_checkpoints=1",
+            "keep_every=0",
+            "log_every=1",
+            "validate_every=0",
+        )
+        words = [
+            word for key in (*kept, "validate_every=0", *sets) for word in ("--set", f"recipes.{self.recipe}.{key}")
+        ]
         launcher = ["-m", "toto.train"]
         if processes > 1:
             launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launcher]
@@ -151,6 +175,37 @@ def _folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """kill -9 to a run that still goes on, and to ranks, which torchrun starts in sessions of their own."""
+    if child.poll() is None:
+        ranks = [int(stat.parent.name) for stat in Path("/proc").glob("[0-9]*/stat") if _parent(stat) == child.pid]
+        for group in (child.pid, *ranks):
+            with suppress(ProcessLookupError, PermissionError):  # it ended by itself, or leads no group
+                os.killpg(group, signal.SIGKILL)
+        child.wait()
+
+
+def _parent(stat: Path) -> int:
+    """The parent of a process; 0 where it has just ended."""
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def _failed(run: Path) -> UserError:
+    """What a run that failed said last."""
+    lines = run.with_suffix(SAID).read_text(errors="replace").splitlines()
+    said = [line for line in lines if line.startswith("error: ")]
+    last = (said or lines or ["it ended without a word"])[-1]
+    return UserError(f"a run failed: {last.removeprefix('error: ')}")
+
+
+def _newest(run: Path) -> int:
+    """The step of the newest checkpoint, from which a run goes on."""
+    return int(found(run)[-1].name.removeprefix("step-"))
 
 
 def _difference(losses: tuple[float | None, float | None]) -> float:

@@ -37,6 +37,7 @@ def verify_resume(
 
     if steps > load(configs, sets).recipe(recipe).steps:
         raise UsageError(f"--steps {steps}: recipes.{recipe}.steps is smaller")
+    _check_gpus(device, processes)
     given = [("--data", data), ("--set", sets), ("--config", configs)]
     words = [word for option, values in given for value in values for word in (option, value)]
     arguments = ["--size", needed(size), "--recipe", recipe, "--device", device, *words]
@@ -45,3 +46,12 @@ def verify_resume(
     if as_json:
         command.print_json(found.value())
     return 0 if found.holds else 1
+
+
+def _check_gpus(device: str, processes: int) -> None:
+    """UsageError where processes would have to share a GPU."""
+    import torch
+
+    gpus = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else processes
+    if processes > gpus:
+        raise UsageError(f"--processes {processes}: there is a GPU for {gpus} here; ask for fewer, or for --device cpu")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from toto.errors import UserError
 from toto.shards.ids import id_dtype
 from toto.shards.rewrite.inputs import Input
+from toto.shards.schema import hashes_of_keys
 
 STAYS = -1
 
@@ -33,6 +33,7 @@ class Lines:
     frames: np.ndarray
     tokens: np.ndarray
     bytes: np.ndarray  # of ids and pixels, before compression
+    labelled: bool  # whether any source has a label
     ways: np.ndarray  # int64: where each goes, by the command's own count; STAYS: nowhere
 
 
@@ -83,6 +84,16 @@ class Catalog:
                 found.setdefault(keys[line], []).append((number, unit, line))
         return {key: places for key, places in found.items() if len(places) > 1}
 
+    @property
+    def labelled(self) -> list[bool]:
+        """Of each snapshot whether any of its sources has a label."""
+        return [any(lines.labelled for lines in units) for units in self.units]
+
+    def is_used(self, place: Place) -> bool:
+        """Whether this source gave rows."""
+        number, unit, line = place
+        return bool(self.units[number][unit].used[line])
+
     def leave(self, place: Place) -> None:
         """This source does not come along."""
         number, unit, line = place
@@ -115,13 +126,14 @@ def _lines(number: int, taken: Input, place: int, results: pa.Table) -> Lines:
         unit=unit["unit"],
         split=unit["split"],
         batch_rows=batch_rows,
-        keys=np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in results["key"].to_pylist()], np.uint64),
+        keys=hashes_of_keys(results["key"].to_pylist()),
         attempts=_ints(results["attempt"]),
         used=pc.equal(results["status"], "ok").to_numpy(zero_copy_only=False),
         rows=rows,
         frames=frames,
         tokens=tokens,
         bytes=tokens * id_dtype(info["tokenizer"]["vocab_size"]).itemsize + frames * (3 * side * side),
+        labelled=results["label"].null_count < len(results),
         ways=np.zeros(len(results), np.int64),
     )
 

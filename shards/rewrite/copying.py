@@ -12,10 +12,11 @@ from toto.shards.writer import ShardWriter
 
 
 class RowCopier:
-    """Makes units of pieces. `prefixes`: what is put before the keys of each snapshot, "" for nothing."""
+    """Makes units of pieces. `prefixes`: what is put before the keys of each snapshot, "" for nothing. `unlabelled`:
+    labels become null, in rows and results."""
 
-    def __init__(self, inputs: Sequence[Input], prefixes: Sequence[str] = ()) -> None:
-        self._inputs = inputs
+    def __init__(self, inputs: Sequence[Input], prefixes: Sequence[str] = (), unlabelled: bool = False) -> None:
+        self._inputs, self._unlabelled = inputs, unlabelled
         self._prefixes = list(prefixes) or [""] * len(inputs)
 
     def make(self, unit: DerivedUnit, writer: ShardWriter, told: Callable[[int], None]) -> pa.Table:
@@ -46,7 +47,8 @@ class RowCopier:
     def rows(self, reader: RowReader, number: int, unit: str, spans: list[Span]) -> Iterator[pa.RecordBatch]:
         """The rows as they are to be written."""
         for batch in reader.rows(number, unit, spans):
-            yield _renamed(batch, self._prefixes[number]) if self._prefixes[number] else batch
+            named = _renamed(batch, self._prefixes[number]) if self._prefixes[number] else batch
+            yield _unlabelled(named) if self._unlabelled else named
 
     def _found(self, number: int, unit: str, group: list[tuple[int, int]]) -> tuple[pa.Table, list[Span]]:
         taken = self._inputs[number]
@@ -59,6 +61,8 @@ class RowCopier:
     def _results(self, number: int, lines: pa.Table, split: str) -> pa.Table:
         columns = {name: lines[name] for name in lines.column_names}
         columns["split"] = pa.array([split] * len(lines), pa.string())
+        if self._unlabelled:
+            columns["label"] = pa.nulls(len(lines), SOURCES_SCHEMA.field("label").type)
         if prefix := self._prefixes[number]:
             columns["key"] = pa.array([prefix + key for key in lines["key"].to_pylist()], pa.string())
         return pa.table([columns[name] for name in SOURCES_SCHEMA.names], schema=SOURCES_SCHEMA)
@@ -73,4 +77,12 @@ def _renamed(batch: pa.RecordBatch, prefix: str) -> pa.RecordBatch:
         pa.array(named[field.name], field.type) if field.name in named else column
         for field, column in zip(batch.schema, batch.columns, strict=True)
     ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _unlabelled(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows without labels."""
+    at = batch.schema.get_field_index("label")
+    field = batch.schema.field(at)
+    columns = [*batch.columns[:at], pa.nulls(batch.num_rows, field.type), *batch.columns[at + 1 :]]
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)

@@ -18,6 +18,7 @@ from toto.shards.leftovers import clean
 from toto.shards.rewrite.plan import DerivedUnit, Draft, Identity, Plan, planned, read_plan
 from toto.shards.rewrite.progress import Progress
 from toto.shards.rewrite.proof import Proof, RowProof
+from toto.shards.rewrite.target import refuse_foreign_files
 from toto.shards.rewrite.units import Maker, make_unit, remove_unfinished, start_of
 from toto.shards.seal import seal
 from toto.shards.snapshot import Snapshot
@@ -79,7 +80,10 @@ def derive(
 
     UsageError where the target holds something else; UserError or OSError for what stops the work.
     """
-    draft = draw() if read_plan(open_store(out)) is None else None  # what is refused leaves nothing at the target
+    draft = None
+    if read_plan(target := open_store(out)) is None:
+        refuse_foreign_files(target)
+        draft = draw()  # what is refused leaves nothing at the target
     with open_target(out) as store:
         plan = planned(store, identity, draft, options.reached)
         return _derived(store, plan, maker, proof, options)

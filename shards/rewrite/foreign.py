@@ -4,7 +4,6 @@ metadata.json + --tokenizer, --vocab-size, --patch, … -> Facts -> the `tokeniz
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,13 @@ from typing import Any
 from toto.errors import UsageError, UserError
 from toto.shards.hashing import json_sha256
 from toto.shards.ids import ID_LAYOUT
+from toto.shards.split_names import PLAIN, is_plain
 from toto.tokenizers import BUILT_IN
 
 METADATA = "metadata.json"
+MOST_CELLS = 65_536  # of a frame: a row of one frame stays small
 METADATA_BYTES = 256 << 20  # labels of a million files take 30 MB
-NUMBERS = {"vocab_size": (1, 1 << 31), "patch": (1, 4096), "stride": (1, 65_535), "views": (1, 255)}
+NUMBERS = {"vocab_size": (1, (1 << 31) - 8), "patch": (1, 4096), "stride": (1, 65_535), "views": (1, 255)}
 KNOWN: dict[str, type | tuple[type, ...]] = {
     "name": str,
     "kind": str,
@@ -91,15 +92,15 @@ def facts_of(values: Mapping[str, Any], tokenizer: dict[str, Any], where: str) -
     values = {**values, **{key: tokenizer[key] for key in ("vocab_size", "patch") if key in tokenizer}}
     for key, (least, most) in NUMBERS.items():
         if key in values and not least <= values[key] <= most:
-            raise UsageError(f"{where}: {key} = {values[key]}; {least} to {most} are possible")
+            raise UsageError(f"{where}: {key} = {str(values[key])[:40]}; {least} to {most} are possible")
     for key in ("vocab_size", "patch"):
         if key not in values:
             raise UsageError(f"{where} does not tell {key}; write it there, or give --{key.replace('_', '-')}")
     if values.get("kind", "video") not in ("video", "image"):
         raise UsageError(f"{where}: kind is {values['kind']!r}; video or image")
     fps = values.get("fps")
-    if fps is not None and not (math.isfinite(fps) and 0 < fps <= 10_000):
-        raise UsageError(f"{where}: fps = {fps}")
+    if fps is not None and not 0.001 <= fps <= 10_000:
+        raise UsageError(f"{where}: fps = {str(fps)[:40]}; 0.001 to 10,000 are possible")
     spec = {**tokenizer, "vocab_size": values["vocab_size"], "patch": values["patch"]}
     return Facts(
         tokenizer=with_id(spec),
@@ -108,13 +109,15 @@ def facts_of(values: Mapping[str, Any], tokenizer: dict[str, Any], where: str) -
         codes=_below(values.get("codes", ""), "codes", where),
         labels=_labels(values.get("labels", {}), where),
         classes=tuple(map(str, values.get("classes", ()))),
-        splits={str(key): str(value) for key, value in values.get("splits", {}).items()},
+        splits={str(key): split_name(value, f"{where}: splits") for key, value in values.get("splits", {}).items()},
         **{key: values[key] for key in ("kind", "fps", "stride", "views", "flips") if key in values},
     )
 
 
 def tokenizer_of(spec: str) -> dict[str, Any]:
     """What --tokenizer says: a name, or a JSON file with a `tokenizer` object; UsageError."""
+    if not spec.strip():
+        raise UsageError("--tokenizer is empty; give its name, or a .json file with a `tokenizer` object")
     if not spec.endswith(".json"):
         if spec in BUILT_IN:
             raise UsageError(
@@ -141,11 +144,20 @@ def with_id(spec: dict[str, Any]) -> dict[str, Any]:
     return {**spec, "id": json_sha256({**spec, "id_layout": ID_LAYOUT, "preprocessing": 1})[:16]}
 
 
+def split_name(value: Any, where: str) -> str:
+    """A split's name, of a stranger or of the command line; UsageError where it is none."""
+    if not isinstance(value, str) or not is_plain(value):
+        raise UsageError(f"{where}: {str(value)[:60]!r} is no name of a split ({PLAIN})")
+    return value
+
+
 def _grid(value: Any, where: str) -> tuple[int, int] | None:
     if value is None:
         return None
-    if len(value) != 2 or not all(isinstance(n, int) and 1 <= n <= 65_535 for n in value):
+    if len(value) != 2 or not all(type(n) is int and 1 <= n <= 65_535 for n in value):
         raise UsageError(f"{where}: grid = {str(value)[:60]}; rows and columns of a frame's codes, such as [16, 16]")
+    if value[0] * value[1] > MOST_CELLS:
+        raise UsageError(f"{where}: grid = {value}; a frame has at most {MOST_CELLS:,} codes")
     return int(value[0]), int(value[1])
 
 

@@ -41,7 +41,7 @@ def image_rows(key: str, label: int | None, codes: np.ndarray, facts: Facts) -> 
 
 def check_codes(codes: np.ndarray, vocab_size: int) -> None:
     """BadFile where a code is not in 0 … vocab_size - 1."""
-    flat = codes.reshape(-1)
+    flat = codes.reshape(-1, order="A")  # as they lie there: nothing is copied
     for start in range(0, flat.size, AT_ONCE):
         part = flat[start : start + AT_ONCE]
         low, high = int(part.min()), int(part.max())

@@ -6,7 +6,10 @@ The tokenizer that made them need not be here: training, statistics and export w
 that offers its name as an entry point (toto.tokenizers).
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,15 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UsageError, UserError
+from toto.plain import plain
 from toto.shards import ids
 from toto.shards.rewrite.derive import DEFAULT, SHARD_BYTES, Options, Result, derive
-from toto.shards.rewrite.foreign import Facts, facts_of, read_metadata, tokenizer_of
+from toto.shards.rewrite.foreign import KNOWN, Facts, facts_of, read_metadata, split_name, tokenizer_of
 from toto.shards.rewrite.foreign_rows import Written, quarantined, result
 from toto.shards.rewrite.npy import BadFile, read_npy
 from toto.shards.rewrite.npy_folder import NpyFolder
 from toto.shards.rewrite.pieces import with_units
 from toto.shards.rewrite.plan import DerivedUnit, Draft, Identity
 from toto.shards.rewrite.raw_video import RawVideo, is_raw_video, renamed
+from toto.shards.rewrite.target import refuse_target
 from toto.shards.schema import SOURCES_SCHEMA, RowRecord
 from toto.shards.writer import ShardWriter
 
@@ -40,6 +45,7 @@ LINES = pa.schema(
     ]
 )
 LINES_AT_ONCE = 4_096  # as Python objects
+FEW = 3
 
 
 class Foreign(Protocol):
@@ -47,6 +53,7 @@ class Foreign(Protocol):
 
     layout: str
     ignored: int  # files that are none of its
+    labelled: int  # lines that were given a label
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """A line of the plan (columns LINES) for each source, in a fixed order."""
@@ -74,14 +81,19 @@ def import_tokens(
         raise UsageError(f"{folder} is not a folder on this machine; files are mapped into memory")
     raw, told = is_raw_video(folder), read_metadata(folder)
     values = {**(renamed(told) if raw else told), **(given or {})}
+    refuse_target(out, [str(folder)])
     facts = facts_of(values, tokenizer_of(tokenizer), str(folder / "metadata.json"))
+    split_name(split, "--split")
     foreign: Foreign = RawVideo(folder, told, facts, split) if raw else NpyFolder(folder, facts, split)
     settings = facts.settings(foreign.layout)
     derived = {"how": "import", "from": [], "split": split, "shard_bytes": shard_bytes, "fps": facts.fps}
-    identity = Identity(facts.name, facts.tokenizer, {**settings, "derived": derived}, [str(folder)], {})
+    table, fingerprint = _table(foreign, facts)
+    settings = {**settings, "derived": derived}
+    identity = Identity(facts.name, facts.tokenizer, settings, [str(folder)], {}, fingerprint)
 
     def draw() -> Draft:
-        table = _table(foreign)
+        for remark in _remarks({} if raw else values, facts, foreign, table):
+            options.say(remark)
         if foreign.ignored:
             options.say(f"left out because they are no .npy, or their names no UTF-8: {foreign.ignored:,} files")
         if not len(table):
@@ -118,12 +130,27 @@ class Importer:
         return result(line, written, self._facts)
 
 
-def _table(foreign: Foreign) -> pa.Table:
-    """All lines, in columns."""
+def _table(foreign: Foreign, facts: Facts) -> tuple[pa.Table, str]:
+    """All lines, in columns; and the sha256 of the lines, of when their files changed, and of all facts."""
     lines, parts = foreign.lines(), [LINES.empty_table()]
+    digest = hashlib.sha256(json.dumps(asdict(facts), sort_keys=True).encode())
     while some := list(islice(lines, LINES_AT_ONCE)):
+        digest.update(json.dumps(some, sort_keys=True).encode())
         parts.append(pa.Table.from_pylist(some, LINES))
-    return pa.concat_tables(parts).combine_chunks()
+    return pa.concat_tables(parts).combine_chunks(), digest.hexdigest()
+
+
+def _remarks(values: Mapping[str, Any], facts: Facts, foreign: Foreign, table: pa.Table) -> Iterator[str]:
+    """What was told and means nothing here."""
+    unknown = sorted(values.keys() - KNOWN.keys())
+    if unknown:
+        yield f"metadata.json has keys that mean nothing: {', '.join(map(plain, unknown[:FEW]))}"
+    if not isinstance(facts.labels, str):
+        idle = sorted(facts.labels.keys() - set(table["key"].to_pylist()))
+        if idle:
+            yield f"labels of no file that is there: {len(idle):,} (first: {', '.join(map(plain, idle[:FEW]))})"
+    elif foreign.labelled < len(table):
+        yield f"files without a label in {plain(facts.labels)}: {len(table) - foreign.labelled:,}"
 
 
 def _scaled(table: pa.Table, folder: Path, facts: Facts) -> pa.Table:
@@ -132,7 +159,7 @@ def _scaled(table: pa.Table, folder: Path, facts: Facts) -> pa.Table:
         return table
     for key in table["key"]:
         try:
-            width = read_npy(folder / facts.codes / key.as_py()).itemsize
+            width = read_npy(folder / facts.codes / key.as_py(), folder).itemsize
         except BadFile:
             continue
         sizes = table["bytes"].to_numpy() * ids.id_dtype(facts.vocab_size).itemsize // width

@@ -17,7 +17,8 @@ from toto.shards.rewrite.opening import canary_of, derived_settings, open_inputs
 from toto.shards.rewrite.pieces import cut_pieces, with_units
 from toto.shards.rewrite.plan import Draft, Identity
 from toto.shards.rewrite.proof import RowProof
-from toto.shards.rewrite.tables import joined
+from toto.shards.rewrite.tables import LABELS, joined
+from toto.shards.split_names import PLAIN, is_plain
 
 MAY_DIFFER = ("layout", "labels", "held_out", "variant", "fold", "seed", "min_frames")  # they choose sources, or crops
 FEW = 3
@@ -28,8 +29,8 @@ class Union:
     """How datasets are joined."""
 
     prefixes: tuple[str, ...] = ()  # before the keys of each dataset; empty for none
-    skip_shared: bool = False  # of a source in several datasets, the first one's rows are taken
-    without: frozenset[str] = frozenset()  # annotations that are left out
+    skip_shared: bool = False  # of a source in several datasets, take the first one's rows that has any
+    without: frozenset[str] = frozenset()  # annotations that are left out; `labels`: out of rows and results, too
 
 
 def merge(
@@ -48,6 +49,12 @@ def merge(
     inputs = opened.inputs
     settings, differs = common_settings(inputs)
     prefixes = list(union.prefixes) or [""] * len(inputs)
+    if union.prefixes and union.skip_shared:
+        raise UsageError("--prefix keeps sources of one key apart, --skip-shared takes one of them: give one")
+    wrong = next((prefix for prefix in union.prefixes if not is_plain(prefix.removesuffix("/"))), None)
+    if wrong is not None:
+        raise UsageError(f"{wrong!r} is no name to put before keys ({PLAIN}); name the datasets by --names")
+    _refuse_unknown(inputs, union.without)
     if union.prefixes and (len(prefixes) != len(inputs) or len(set(prefixes)) < len(prefixes)):
         raise UsageError(
             f"the datasets need {len(inputs)} different prefixes, not {', '.join(prefixes)}; name them by --names"
@@ -58,7 +65,7 @@ def merge(
     )
     title = name or "+".join(dict.fromkeys(str(taken.dataset.info["name"]) for taken in inputs))
     identity = Identity(title, inputs[0].dataset.tokenizer, derived, places(inputs), canary_of(inputs))
-    copier = RowCopier(inputs, prefixes)
+    copier = RowCopier(inputs, prefixes, unlabelled=LABELS in union.without)
 
     def draw() -> Draft:
         catalog = Catalog(inputs)
@@ -66,8 +73,8 @@ def merge(
         splits = catalog.keep_splits()
         for i, taken in enumerate(inputs):
             if left[i]:
-                options.say(f"{taken.uri}: {len(left[i]):,} sources that an earlier dataset has are skipped")
-        tables = joined(inputs, prefixes, left, union.without)
+                options.say(f"{taken.uri}: {len(left[i]):,} sources that another dataset has are skipped")
+        tables = joined(inputs, prefixes, left, union.without, catalog.labelled)
         units = with_units(cut_pieces(catalog, splits), shard_bytes, identity.of_units())
         return Draft(units, tables, catalog.sources)
 
@@ -101,8 +108,15 @@ def common_settings(inputs: Sequence[Input]) -> tuple[dict[str, Any], dict[str, 
     return {key: None if key in differs else told[0] for key, told in values.items()}, differs
 
 
+def _refuse_unknown(inputs: Sequence[Input], without: frozenset[str]) -> None:
+    known = {LABELS}.union(*(taken.dataset.info["annotations"] for taken in inputs))
+    if unknown := sorted(without - known):
+        raise UsageError(f"--without {unknown[0]}: no such annotation; these datasets have {', '.join(sorted(known))}")
+
+
 def _shared(catalog: Catalog, union: Union) -> list[set[str]]:
-    """The sources of each dataset that an earlier one has; they are left there. UserError where they were not to be."""
+    """The sources of each dataset that are taken from another: the first in which they gave rows. UserError where they
+    were not to be shared."""
     left: list[set[str]] = [set() for _ in catalog.inputs]
     shared = catalog.repeated(range(len(catalog.inputs)))
     if shared and not union.skip_shared:
@@ -111,8 +125,10 @@ def _shared(catalog: Catalog, union: Union) -> list[set[str]]:
             f"{len(shared):,} sources stand in several of these datasets (first: {few}); "
             "keep them apart by --prefix, or take the first dataset's by --skip-shared"
         )
-    for key, (_, *others) in shared.items():
-        for place in others:
-            left[place[0]].add(key)
-            catalog.leave(place)
+    for key, places_of_key in shared.items():
+        taken = next((place for place in places_of_key if catalog.is_used(place)), places_of_key[0])
+        for place in places_of_key:
+            if place != taken:
+                left[place[0]].add(key)
+                catalog.leave(place)
     return left

@@ -32,9 +32,12 @@ class BadFile(Exception):
         self.reason, self.detail = reason, detail
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """The array, read-only, whole numbers of any width; BadFile with missing, empty, not_an_array or wrong_dtype."""
-    with _opened(path) as file:
+def read_npy(path: Path, root: Path) -> np.ndarray:
+    """The array, read-only, whole numbers of any width; BadFile with missing, empty, not_an_array or wrong_dtype.
+
+    A link that leads out of `root` is not followed: a stranger's folder must not bring in files of this machine.
+    """
+    with _opened(path, root) as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
             raise BadFile("empty", "the file has no bytes")
@@ -46,26 +49,28 @@ def read_npy(path: Path) -> np.ndarray:
         if told != there:
             raise BadFile("not_an_array", f"{there:,} bytes of numbers where the header tells of {told:,}")
         if not told:
-            return np.empty(shape, dtype)
+            raise BadFile("empty", f"shape {shape}")
         numbers = np.memmap(file, dtype, "r", file.tell(), (math.prod(shape),))
         return numbers.reshape(shape, order="F" if fortran else "C")
 
 
 def mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """Raw numbers of this dtype and shape, to the byte, read-only; BadFile."""
-    with _opened(path) as file:
+    with _opened(path, path.parent) as file:
         size, told = os.fstat(file.fileno()).st_size, math.prod(shape) * dtype.itemsize
         if size != told:
             raise BadFile("wrong_shape", f"{path.name} has {size:,} bytes instead of {told:,} ({shape}, {dtype})")
-        return np.memmap(file, dtype, "r", 0, shape) if told else np.empty(shape, dtype)
+        return np.memmap(file, dtype, "r", 0, shape)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path, root: Path) -> BinaryIO:
     """A regular file, opened without waiting for a pipe; BadFile missing."""
     try:
+        if not path.resolve(strict=True).is_relative_to(root.resolve()):
+            raise BadFile("missing", "a link that leads out of the folder")
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise BadFile("missing", error.strerror or "it cannot be opened") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
+        raise BadFile("missing", getattr(error, "strerror", None) or "it cannot be opened") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise BadFile("missing", "not a regular file")

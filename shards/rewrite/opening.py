@@ -11,6 +11,7 @@ from toto.errors import UserError
 from toto.shards.dataset import Dataset
 from toto.shards.rewrite.inputs import Input
 from toto.shards.rewrite.plan import read_plan
+from toto.shards.rewrite.target import refuse_target
 from toto.shards.store import open_store
 from toto.uris import shown
 
@@ -30,6 +31,7 @@ class Opened:
 
 def open_inputs(out: str, uris: Sequence[str], how: str) -> Opened:
     """Opens the last snapshots, or those that the target's plan names; UserError where one cannot be read."""
+    refuse_target(out, uris)
     plan = read_plan(open_store(out))
     derived = plan.settings["derived"] if plan is not None else {}
     known = [source["dataset_id"] for source in derived.get("from", ())] if derived.get("how") == how else []

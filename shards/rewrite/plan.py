@@ -99,6 +99,7 @@ class Identity:
     settings: dict[str, Any]  # with `derived`
     inputs: list[str]  # where the snapshots or files lie, without secrets; recorded only
     canary: dict[str, Any]
+    fingerprint: str = ""  # of files and of what was told of them; of snapshots their ids are in `settings`
 
     def of_units(self) -> dict[str, Any]:
         """What a unit's id is made of besides its lines."""
@@ -151,14 +152,20 @@ def _create(store: Store, identity: Identity, draft: Draft, reached: Callable[[s
 
 
 def _refuse_other(plan: Plan, identity: Identity, where: str) -> None:
-    told = {**plan.settings, **plan.settings["derived"], "tokenizer": plan.tokenizer["id"]}
-    asked = {**identity.settings, **identity.settings["derived"], "tokenizer": identity.tokenizer["id"]}
+    told = {**plan.settings, **plan.settings["derived"], "tokenizer": plan.tokenizer["id"], "name": plan.facts["name"]}
+    own = {"tokenizer": identity.tokenizer["id"], "name": identity.name}
+    asked = {**identity.settings, **identity.settings["derived"], **own}
     for key in sorted((told.keys() | asked.keys()) - {"derived"}):
         if told.get(key) != asked.get(key):
             raise UsageError(
                 f"{where} is made with {key} = {_short(told.get(key))}, this command has {_short(asked.get(key))}; "
                 "use the same value, or another --out for a new dataset"
             )
+    if plan.facts.get("fingerprint", "") != identity.fingerprint:
+        raise UsageError(
+            f"{where} is made of other files, or of other facts about them, than {', '.join(identity.inputs)} has now; "
+            "give --out a folder of its own"
+        )
 
 
 def _short(value: Any) -> str:

@@ -53,7 +53,8 @@ class RawVideo:
             raise UserError(f"{where}: token_dtype {str(dtype)[:40]!r}; {', '.join(DTYPES)} can be read")
         if type(images) is not int or not 1 <= images <= MOST_IMAGES or facts.grid is None:
             raise UserError(f"{where}: num_images and s must tell how many frames of which grid video.bin holds")
-        self._facts, self._split, self.ignored = facts, split, 0
+        self._facts, self._split, self.ignored, self.labelled = facts, split, 0, 0
+        self._changed = [path.stat().st_mtime_ns for path in (folder / VIDEO, folder / SEGMENTS) if path.is_file()]
         try:
             self._codes = mapped(folder / VIDEO, np.dtype(dtype).newbyteorder("<"), (images, *facts.grid))
             self._ids = None
@@ -81,6 +82,7 @@ class RawVideo:
             yield {
                 **{"key": f"segment-{segment:06d}{again}", "split": self._split, "kind": "video", "label": None},
                 **{"size": size, "first": start, "frames": stop - start, "bytes": (stop - start) * cells * width},
+                "changed": self._changed,
             }
 
     def rows(self, line: dict[str, Any]) -> Iterator[RowRecord]:

@@ -26,6 +26,7 @@ from toto.shards.rewrite.pieces import cut_pieces, with_units
 from toto.shards.rewrite.plan import Draft, Identity
 from toto.shards.rewrite.proof import RowProof
 from toto.shards.rewrite.tables import tables_of, with_splits
+from toto.shards.split_names import is_plain
 
 SOURCE, FOLDER = "source", "folder"
 WHAT = ("sources", "frames", "ids")  # whose shares are told
@@ -66,7 +67,7 @@ def parse_shares(text: str) -> Shares:
     names, shares = [], []
     for part in text.split(","):
         name, _, share = part.partition("=")
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name.strip()) or not re.fullmatch(r"\d*\.?\d+", share.strip()):
+        if not is_plain(name.strip()) or not re.fullmatch(r"\d*\.?\d+", share.strip()):
             raise UsageError(f"--into {text}: {part!r} is not NAME=SHARE, such as val=0.1")
         names.append(name.strip())
         shares.append(Fraction(share.strip()))

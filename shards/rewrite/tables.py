@@ -1,17 +1,20 @@
 """Annotations of a derived dataset: those of its snapshots, with the sources that come along, under the splits that
 they go to.
 
-Of several snapshots: tables of sources are put one behind the other; tables of classes are joined by their number,
-and refused where one number means two things.
+Of several snapshots: tables of sources are put one behind the other, and refused where they say two things of one
+source; tables of classes are joined by their number, and refused where one number means two things, or where some
+datasets number their sources without naming the classes.
 """
 
 from collections.abc import Callable, Collection, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from toto.errors import UsageError
 from toto.shards.rewrite.inputs import Input
 
+LABELS, CLASSES = "labels", "classes"
 NUMBERS = ("label", "id")  # the column that numbers the classes of a table without sources
 
 
@@ -26,12 +29,18 @@ def with_splits(tables: dict[str, pa.Table], split_of: Callable[[str, str], str]
 
 
 def joined(
-    inputs: Sequence[Input], prefixes: Sequence[str], left: Sequence[Collection[str]], without: Collection[str]
+    inputs: Sequence[Input],
+    prefixes: Sequence[str],
+    left: Sequence[Collection[str]],
+    without: Collection[str],
+    labelled: Sequence[bool],
 ) -> dict[str, pa.Table]:
     """The annotations of several snapshots as one: keys with their prefix, and without the sources `left` of each.
 
     UsageError where two tables of a name do not go together and the name is not in `without`.
     """
+    if LABELS not in without:
+        _refuse_unnamed_classes(inputs, without, labelled)
     found: dict[str, list[tuple[str, pa.Table]]] = {}
     for taken, prefix, gone in zip(inputs, prefixes, left, strict=True):
         for name, table in tables_of(taken).items():
@@ -66,11 +75,57 @@ def _joined(name: str, parts: list[tuple[str, pa.Table]]) -> pa.Table:
                 f"({', '.join(first.column_names)}; {', '.join(table.column_names)}); leave it out by --without {name}"
             )
     if "source" in first.column_names:
-        return pa.concat_tables([table for _, table in parts]).combine_chunks()
+        return _of_sources(name, parts)
     number = next((column for column in NUMBERS if column in first.column_names), None)
     if number is None:
         return _the_same(name, parts)
     return _of_classes(name, number, parts)
+
+
+def _refuse_unnamed_classes(inputs: Sequence[Input], without: Collection[str], labelled: Sequence[bool]) -> None:
+    """A label means what the `classes` of its own dataset say: nobody else's may name it."""
+    told = [taken.dataset.info["annotations"] for taken in inputs]
+    numbered = [
+        (taken.uri, CLASSES in names)
+        for taken, names, has in zip(inputs, told, labelled, strict=True)
+        if has or LABELS in names
+    ]
+    named = [uri for uri, has in numbered if has]
+    unnamed = [uri for uri, has in numbered if not has]
+    way_out = f"leave both out by --without {LABELS} --without {CLASSES}"
+    if CLASSES in without and numbered:
+        raise UsageError(f"--without {CLASSES}: the labels of {numbered[0][0]} would mean nothing any more; {way_out}")
+    if unnamed and any(CLASSES in names for names in told):
+        other = named[0] if named else "another"
+        raise UsageError(f"{unnamed[0]} has labels and no {CLASSES}, {other} has {CLASSES} of its own; {way_out}")
+
+
+def _of_sources(name: str, parts: list[tuple[str, pa.Table]]) -> pa.Table:
+    """One behind the other; of a source in several, which must say the same, the first one's lines."""
+    owner: dict[str, int] = {}
+    taken = []
+    for i, (where, table) in enumerate(parts):
+        keys = table["source"].to_pylist()
+        again = {key for key in keys if key in owner}
+        for j in sorted({owner[key] for key in again}):
+            shared = {key for key in again if owner[key] == j}
+            before, mine = (_lines_of(part, shared) for part in (parts[j][1], table))
+            other = next((key for key in sorted(shared) if before[key] != mine[key]), None)
+            if other is not None:
+                raise UsageError(
+                    f"annotation {name!r} says two things of {other!r}: {before[other]} in {parts[j][0]}, "
+                    f"{mine[other]} in {where}; leave it out by --without {name}"
+                )
+        taken.append(table.filter(pa.array([key not in again for key in keys], pa.bool_())) if again else table)
+        owner.update((key, i) for key in keys if key not in owner)
+    return pa.concat_tables(taken).combine_chunks()
+
+
+def _lines_of(table: pa.Table, sources: Collection[str]) -> dict[str, list[dict[str, object]]]:
+    found: dict[str, list[dict[str, object]]] = {}
+    for line in table.filter(pc.is_in(table["source"], pa.array(list(sources), pa.string()))).to_pylist():
+        found.setdefault(line["source"], []).append(line)
+    return found
 
 
 def _the_same(name: str, parts: list[tuple[str, pa.Table]]) -> pa.Table:

@@ -104,17 +104,20 @@ class _Reading:
         self._datasets = [open_side() for open_side in open_sides]
         self._search = search
 
-    def __call__(self, shard: _Shard) -> tuple[np.ndarray, np.ndarray]:
-        """Records of its rows, and of its shingles."""
+    def __call__(self, shard: _Shard) -> tuple[np.ndarray, np.ndarray, int]:
+        """Records of its rows, of its shingles, and how many rows have none."""
         dataset, row = self._datasets[shard.side], shard.first_row
         rows, runs = [np.empty(0, ROW_RECORD)], [np.empty(0, SHINGLE)]
+        missed = 0
         for _, _, batch in dataset.batches(shard.number):
             if shard.hashed:
                 rows.append(row_records(batch, shard.side))
             if self._search is not None:
-                runs.append(shingles(batch, dataset.tokenizer["vocab_size"], row, shard.side, self._search))
+                found, without = shingles(batch, dataset.tokenizer["vocab_size"], row, shard.side, self._search)
+                runs.append(found)
+                missed += without
             row += batch.rows
-        return np.concatenate(rows), np.concatenate(runs)
+        return np.concatenate(rows), np.concatenate(runs), missed
 
 
 def _read(
@@ -137,15 +140,17 @@ def _read(
         matcher = RowMatcher(total, Path(folder))
         finder = RunFinder(search.frames, frames // search.every, Path(folder))
         make = partial(_Reading, [reading.open for reading in plans], asked.search)
-        for shard, (rows, runs) in each(make, shards, asked.workers):
+        missed = [0, 0]
+        for shard, (rows, runs, without) in each(make, shards, asked.workers):
             matcher.add(rows)
             finder.add(runs)
+            missed[shard.side] += without
             done += shard.rows
             progress(done, total)
         counts = matcher.count()
         found = None if asked.search is None else finder.find()
     counts.equal += _rows_in(plans[0].shards, twins)
-    facts = None if found is None else shared_facts(found, [reading.dataset for reading in plans], search)
+    facts = None if found is None else shared_facts(found, [reading.dataset for reading in plans], search, missed)
     return counts if compared else None, facts
 
 

@@ -22,7 +22,7 @@ def diff_text(value: dict[str, Any]) -> str:
             f"{rows['only_b']:,} in b only"
         )
     if (runs := value["runs"]) is not None:
-        lines += _runs(runs)
+        lines += _runs(runs, value["a"]["rows"], value["b"]["rows"])
     elif any(line["key"] == "tokenizer.id" for line in value["differences"]):
         lines.append("frames: codes of other tokenizers are not compared")
     return "\n".join(lines)
@@ -44,11 +44,17 @@ def _sources(sources: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _runs(runs: dict[str, Any]) -> list[str]:
+def _runs(runs: dict[str, Any], rows_a: int, rows_b: int) -> list[str]:
     lines = [
-        f"frames: {runs['frames_a']:,} of {runs['sources_a']:,} sources of a are in b too, {runs['frames_b']:,} of "
-        f"{runs['sources_b']:,} sources of b in a: in runs of {runs['least_frames']} or more that move, or as images"
+        f"shared frames: {runs['frames_a']:,} of a (they are in {runs['sources_a']:,} of its sources), "
+        f"{runs['frames_b']:,} of b (in {runs['sources_b']:,}): in runs of {runs['least_frames']} or more that move, "
+        "or as images"
     ]
+    if runs["unsearched_a"] or runs["unsearched_b"]:
+        lines.append(
+            f"  not looked at: {runs['unsearched_a']:,} of {rows_a:,} rows of a and {runs['unsearched_b']:,} of "
+            f"{rows_b:,} of b, where no {runs['least_frames']} frames that move follow one another"
+        )
     if runs["every"] > 1:
         found = ", ".join(f"{share:.1%} of runs of {frames}" for frames, share in runs["recall"].items())
         lines.append(f"  one place in {runs['every']} was looked at: that finds {found} frames")

@@ -20,7 +20,7 @@ import numpy as np
 from toto.errors import UsageError
 from toto.shards.dataset import Dataset
 from toto.shards.statistics.block import blocks
-from toto.shards.statistics.gram_counter import Counted, GramCounter, counts_in, key_dtype, key_ranges
+from toto.shards.statistics.gram_counter import MOST_KEY_BITS, Counted, GramCounter, counts_in, key_dtype, key_ranges
 from toto.shards.statistics.reading import Task, batches_of, plan
 from toto.shards.statistics.spectrum import Spectrum
 from toto.shards.workers import each
@@ -76,8 +76,8 @@ def count_ngrams(
     reading = plan(uri, split, sample, workers=workers)
     vocab_size = reading.dataset.tokenizer["vocab_size"]
     bits = code_bits(vocab_size)
-    for n in settings.sizes:
-        key_dtype(n * bits)
+    if (most := MOST_KEY_BITS // bits) < max(settings.sizes):
+        raise UsageError(f"n-grams of {max(settings.sizes)} codes: {most} is the most for {vocab_size:,} codes")
     with TemporaryDirectory(prefix="toto-ngrams-", ignore_cleanup_errors=True) as folder:
         counters = {n: GramCounter(n * bits, settings.entries, Path(folder)) for n in settings.sizes}
         progress(0, reading.rows)

@@ -13,8 +13,8 @@ WORST = 20  # pairs of sources that are named
 RECALL_FOR = (2, 4)  # times the shortest run
 
 
-def shared_facts(found: Shared, datasets: list[Dataset], search: Search) -> dict[str, Any]:
-    """As data."""
+def shared_facts(found: Shared, datasets: list[Dataset], search: Search, missed: list[int]) -> dict[str, Any]:
+    """As data; `missed`: rows of each side in which nothing can be found."""
     pairs = source_pairs(found.runs)
     return {
         "least_frames": search.frames,
@@ -24,6 +24,8 @@ def shared_facts(found: Shared, datasets: list[Dataset], search: Search) -> dict
         "sources_b": len(found.sources[1]),
         "frames_a": found.frames[0],
         "frames_b": found.frames[1],
+        "unsearched_a": missed[0],
+        "unsearched_b": missed[1],
         "runs": len(found.runs),
         "runs_of_one_key": found.one_key,
         "source_pairs": len(pairs),

@@ -13,6 +13,7 @@ import xxhash
 
 from toto.shards.batch import Batch
 from toto.shards.ids import KIND_IMAGE
+from toto.shards.schema import hashes_of_keys
 from toto.shards.statistics.block import Block, blocks
 
 RECORD = np.dtype(
@@ -45,21 +46,25 @@ class Search:
         return 1 - (1 - 1 / self.every) ** max(0, frames - self.frames + 1)
 
 
-def shingles(batch: Batch, vocab_size: int, first_row: int, side: int, search: Search) -> np.ndarray:
-    """RECORD [many]: of every row of a batch; `first_row` is the number of its first row in the dataset."""
-    sources = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in batch.sources], np.uint64)
-    found = [np.empty(0, RECORD)]
+def shingles(batch: Batch, vocab_size: int, first_row: int, side: int, search: Search) -> tuple[np.ndarray, int]:
+    """RECORD [many] of a batch, and how many of its rows have none to keep; `first_row`: of the batch in the dataset.
+
+    Such a row has fewer than K moving frames that differ, so nothing of it can be found.
+    """
+    sources = hashes_of_keys(batch.sources)
+    found, missed = [np.empty(0, RECORD)], batch.rows
     for block in blocks(batch, vocab_size):
         image = batch.kind[block.rows] == KIND_IMAGE
-        records = _of_block(block, np.repeat(image, block.n_frames), search)
+        records, searched = _of_block(block, np.repeat(image, block.n_frames), search)
+        missed -= searched
         rows = block.rows[records["row"]]  # numbers in the block until here
         records["source"], records["image"] = sources[rows], batch.kind[rows] == KIND_IMAGE
         records["row"], records["side"] = first_row + rows, side
         found.append(records)
-    return np.concatenate(found)
+    return np.concatenate(found), missed
 
 
-def _of_block(block: Block, image: np.ndarray, search: Search) -> np.ndarray:
+def _of_block(block: Block, image: np.ndarray, search: Search) -> tuple[np.ndarray, int]:
     hashes, blank = _frame_hashes(block)
     row = np.repeat(np.arange(len(block.rows)), block.n_frames)
     frame = np.arange(len(hashes)) - block.starts[row]
@@ -68,12 +73,12 @@ def _of_block(block: Block, image: np.ndarray, search: Search) -> np.ndarray:
     still = np.flatnonzero(moving & image)
     moving &= ~image
     kept = np.flatnonzero(moving)
-    runs = _windows(hashes[kept], row[kept], frame[kept], search)
+    runs, searched = _windows(hashes[kept], row[kept], frame[kept], search)
     alone = np.zeros(len(still), RECORD)
     alone["hash"], alone["row"] = hashes[still] ^ IMAGE_MARK, row[still]
     if search.every > 1:
         alone = alone[alone["hash"] % search.every == 0]
-    return np.concatenate([runs, alone])
+    return np.concatenate([runs, alone]), searched + len(still)
 
 
 def _frame_hashes(block: Block) -> tuple[np.ndarray, np.ndarray]:
@@ -86,11 +91,11 @@ def _frame_hashes(block: Block) -> tuple[np.ndarray, np.ndarray]:
     return hashes, (flat == flat[:, :1]).all(axis=1)
 
 
-def _windows(hashes: np.ndarray, row: np.ndarray, frame: np.ndarray, search: Search) -> np.ndarray:
-    """Shingles of moving frames, which stand one row after the other."""
+def _windows(hashes: np.ndarray, row: np.ndarray, frame: np.ndarray, search: Search) -> tuple[np.ndarray, int]:
+    """Shingles of moving frames, which stand one row after the other, and of how many rows there are any."""
     k, count = search.frames, len(hashes) - search.frames + 1
     if count < 1:
-        return np.empty(0, RECORD)
+        return np.empty(0, RECORD), 0
     mixed = np.zeros(count, np.uint64)
     good = row[:count] == row[k - 1 :]
     for i in range(k):
@@ -98,6 +103,7 @@ def _windows(hashes: np.ndarray, row: np.ndarray, frame: np.ndarray, search: Sea
         mixed ^= mixed >> np.uint64(29)
         for j in range(i):
             good &= hashes[i : i + count] != hashes[j : j + count]
+    searched = len(np.unique(row[:count][good]))
     if search.every > 1:
         good &= mixed % np.uint64(search.every) == 0
     at = np.flatnonzero(good)
@@ -109,7 +115,7 @@ def _windows(hashes: np.ndarray, row: np.ndarray, frame: np.ndarray, search: Sea
     near = (row[at][1:] == row[at][:-1]) & (gap <= k)  # their frames leave none out between them
     records["before"][1:][near] = _neighbour(records["hash"][:-1], gap)[near]
     records["after"][:-1][near] = _neighbour(records["hash"][1:], gap)[near]
-    return records
+    return records, searched
 
 
 def _neighbour(hashes: np.ndarray, gap: np.ndarray) -> np.ndarray:
