@@ -25,7 +25,7 @@ from collections.abc import Iterator  # noqa: E402
 import click  # noqa: E402
 import numpy as np  # noqa: E402
 
-from toto.shards.order import GROUP_BLOCKS, Order, block_of  # noqa: E402
+from toto.shards.streaming.order import GROUP_BLOCKS, Order, block_of  # noqa: E402
 
 IDS = 4_096  # of a window
 PER_BATCH = 16  # windows of a record batch of 128 KiB

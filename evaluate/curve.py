@@ -10,7 +10,7 @@ from toto.evaluate.settings import ONE_FRAME, POOLINGS
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a picture; those of the pages (shards/page_style.py)."""
+    """Colours of a picture; those of the pages (shards/look/page_style.py)."""
 
     ground: str
     ink: str

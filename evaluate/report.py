@@ -13,7 +13,7 @@ from toto.evaluate.curve import DARK, LIGHT, draw_curve
 from toto.evaluate.results import Result
 from toto.evaluate.settings import ONE_FRAME, POOLINGS
 from toto.files import write_whole
-from toto.shards import page
+from toto.shards.look import page
 
 NAMES = {ONE_FRAME: "one frame (control)"}
 MOST_CLASSES = 40  # listed

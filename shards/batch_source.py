@@ -13,10 +13,10 @@ from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from toto.shards.background import BACKGROUND, ahead
 from toto.shards.batch import Batch
-from toto.shards.cache import Cache, open_cache, shard_key
-from toto.shards.kept import Kept
+from toto.shards.cache.background import BACKGROUND, ahead
+from toto.shards.cache.batches import Cache, open_cache, shard_key
+from toto.shards.cache.kept import Kept
 from toto.shards.reader import DamagedShard, MissingShard, ShardReader
 from toto.shards.sealed_files import patiently
 from toto.shards.shard_file import open_shard_file

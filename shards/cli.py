@@ -8,14 +8,18 @@ import click
 from toto import __version__, command
 from toto.errors import UsageError
 from toto.plain import plain
-from toto.shards import cli_export, cli_rewrite, cli_statistics, cli_summary, cli_verify
-from toto.shards.clips import Painter, Pick, choose
+from toto.shards.commands import export as cli_export
+from toto.shards.commands import rewrite as cli_rewrite
+from toto.shards.commands import statistics as cli_statistics
+from toto.shards.commands import summary as cli_summary
+from toto.shards.commands import verify as cli_verify
 from toto.shards.dataset import Dataset
-from toto.shards.originals import Originals, under
-from toto.shards.pictures import has_pillow
-from toto.shards.seen import seen_at, seen_json, seen_lines, write_seen
+from toto.shards.look.clips import Painter, Pick, choose
+from toto.shards.look.originals import Originals, under
+from toto.shards.look.pictures import has_pillow
+from toto.shards.look.seen import seen_at, seen_json, seen_lines, write_seen
+from toto.shards.look.view import View, format_of, write_view
 from toto.shards.stream import open_run
-from toto.shards.view import View, format_of, write_view
 
 
 @click.group(cls=command.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

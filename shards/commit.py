@@ -13,8 +13,8 @@ from typing import Any
 from toto.errors import UserError
 from toto.shards.hashing import json_sha256
 from toto.shards.schema import FORMAT_VERSION
-from toto.shards.shape import SIZE, misshapen
 from toto.shards.store import Store
+from toto.shards.untrusted.shape import SIZE, misshapen
 
 COMMITS, SHARDS, SOURCES = "commits", "shards", "sources"
 _FILE = {"path": str, "bytes": SIZE, "sha256": str}

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from toto.errors import UserError
 from toto.shards.batch import Batch
 from toto.shards.batch_source import BatchSource
+from toto.shards.cache.kept import Kept
 from toto.shards.hashing import has_content
 from toto.shards.join import Joined
-from toto.shards.kept import Kept
 from toto.shards.manifest import final_results, results_table, row_lengths
 from toto.shards.protocols import beside_grid
 from toto.shards.reader import DamagedShard

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from toto.errors import UsageError, UserError
-from toto.shards.alike import alike
 from toto.shards.ids import KIND_IMAGE
 from toto.shards.reader import DamagedShard
 from toto.shards.row import Row, Window, cut_window, windows_in
 from toto.shards.schema import hash_of_key, hashes_of_keys
+from toto.shards.streaming.alike import alike
 
 if TYPE_CHECKING:
     from toto.shards.dataset import Dataset

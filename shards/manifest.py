@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from toto.errors import UserError
 from toto.shards.commit import Commit
-from toto.shards.manifest_rules import MOST_ROWS
 from toto.shards.parquet import read_table
 from toto.shards.schema import SOURCES_SCHEMA
+from toto.shards.untrusted.manifest_rules import MOST_ROWS
 
 MANIFEST_SCHEMA = pa.schema(
     [

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from toto.errors import UserError
-from toto.shards.parquet_structure import most_bytes, strings_to_measure
+from toto.shards.untrusted.parquet_structure import most_bytes, strings_to_measure
 
 DICTIONARY_BYTES = 64 << 10  # larger ones are of strings that hardly repeat, and would have to be measured
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 from toto.errors import UserError
 from toto.shards.batch import Batch
 from toto.shards.hashing import ContentHasher, content_hash
-from toto.shards.row_rules import Rules
 from toto.shards.schema import FORMAT_VERSION, other_version, row_schema
 from toto.shards.shard_file import LocalFile, ShardFile
-from toto.shards.structure import Structure
+from toto.shards.untrusted.row_rules import Rules
+from toto.shards.untrusted.structure import Structure
 from toto.shards.writer import BATCH_HASH_KEY
 
 

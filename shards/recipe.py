@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from toto.errors import UsageError, UserError
-from toto.shards.candidate import Kind, one_grid, open_candidate, sequences_of
 from toto.shards.hashing import json_sha256
-from toto.shards.mixture import Phase, check_phases
-from toto.shards.shares import Later, Weight, check_weights, kinds_of, phases_of
+from toto.shards.streaming.candidate import Kind, one_grid, open_candidate, sequences_of
+from toto.shards.streaming.mixture import Phase, check_phases
+from toto.shards.streaming.shares import Later, Weight, check_weights, kinds_of, phases_of
 
 FORMAT = 1
 RECIPE = "recipe.json"  # in a run's folder

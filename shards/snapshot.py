@@ -10,8 +10,8 @@ from typing import Any
 from toto.errors import UserError
 from toto.shards.hashing import canonical_json, json_sha256
 from toto.shards.schema import FORMAT_VERSION, other_version
-from toto.shards.shape import SIZE, misshapen
 from toto.shards.store import Store
+from toto.shards.untrusted.shape import SIZE, misshapen
 
 DATASET = "dataset.json"
 MANIFEST = "manifest"

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from toto.errors import UsageError, UserError
-from toto.shards.alike import alike
 from toto.shards.dataset import Dataset
 from toto.shards.ids import CODE_OFFSET, id_dtype
-from toto.shards.mixture import Mixture
-from toto.shards.part_reader import PartReader
 from toto.shards.recipe import RECIPE, Recipe
-from toto.shards.sequences import Origin, Sequence, SequenceBatch
+from toto.shards.streaming.alike import alike
+from toto.shards.streaming.mixture import Mixture
+from toto.shards.streaming.part_reader import PartReader
+from toto.shards.streaming.sequences import Origin, Sequence, SequenceBatch
 
 
 class Stream:

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.shards.manifest import MANIFEST_SCHEMA
-from toto.shards.manifest_rules import check_manifest, one_chunk
 from toto.shards.parquet import TableFile, naming_table
 from toto.shards.row import windows_in
+from toto.shards.untrusted.manifest_rules import check_manifest, one_chunk
 
 COLUMNS = (
     "batch_rows",

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toto.shards.parquet import parquet_bytes
-from toto.shards.structure import Structure
+from toto.shards.untrusted.structure import Structure
 
 Mutation = Callable[[Random, bytes], bytes | None]
 NUMBERS = (0, 1, -1, 2, 7, 8, 127, 255, 256, 65535, 1 << 20, (1 << 30), (1 << 31) - 1, -(1 << 31), 1 << 32, 1 << 40)

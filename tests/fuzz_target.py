@@ -20,8 +20,8 @@ import xxhash
 from toto import Dataset
 from toto.errors import UserError
 from toto.shards.batch import Batch
-from toto.shards.row_rules import Rules
 from toto.shards.store import open_store
+from toto.shards.untrusted.row_rules import Rules
 from toto.shards.verify import verify
 
 ADDRESS_SPACE = 6 << 30

@@ -23,11 +23,13 @@ from token_world import Image, Video, write_tokens
 
 from toto import Dataset
 from toto.errors import UsageError, UserError
-from toto.shards import background, cache, sealed_files
+from toto.shards import sealed_files
 from toto.shards.batch_source import BATCHES, BatchSource
-from toto.shards.cache import CacheWarning
-from toto.shards.cache_space import UNIT, Space
-from toto.shards.kept import Kept
+from toto.shards.cache import background
+from toto.shards.cache import batches as cache
+from toto.shards.cache.batches import CacheWarning
+from toto.shards.cache.kept import Kept
+from toto.shards.cache.space import UNIT, Space
 from toto.shards.recipe import Recipe, make_recipe
 from toto.shards.stream import Stream
 

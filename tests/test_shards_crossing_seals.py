@@ -12,12 +12,12 @@ from object_store import BUCKET, faults, s3, upload  # noqa: F401
 from token_world import moving_videos, write_tokens
 
 from toto import Dataset
-from toto.shards import store_retry
 from toto.shards.commit import COMMITS, committed_units
 from toto.shards.manifest import final_results
 from toto.shards.seal import DatasetSpec, seal
 from toto.shards.snapshot import DATASET
 from toto.shards.store import RemoteStore, Store, open_store
+from toto.shards.store import retry as store_retry
 from toto.shards.verify import verify
 
 pytestmark = pytest.mark.xdist_group("s3")

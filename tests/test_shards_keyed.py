@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toto.shards.keyed import MOST, Permutation, key
+from toto.shards.streaming.keyed import MOST, Permutation, key
 
 
 def test_keys_are_the_same_for_ever() -> None:

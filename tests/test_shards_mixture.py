@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toto.errors import UsageError
-from toto.shards.mixture import Mixture, Phase
+from toto.shards.streaming.mixture import Mixture, Phase
 
 WEIGHTS = st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(any)
 

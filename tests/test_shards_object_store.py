@@ -16,12 +16,14 @@ from token_world import Video, write_tokens
 
 from toto import Dataset
 from toto.errors import UsageError, UserError
-from toto.shards import sealed_files, store_owner, store_retry
-from toto.shards.cache_space import Space, cache_home
+from toto.shards import sealed_files
+from toto.shards.cache.space import Space, cache_home
 from toto.shards.store import RemoteStore, Store, is_exclusive, open_store
-from toto.shards.store_names import SCRATCH
-from toto.shards.store_owner import LOCK, only_run
-from toto.shards.store_retry import patiently
+from toto.shards.store import owner as store_owner
+from toto.shards.store import retry as store_retry
+from toto.shards.store.names import SCRATCH
+from toto.shards.store.owner import LOCK, only_run
+from toto.shards.store.retry import patiently
 
 pytestmark = pytest.mark.xdist_group("s3")
 

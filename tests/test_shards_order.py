@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toto.shards.order import GROUP_BLOCKS, Order, block_of
-from toto.shards.windows import Cut, Entries
+from toto.shards.streaming.order import GROUP_BLOCKS, Order, block_of
+from toto.shards.streaming.windows import Cut, Entries
 
 
 class Virtual:

@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import arrays
 from token_world import Image, Video, write_tokens
 
 from toto.errors import UserError
-from toto.shards.patches import normalised, standardised, to_frames, to_patches
 from toto.shards.recipe import make_recipe
 from toto.shards.stream import Stream
+from toto.shards.streaming.patches import normalised, standardised, to_frames, to_patches
 
 GRID, PATCH = (2, 3), 4
 

@@ -13,8 +13,8 @@ from token_world import Image, Video, moving_videos, still_images, write_tokens
 
 from toto import Dataset
 from toto.errors import UsageError, UserError
-from toto.shards import pictures
 from toto.shards.cli import cli
+from toto.shards.look import pictures
 from toto.shards.recipe import RECIPE, Recipe, make_recipe
 from toto.shards.stream import Stream, open_run
 from toto.tokenizers import load

@@ -17,13 +17,13 @@ from token_world import Image, Video, write_tokens
 from toto import Dataset
 from toto.errors import UserError
 from toto.shards import ids
-from toto.shards.keyed import key, keys
-from toto.shards.mixture import Phase
-from toto.shards.order import Order
-from toto.shards.part_reader import AHEAD, PartReader
 from toto.shards.recipe import Part, Recipe, make_recipe
 from toto.shards.stream import Stream
-from toto.shards.windows import Cut, Entries
+from toto.shards.streaming.keyed import key, keys
+from toto.shards.streaming.mixture import Phase
+from toto.shards.streaming.order import Order
+from toto.shards.streaming.part_reader import AHEAD, PartReader
+from toto.shards.streaming.windows import Cut, Entries
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from token_world import Image, Video, moving_videos, still_images, write_tokens
 from toto import Dataset
 from toto.errors import UsageError, UserError
 from toto.shards import ids
-from toto.shards.mixture import Phase
 from toto.shards.recipe import Part, Recipe, make_recipe
-from toto.shards.shares import Later
 from toto.shards.stream import Sequence, Stream
+from toto.shards.streaming.mixture import Phase
+from toto.shards.streaming.shares import Later
 
 RUNS = ((23,), (8, 9), (7,), (40,), (16, 8), (11,))
 
@@ -300,7 +300,7 @@ def test_a_shard_that_vanishes_is_named(tmp_path: Path) -> None:
 def test_a_store_that_does_not_answer_is_asked_again_and_then_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toto.shards.store_retry.PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("toto.shards.store.retry.PAUSES_S", (0.0, 0.0))
     monkeypatch.setenv("TOTO_CACHE", str(tmp_path / "cache"))
     root, store = write_tokens(tmp_path / "set", moving_videos(2)), fsspec.filesystem("memory")
     store.put(str(root), "/stream-test/set", recursive=True)

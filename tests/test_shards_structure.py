@@ -19,12 +19,12 @@ from toto.errors import UserError
 from toto.shards import ids
 from toto.shards.batch import Batch
 from toto.shards.manifest import MANIFEST_SCHEMA, results_table
-from toto.shards.manifest_rules import check_manifest
 from toto.shards.parquet import parquet_bytes, read_parquet
-from toto.shards.parquet_structure import strings_to_measure
 from toto.shards.reader import DamagedShard, ShardReader
 from toto.shards.schema import SOURCES_SCHEMA, RowRecord, row_id
-from toto.shards.structure import Structure
+from toto.shards.untrusted.manifest_rules import check_manifest
+from toto.shards.untrusted.parquet_structure import strings_to_measure
+from toto.shards.untrusted.structure import Structure
 from toto.shards.writer import ShardWriter
 
 KEPT = Path(__file__).with_name("fuzz")

@@ -244,7 +244,7 @@ def test_a_row_that_stands_in_two_units_is_found(tmp_path: Path) -> None:
     videos = moving_videos(6)
     with patch("token_world.row_id", lambda key, run, view: row_id("train/0000.mp4", run, view)):
         root = write_tokens(tmp_path / "set", videos, unit_sources=2)
-    with patch("toto.shards.row_rules.row_id", lambda key, run, view: row_id("train/0000.mp4", run, view)):
+    with patch("toto.shards.untrusted.row_rules.row_id", lambda key, run, view: row_id("train/0000.mp4", run, view)):
         assert "5 rows stand more than once" in verify(open_store(root), deep=True).problems
 
 
@@ -276,7 +276,8 @@ def test_quick_looks_at_the_ends_of_remote_shards_alone(many: Path) -> None:
 
 
 def test_ctrl_c_stops_at_once_and_leaves_no_process(many: Path) -> None:
-    slow = "import time; from toto.shards import verify_units as v, cli; c = v.Checker.__call__; "
+    slow = "import time; from toto.shards import cli; from toto.shards.verify import units as v; "
+    slow += "c = v.Checker.__call__; "
     slow += "v.Checker.__call__ = lambda *a: (print('at work', flush=True), time.sleep(60), c(*a))[2]; cli.main()"
     done = subprocess.Popen(
         [sys.executable, "-c", slow, "verify", "--deep", str(many)], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -17,11 +17,11 @@ from toto import Dataset
 from toto.errors import UserError
 from toto.media import frames as source_frames
 from toto.plain import plain
-from toto.shards import page, pictures
 from toto.shards.cli import cli
-from toto.shards.clips import Painter, choose
-from toto.shards.originals import NO_MEDIA, NO_ROOT, Originals, under
-from toto.shards.view import NO_MP4, SHEET_FRAMES, View, write_view
+from toto.shards.look import page, pictures
+from toto.shards.look.clips import Painter, choose
+from toto.shards.look.originals import NO_MEDIA, NO_ROOT, Originals, under
+from toto.shards.look.view import NO_MP4, SHEET_FRAMES, View, write_view
 from toto.tokenize.cli import cli as tokenize_cli
 from toto.tokenizers import load
 

@@ -12,7 +12,7 @@ from test_tokenize_imagenet_tars import archives, jpeg
 from toto import media
 from toto.config import DatasetConfig
 from toto.errors import UserError
-from toto.shards.originals import Originals, under
+from toto.shards.look.originals import Originals, under
 from toto.tokenize.sources import list_sources
 
 

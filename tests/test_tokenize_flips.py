@@ -10,9 +10,9 @@ from made import DCT, make, pixels
 from PIL import Image
 
 from toto import Dataset
-from toto.shards.clips import Painter, choose
 from toto.shards.flags import Flag
-from toto.shards.originals import Originals, under
+from toto.shards.look.clips import Painter, choose
+from toto.shards.look.originals import Originals, under
 from toto.shards.recipe import make_recipe
 from toto.shards.stream import Stream
 

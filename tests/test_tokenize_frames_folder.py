@@ -9,7 +9,7 @@ from footage import number_of, numbered, pictures, read, request
 from PIL import Image
 
 from toto.shards.flags import Flag
-from toto.shards.originals import Originals, under
+from toto.shards.look.originals import Originals, under
 from toto.tokenize.clip import Block, SourceError, SourceInfo
 from toto.tokenize.decode import decode
 from toto.tokenize.decoder import Decoder

@@ -16,9 +16,9 @@ from fault_proxy import FaultProxy
 from object_store import BUCKET, faults, s3, upload  # noqa: F401
 
 from toto import Dataset
-from toto.shards import store_owner
 from toto.shards.commit import COMMITS, SHARDS
 from toto.shards.store import RemoteStore, open_store
+from toto.shards.store import owner as store_owner
 from toto.shards.verify import verify
 from toto.tokenize.cli import cli
 from toto.tokenize.status import status
@@ -126,7 +126,7 @@ def test_of_an_upload_that_was_killed_nothing_is_seen(faults: FaultProxy) -> Non
     assert isinstance(store, RemoteStore)
     code = f"""
 import s3fs.core
-from toto.shards import store_owner
+from toto.shards.store import owner as store_owner
 from toto.shards.store import open_store
 s3fs.core.calculate_chunksize = lambda size, chunksize=None: 5 << 20
 store = open_store({store.uri!r})

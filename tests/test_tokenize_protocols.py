@@ -19,8 +19,8 @@ from toto.shards.protocols import EXAMPLES, parse
 from toto.shards.schema import SOURCES_SCHEMA, row_id
 from toto.shards.snapshot import snapshot_bytes
 from toto.shards.store import open_store
+from toto.shards.streaming.windows import stored_cut
 from toto.shards.verify import verify
-from toto.shards.windows import stored_cut
 from toto.tokenize.job import make_job
 
 LENGTHS = {"a/short.mov": 10, "a/middle.mov": 70, "b/long.mov": 150}

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from toto.config import DatasetConfig, TokenizerConfig, load
 from toto.errors import UsageError, UserError
-from toto.shards import clips
+from toto.shards.look import clips
 from toto.tokenize import cost, weights_child
 from toto.tokenize.calibrate import Rates
 from toto.tokenize.cli import cli

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from toto.errors import UsageError, UserError
 from toto.shards import ids
-from toto.shards.keyed import MASK
 from toto.shards.recipe import make_recipe
 from toto.shards.stream import Stream
+from toto.shards.streaming.keyed import MASK
 from toto.train.data import Batch, Sequences, loader
 
 BATCH = 12  # divisible by 1, 2, 3 and 4 ranks

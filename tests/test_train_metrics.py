@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from train_toy import RECIPE, batches, steps, trained, world
 
-from toto.shards.keyed import MASK
 from toto.shards.stream import open_run
+from toto.shards.streaming.keyed import MASK
 from toto.train.metrics import BOARD, FILE, Metrics, read_metrics
 
 

@@ -10,10 +10,10 @@ from token_world import moving_videos, still_images, write_tokens
 from train_toy import call, history, sets
 
 from toto.errors import UsageError
-from toto.shards.mixture import Phase
 from toto.shards.recipe import Recipe, make_recipe
-from toto.shards.shares import Later
 from toto.shards.stream import Stream, open_run
+from toto.shards.streaming.mixture import Phase
+from toto.shards.streaming.shares import Later
 from toto.train.cli import cli
 
 DATASETS = "datasets: {{one: {{layout: folder, root: x}}, two: {{layout: folder, root: x}}}}\nmixtures:\n  mine: {}\n"

@@ -8,7 +8,7 @@ from toto.shards.commit import read_commits
 from toto.shards.manifest import final_results
 from toto.shards.seal import read_results
 from toto.shards.store import Store
-from toto.shards.store_owner import open_target
+from toto.shards.store.owner import open_target
 from toto.tokenize.annotations import with_known_classes
 from toto.tokenize.engine import Options, joined
 from toto.tokenize.estimate import Estimator

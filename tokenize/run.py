@@ -20,7 +20,7 @@ from toto.shards.leftovers import refuse_strangers
 from toto.shards.seal import seal
 from toto.shards.snapshot import Snapshot
 from toto.shards.store import Store
-from toto.shards.store_owner import open_target
+from toto.shards.store.owner import open_target
 from toto.tokenize.crash import reached
 from toto.tokenize.engine import Options, execute, joined
 from toto.tokenize.estimate import Estimator

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toto import __version__
-from toto.shards.store_retry import patiently, told
+from toto.shards.store.retry import patiently, told
 from toto.uris import shown
 
 TIMEOUT_S = 60.0

@@ -15,8 +15,8 @@ import numpy as np
 
 from toto.errors import UserError
 from toto.files import write_whole
-from toto.shards.clips import decoder
-from toto.shards.pictures import NO_PILLOW, Band, Strip, fit, gif_bytes, has_pillow, png_bytes, sheet
+from toto.shards.look.clips import decoder
+from toto.shards.look.pictures import NO_PILLOW, Band, Strip, fit, gif_bytes, has_pillow, png_bytes, sheet
 from toto.train.prompts import Prompts
 
 MOST_CLIPS = 8  # in pictures

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from toto.errors import UserError
 from toto.shards.dataset import Dataset
-from toto.shards.mixture import MOST_WEIGHT, Phase
 from toto.shards.recipe import Kind, Recipe, make_recipe
 from toto.shards.stream import Stream
+from toto.shards.streaming.mixture import MOST_WEIGHT, Phase
 from toto.train.load import Loaded, check_fits
 
 

@@ -14,9 +14,9 @@ from toto.config import Pipelines
 from toto.errors import UserError
 from toto.gpus import peak_bf16
 from toto.shards.ids import CODE_OFFSET
-from toto.shards.shares import Later, Weights, total
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
+from toto.shards.streaming.shares import Later, Weights, total
 from toto.train.cost import Cost, memory_of
 from toto.train.progress import amount, duration
 from toto.train.run import Source, batch_sequences, later_of, make_stream, name_sources

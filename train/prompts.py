@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from toto.errors import UserError
-from toto.shards.candidate import Candidate, sequences_of
 from toto.shards.ids import to_codes
-from toto.shards.mixture import Phase
 from toto.shards.recipe import Kind
 from toto.shards.row import Window
 from toto.shards.stream import Stream
+from toto.shards.streaming.candidate import Candidate, sequences_of
+from toto.shards.streaming.mixture import Phase
 from toto.train.held_out import held_out
 from toto.train.load import Loaded
 

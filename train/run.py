@@ -21,9 +21,9 @@ from toto.errors import UsageError, UserError, naming
 from toto.files import write_whole
 from toto.shards.dataset import Dataset
 from toto.shards.recipe import RECIPE, Kind, Recipe, make_recipe
-from toto.shards.shares import Later, Weight, total
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
+from toto.shards.streaming.shares import Later, Weight, total
 from toto.train.changes import FREE, as_now
 from toto.train.checkpoint import found
 from toto.train.hardware import faster_precision

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toto.errors import UsageError
 from toto.shards.ids import CODE_OFFSET
-from toto.shards.keyed import key
+from toto.shards.streaming.keyed import key
 
 
 @dataclass(frozen=True)

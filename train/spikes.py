@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from toto.files import write_whole
-from toto.shards.seen import seen_at, seen_json
+from toto.shards.look.seen import seen_at, seen_json
 from toto.shards.stream import Stream
 from toto.train.parallel import Team
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from toto.shards.dataset import Dataset
 from toto.shards.ids import KIND_VIDEO
-from toto.shards.order import Order, block_of
 from toto.shards.row import Row, Window, cut_window, windows_in
+from toto.shards.streaming.order import Order, block_of
 
 KNOWN_SHARDS = 64  # whose windows are kept counted up
 

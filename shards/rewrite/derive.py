@@ -23,7 +23,7 @@ from toto.shards.rewrite.units import Maker, make_unit, remove_unfinished, start
 from toto.shards.seal import seal
 from toto.shards.snapshot import Snapshot
 from toto.shards.store import RemoteStore, Store, open_store
-from toto.shards.store_owner import open_target
+from toto.shards.store.owner import open_target
 from toto.shards.workers import each
 
 REMOTE_WORKERS = 8  # they wait for a store more than they work

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toto.shards.keyed import Permutation, key
 from toto.shards.rewrite.catalog import Catalog
 from toto.shards.rewrite.copying import RowCopier
 from toto.shards.rewrite.derive import DEFAULT, SHARD_BYTES, Options, Result, derive
@@ -17,6 +16,7 @@ from toto.shards.rewrite.pieces import cut_pieces, with_units
 from toto.shards.rewrite.plan import Draft, Identity
 from toto.shards.rewrite.proof import RowProof
 from toto.shards.rewrite.tables import tables_of
+from toto.shards.streaming.keyed import Permutation, key
 
 
 def pack(uri: str, out: str, shard_bytes: int = SHARD_BYTES, seed: int = 0, options: Options = DEFAULT) -> Result:

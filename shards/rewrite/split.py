@@ -15,7 +15,6 @@ from itertools import accumulate
 from typing import Any
 
 from toto.errors import UsageError, UserError
-from toto.shards.keyed import key
 from toto.shards.protocols import TRAIN, beside_grid
 from toto.shards.rewrite.catalog import STAYS, Catalog
 from toto.shards.rewrite.copying import RowCopier
@@ -27,6 +26,7 @@ from toto.shards.rewrite.plan import Draft, Identity
 from toto.shards.rewrite.proof import RowProof
 from toto.shards.rewrite.tables import tables_of, with_splits
 from toto.shards.split_names import is_plain
+from toto.shards.streaming.keyed import key
 
 SOURCE, FOLDER = "source", "folder"
 WHAT = ("sources", "frames", "ids")  # whose shares are told

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from toto.shards.keyed import Permutation, key
+from toto.shards.streaming.keyed import Permutation, key
 
 RELATIONS = ("left", "above", "previous_frame")
 TABLE_CELLS = 1 << 21  # counters of a table: 16 MiB each, which caches still help with

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from toto.errors import UserError
 from toto.shards.batch import Batch
 from toto.shards.dataset import Dataset
-from toto.shards.keyed import Permutation, key
 from toto.shards.parquet import read_parquet
 from toto.shards.reader import DamagedShard
 from toto.shards.seal import file_ref
+from toto.shards.streaming.keyed import Permutation, key
 
 TASK_TOKENS = 1 << 26  # ids a task reads, unless one shard alone has more: some seconds
 FEW_TOKENS = 1 << 24  # what the result of a task costs is small beside reading so many

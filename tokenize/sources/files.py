@@ -18,7 +18,7 @@ from fsspec.core import url_to_fs
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
-from toto.shards.store_retry import patiently
+from toto.shards.store.retry import patiently
 from toto.tokenize.input_file import local_path
 from toto.tokenize.sources.base import MISSING_SIZE
 from toto.tokenize.sources.names import escape, is_passed_over, is_text, shown, suffix_of

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from toto.shards.clips import Pick
 from toto.shards.dataset import Dataset, Row
+from toto.shards.look.clips import Pick
 
 WINDOW_FRAMES = 16  # the paper's clip (§3.4)
 LOOKED_AT = {"video": 4, "image": 1}  # candidates for each example

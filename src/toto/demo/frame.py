@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from toto.shards import page
-from toto.shards.clips import Clip
 from toto.shards.dataset import Dataset
 from toto.shards.ids import CODE_OFFSET
-from toto.shards.pictures import fit, png_bytes
+from toto.shards.look import page
+from toto.shards.look.clips import Clip
+from toto.shards.look.pictures import fit, png_bytes
 
 SIDE = 288  # pixels of the pictures
 CELLS = 8  # ids of a side that can still be read

@@ -7,7 +7,7 @@ from typing import Any
 from toto.demo.learning import PROMPT, Places
 from toto.evaluate.report import sections_of
 from toto.evaluate.results import read_result
-from toto.shards import page
+from toto.shards.look import page
 from toto.train.metrics import read_metrics
 
 

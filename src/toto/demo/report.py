@@ -16,11 +16,11 @@ from toto.demo.learned import figures, learned_html
 from toto.demo.learning import Places
 from toto.demo.measured import Measured
 from toto.demo.steps import Step
-from toto.shards import page
-from toto.shards.clips import Clip, Painter
 from toto.shards.dataset import Dataset
-from toto.shards.originals import Find, Originals
-from toto.shards.view import shot
+from toto.shards.look import page
+from toto.shards.look.clips import Clip, Painter
+from toto.shards.look.originals import Find, Originals
+from toto.shards.look.view import shot
 
 VIDEOS, IMAGES = 8, 10  # shown at most
 MOST_QUARANTINED = 200  # listed by name

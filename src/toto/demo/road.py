@@ -25,7 +25,7 @@ from toto.errors import UsageError
 from toto.files import write_whole
 from toto.shards.commit import committed_units
 from toto.shards.dataset import Dataset
-from toto.shards.originals import Find
+from toto.shards.look.originals import Find
 from toto.shards.store import open_store
 from toto.tokenize.cli import Target, resolve
 from toto.tokenize.sources import list_sources

@@ -10,7 +10,7 @@ from toto.errors import UsageError, UserError
 from toto.shards.dataset import Dataset
 from toto.shards.snapshot import read_snapshot
 from toto.shards.store import open_store
-from toto.shards.windows import Entries, stored_cut
+from toto.shards.streaming.windows import Entries, stored_cut
 
 Kind = Literal["video", "image"]
 

@@ -19,16 +19,16 @@ from toto.errors import UserError
 from toto.shards.commit import FileRef
 from toto.shards.hashing import has_content
 from toto.shards.manifest import MANIFEST_SCHEMA, final_results, results_table
-from toto.shards.manifest_rules import check_manifest
 from toto.shards.parquet import read_table
 from toto.shards.protocol_views import VIEWS_SCHEMA, source_labels, view_tables
-from toto.shards.row_rules import Rules
 from toto.shards.schema import SOURCES_SCHEMA
 from toto.shards.snapshot import dataset_id, read_snapshot
 from toto.shards.store import Store
-from toto.shards.verify_foreign import find_foreign
-from toto.shards.verify_rows import RowIds
-from toto.shards.verify_units import Checker, Findings, Unit, check_file
+from toto.shards.untrusted.manifest_rules import check_manifest
+from toto.shards.untrusted.row_rules import Rules
+from toto.shards.verify.foreign import find_foreign
+from toto.shards.verify.rows import RowIds
+from toto.shards.verify.units import Checker, Findings, Unit, check_file
 from toto.shards.workers import each
 
 TASK_UNITS = 256  # at most, so that a million units are 4,000 tasks

@@ -13,7 +13,7 @@ from math import gcd
 import numpy as np
 
 from toto.errors import UsageError
-from toto.shards.alike import alike
+from toto.shards.streaming.alike import alike
 
 MOST_WEIGHT = 10_000  # that people give
 MOST_SEQUENCES = 1 << 48  # of a run: a thousand a second for 9,000 years; their images too have numbers of 64 bits

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toto.errors import UsageError
-from toto.shards.candidate import Kind
-from toto.shards.mixture import MOST_WEIGHT, Phase
+from toto.shards.streaming.candidate import Kind
+from toto.shards.streaming.mixture import MOST_WEIGHT, Phase
 
 Weight = int | Mapping[Kind, int]
 Weights = Mapping[str, Weight]  # dataset -> weight; one that is not named has none

@@ -21,12 +21,12 @@ from toto.shards.commit import COMMITS, Commit, FileRef, parse_commit
 from toto.shards.hashing import ContentHasher
 from toto.shards.ids import KIND_IMAGE
 from toto.shards.manifest import results_table, row_lengths
-from toto.shards.read_once import ReadOnce
 from toto.shards.reader import DamagedShard, ShardReader
-from toto.shards.row_rules import Rules
 from toto.shards.shard_file import open_shard_file
 from toto.shards.snapshot import DATASET
 from toto.shards.store import LocalStore, RemoteStore, Store
+from toto.shards.untrusted.row_rules import Rules
+from toto.shards.verify.read_once import ReadOnce
 
 ROW_ID_PAIR = np.dtype([("high", "<u8"), ("low", "<u8")])
 REQUESTS = 16  # at a time to an object store, for units of which little is read

@@ -13,16 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from toto.errors import UserError
-from toto.shards.alike import alike
 from toto.shards.batch import Batch
 from toto.shards.dataset import Dataset
 from toto.shards.ids import END, IMAGE_START, VIDEO_START
-from toto.shards.keyed import keys
-from toto.shards.order import Order, block_of
-from toto.shards.patches import to_patches
 from toto.shards.recipe import Part, Recipe
 from toto.shards.row import Row, Window, cut_window
-from toto.shards.windows import Cut, Entries, stored_cut
+from toto.shards.streaming.alike import alike
+from toto.shards.streaming.keyed import keys
+from toto.shards.streaming.order import Order, block_of
+from toto.shards.streaming.patches import to_patches
+from toto.shards.streaming.windows import Cut, Entries, stored_cut
 
 AHEAD = 256  # sequences, of some 5 groups; their batches are a tenth of those that a reader keeps
 MARGIN = 8  # sequences by which the next jump may be longer or shorter: parts of a mixture take turns

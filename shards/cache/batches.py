@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
-from toto.shards.cache_space import FULL, Space, asked_limit, cache_home, touch
+from toto.shards.cache.space import FULL, Space, asked_limit, cache_home, touch
 
 DIGEST = 8  # bytes of an xxh3-64
 OFF_S = 60.0  # how long a disk that refused is left alone

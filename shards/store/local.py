@@ -12,7 +12,7 @@ from typing import Any
 
 from toto.errors import naming
 from toto.files import sync
-from toto.shards.store_names import SCRATCH, inside
+from toto.shards.store.names import SCRATCH, inside
 
 
 class LocalStore:

@@ -9,10 +9,10 @@ import uuid
 from pathlib import Path
 
 from toto.errors import UserError
-from toto.shards.store_local import LocalStore
-from toto.shards.store_names import SCRATCH, inside
-from toto.shards.store_remote import RemoteStore
-from toto.shards.store_retry import told
+from toto.shards.store.local import LocalStore
+from toto.shards.store.names import SCRATCH, inside
+from toto.shards.store.remote import RemoteStore
+from toto.shards.store.retry import told
 from toto.uris import refuse_secrets
 
 __all__ = ["SCRATCH", "LocalStore", "RemoteStore", "Store", "inside", "is_exclusive", "open_store"]

@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 
 from toto.errors import UsageError
-from toto.shards.alike import alike
 from toto.shards.dataset import Dataset
 from toto.shards.row import windows_in
+from toto.shards.streaming.alike import alike
 
 KNOWN_SHARDS = 64  # whose runs are kept counted up, 24 bytes a run: more than one group of blocks touches
 

@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 import xxhash
 
-from toto.shards.keyed import MASK
-from toto.shards.part_reader import PartReader, Places
-from toto.shards.patches import normalised, standardised
 from toto.shards.row import Window
+from toto.shards.streaming.keyed import MASK
+from toto.shards.streaming.part_reader import PartReader, Places
+from toto.shards.streaming.patches import normalised, standardised
 
 
 @dataclass(frozen=True)

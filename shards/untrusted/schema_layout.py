@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from toto.shards.flatbuffers import Table
 from toto.shards.schema import row_schema
+from toto.shards.untrusted.flatbuffers import Table
 
 VALIDITY, FIXED, OFFSETS, BYTES = range(4)  # what a buffer holds
 _NAMES = {2: "int", 5: "string", 12: "list", 15: "fixed_binary", 16: "fixed_list", 19: "large_binary", 21: "large_list"}

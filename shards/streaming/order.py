@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from toto.shards.alike import alike
-from toto.shards.keyed import Permutation, key
+from toto.shards.streaming.alike import alike
+from toto.shards.streaming.keyed import Permutation, key
 
 BLOCK_IDS = 32_768  # half a record batch: 8 windows of 4,096 ids
 MOST_IN_BLOCK = 32  # images of a folder of one class stand side by side: few of them at a time

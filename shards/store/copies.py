@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from toto.errors import UserError
-from toto.shards.cache_space import FULL, Space, asked_limit, cache_home, touch
+from toto.shards.cache.space import FULL, Space, asked_limit, cache_home, touch
 from toto.shards.hashing import file_sha256
-from toto.shards.store_names import hash_in
+from toto.shards.store.names import hash_in
 
 TRIES = 3  # of a file that arrives with other bytes than its name says
 

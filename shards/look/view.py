@@ -14,10 +14,10 @@ import numpy as np
 
 from toto.errors import UsageError
 from toto.files import write_whole
-from toto.shards import page
-from toto.shards.clips import Clip, Painter, Pick, first, thinned
 from toto.shards.dataset import Dataset
-from toto.shards.pictures import Band, Strip, fit, gif_bytes, png_bytes, sheet
+from toto.shards.look import page
+from toto.shards.look.clips import Clip, Painter, Pick, first, thinned
+from toto.shards.look.pictures import Band, Strip, fit, gif_bytes, png_bytes, sheet
 
 SIDE = 128  # pixels of the longer side of a shown frame, about
 SHEET_FRAMES, PAGE_FRAMES, MOVING_FRAMES = 8, 32, 256  # most frames of a clip: on a sheet, a page, in GIF or MP4

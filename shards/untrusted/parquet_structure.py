@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from toto.shards.thrift import read_struct
+from toto.shards.untrusted.thrift import read_struct
 
 MAX_FOOTER_BYTES = 2 << 20  # a table of ours takes 4 KB, and 4 KB more for each million rows
 MAX_TABLE_BYTES = 1 << 30  # in memory; more only where the file is large itself

@@ -9,7 +9,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from toto.plain import plain
-from toto.shards.page_style import STYLE
+from toto.shards.look.page_style import STYLE
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 SHORT = 20  # characters of a cell that is never broken into lines

@@ -20,9 +20,9 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from toto.files import cache_folder
-from toto.shards.store_copies import copy_path, fetched, is_whole
-from toto.shards.store_names import SCRATCH, inside
-from toto.shards.store_retry import patiently
+from toto.shards.store.copies import copy_path, fetched, is_whole
+from toto.shards.store.names import SCRATCH, inside
+from toto.shards.store.retry import patiently
 
 T = TypeVar("T")
 CHUNK = 1 << 20

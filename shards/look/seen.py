@@ -11,13 +11,13 @@ import numpy as np
 
 from toto.errors import UsageError
 from toto.files import write_whole
-from toto.shards import page
-from toto.shards.clips import Painter, Pick, first
-from toto.shards.keyed import MASK
-from toto.shards.originals import Originals
+from toto.shards.look import page
+from toto.shards.look.clips import Painter, Pick, first
+from toto.shards.look.originals import Originals
+from toto.shards.look.view import View, format_of, shot, write_view
 from toto.shards.row import Window
 from toto.shards.stream import Sequence, Stream
-from toto.shards.view import View, format_of, shot, write_view
+from toto.shards.streaming.keyed import MASK
 
 MOST_CLIPS = 32  # whose pictures are shown
 PAGE_FRAMES = 32  # of a clip

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from toto.errors import UserError
-from toto.shards.structure import MAX_BATCH_ROWS
+from toto.shards.untrusted.structure import MAX_BATCH_ROWS
 
 MOST_ROWS = 1 << 28  # of one unit; their ids alone would take 4 GiB
 MOST_FRAMES = 65_535  # of a run

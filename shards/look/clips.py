@@ -14,7 +14,7 @@ from toto.errors import UserError
 from toto.shards.dataset import Dataset, Row
 from toto.shards.flags import Flag
 from toto.shards.ids import KIND_VIDEO
-from toto.shards.originals import Originals
+from toto.shards.look.originals import Originals
 
 FEW_ROWS = 6  # shown when nothing is asked for
 MOST_ROWS = 24  # of one source

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from toto.shards.flatbuffers import Table
-from toto.shards.schema_layout import BYTES, FIXED, OFFSETS, VALIDITY, Layout, read_layout
+from toto.shards.untrusted.flatbuffers import Table
+from toto.shards.untrusted.schema_layout import BYTES, FIXED, OFFSETS, VALIDITY, Layout, read_layout
 
 MAX_FOOTER_BYTES = 16 << 20  # 24 bytes a batch: a shard of 300 GB
 MAX_MESSAGE_BYTES = 64 << 10  # a batch's message takes 1.5 KB

@@ -16,7 +16,7 @@ from toto.shards.parquet import read_parquet
 from toto.shards.protocol_views import VIEWS
 from toto.shards.snapshot import MANIFEST, parse_snapshot
 from toto.shards.store import Store
-from toto.shards.verify_units import Findings, check_file
+from toto.shards.verify.units import Findings, check_file
 
 PLAN, ANNOTATIONS = "plan", "annotations"
 

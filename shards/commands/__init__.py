@@ -1,0 +1,1 @@
+"""The commands of toto-shards, by topic."""

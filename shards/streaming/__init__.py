@@ -1,0 +1,1 @@
+"""How a stream finds its n-th sequence: mixture, order, windows, and the reading of many at once."""

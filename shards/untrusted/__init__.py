@@ -1,0 +1,1 @@
+"""What must hold in strangers' files before a library parses them, and in rows after."""
