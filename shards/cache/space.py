@@ -4,7 +4,7 @@
     TOTO_CACHE_BYTES   the limit, in bytes; 0: no cache. By default 64 GiB, or a fifth of the free space if that is less
 
     batches/<shard>/   inflated batches of a shard (cache.py)
-    files/             copies of whole files (store_copies.py)
+    files/             copies of whole files (store/copies.py)
     tmp/               what is being written; left there by a killed process, removed by the next one that writes
     used               one byte for every 8 KiB of files: its length is the sum, told without looking at the files
     lock               held by who makes room

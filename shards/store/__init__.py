@@ -1,8 +1,8 @@
 """Where a dataset lives: a folder, or a bucket prefix through fsspec. Files appear whole or not at all.
 
 Everything that decides something is created exclusively (`create`): of two writers, one wins. Locally that is
-`os.link` of a finished temporary file (store_local.py); on an object store a put that fails when the name is taken
-(store_remote.py, with store_retry.py and store_copies.py).
+`os.link` of a finished temporary file (local.py); on an object store a put that fails when the name is taken
+(remote.py, with retry.py and copies.py).
 """
 
 import uuid
