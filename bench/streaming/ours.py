@@ -1,6 +1,7 @@
 """Ours: batches of the shards in order, and the stream of a recipe; more processes by torch's DataLoader."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,14 @@ def inflated(root: Path) -> Iterator[np.ndarray]:
 
 def shuffled(root: Path, workers: int, epoch: int) -> Iterator[np.ndarray]:
     """Batches [256, 4098] of one epoch."""
-    batches = Batches(open_stream(root), epoch)
+    batches = Batches(_kept_open(root), epoch)
     return iter(DataLoader(batches, batch_size=None, num_workers=workers)) if workers else iter(batches)
+
+
+@cache
+def _kept_open(root: Path) -> Stream:
+    """Opened once for all epochs, as a training run does."""
+    return open_stream(root)
 
 
 class Batches(IterableDataset):

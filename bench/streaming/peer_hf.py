@@ -5,6 +5,7 @@ Shuffled by indices of our own and `__getitems__`, which DataLoader calls with a
 """
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def in_order(folder: Path) -> Iterator[np.ndarray]:
 
 def shuffled(folder: Path, workers: int, epoch: int, batch: int = BATCH) -> Iterator[Any]:
     """Batches [256, 4098] of one epoch."""
-    dataset = open_dataset(folder)
+    dataset = _kept_open(folder)
     order = np.random.default_rng(epoch).permutation(len(dataset))
     if not workers:
         return (dataset[order[i : i + batch]]["ids"] for i in range(0, len(order) - batch + 1, batch))
@@ -58,6 +59,12 @@ def resumed(folder: Path, done: int, batch: int) -> Iterator[Any]:
     dataset = open_dataset(folder)
     order = np.random.default_rng(0).permutation(len(dataset))
     return (dataset[order[i : i + batch]]["ids"] for i in range(done, len(order), batch))
+
+
+@cache
+def _kept_open(folder: Path) -> datasets.Dataset:
+    """Opened once for all epochs."""
+    return open_dataset(folder)
 
 
 def open_dataset(folder: Path) -> datasets.Dataset:
