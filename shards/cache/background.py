@@ -62,7 +62,7 @@ class Background:
         while (act := queue.get()) is not None:
             try:
                 act()
-            except Exception:
+            except Exception:  # who waits for the value is told by its future; the thread goes on for the others
                 continue
 
 

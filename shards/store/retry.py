@@ -23,6 +23,7 @@ PAUSES_S = (0.5, 2.0, 8.0, 30.0)  # on top of what the libraries try by themselv
 _PASSING = frozenset({408, 409, 425, 429})
 _CUT_OFF = frozenset({"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"})  # S3's, with 400
 _OUR_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+# A wrong URI or option, or a library that is missing: the same again a second later, so it is told at once.
 _HOPELESS = (ValueError, TypeError, AttributeError, NotImplementedError, ImportError)
 _NO_LOGIN = ("Credentials", "Token", "Profile", "Auth", "ParamValidation")  # in names of botocore's, google's errors
 
