@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from train_toy import sets, world
 
 from toto.errors import UserError
+from toto.errors import UsageError
 from toto.train import verify_resume
 from toto.train.cli import cli
 from toto.train.metrics import read_metrics
@@ -84,6 +85,12 @@ def test_a_failing_run_is_told_in_its_own_words(shards: Path) -> None:
     words = ["--size", "tiny", "--recipe", "demo", "--data", str(shards), *sets(frames=1000), "--steps", "16"]
     done = CliRunner().invoke(cli, ["verify-resume", *words])
     assert done.exit_code != 0 and "no window of 1000 frames" in str(done.exception)
+
+
+def test_an_unknown_model_is_refused_before_anything_runs() -> None:
+    done = CliRunner().invoke(cli, ["verify-resume", "--size", "nope"])
+    assert isinstance(done.exception, UsageError) and "unknown model 'nope'" in str(done.exception)
+    assert "undisturbed" not in done.output
 
 
 @pytest.mark.parametrize(("key", "value"), [("batch", "0" * 16), ("loss", 9.0), ("loss", None)])

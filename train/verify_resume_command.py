@@ -35,7 +35,9 @@ def verify_resume(
     from toto.config import load
     from toto.train.verify_resume import Trial, verdict_text
 
-    if steps > load(configs, sets).recipe(recipe).steps:
+    pipelines = load(configs, sets)
+    pipelines.model(needed(size))
+    if steps > pipelines.recipe(recipe).steps:
         raise UsageError(f"--steps {steps}: recipes.{recipe}.steps is smaller")
     _check_gpus(device, processes)
     given = [("--data", data), ("--set", sets), ("--config", configs)]
