@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 from train_toy import sets, world
 
-from toto.errors import UserError
-from toto.errors import UsageError
+from toto.errors import UsageError, UserError
 from toto.train import verify_resume
 from toto.train.cli import cli
 from toto.train.metrics import read_metrics
