@@ -4,7 +4,6 @@ test source and head), so that any two results can be compared source by source.
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from toto.evaluate.interval import LEVEL, wilson
 from toto.evaluate.outcome import HeadResult, Outcome, true_ranks
 from toto.evaluate.settings import ONE_FRAME, POOLINGS
 from toto.files import write_whole
+from toto.lazy import cached_property
 from toto.shards.parquet import parquet_bytes, read_parquet
 
 FORMAT = 1

@@ -6,12 +6,12 @@ The arrays are read-only views into the batch's memory, or into the mapped file 
 """
 
 from dataclasses import fields
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from toto.lazy import cached_property
 from toto.shards.schema import RowRecord
 
 _NAMES = tuple(field.name for field in fields(RowRecord))

@@ -9,10 +9,11 @@ What a process keeps is bounded for all its datasets together.
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property, partial
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeVar
 
+from toto.lazy import cached_property
 from toto.shards.batch import Batch
 from toto.shards.cache.background import BACKGROUND, ahead
 from toto.shards.cache.batches import Cache, open_cache, shard_key

@@ -7,7 +7,7 @@ manifest alone. Remote shards are read by byte ranges: the footer once, then sin
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UserError
+from toto.lazy import cached_property
 from toto.shards.batch import Batch
 from toto.shards.batch_source import BatchSource
 from toto.shards.cache.kept import Kept

@@ -1,11 +1,11 @@
 """A row as a reader sees it, and windows of consecutive frames cut from it."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from toto.lazy import cached_property
 from toto.shards import ids
 from toto.shards.batch import Batch
 from toto.shards.schema import RowRecord

@@ -6,13 +6,13 @@ Every rank and every loader worker opens the same stream and asks for its own nu
 not depend on how many there are. Nothing here grows with the number of windows.
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toto.errors import UsageError, UserError
+from toto.lazy import cached_property
 from toto.shards.dataset import Dataset
 from toto.shards.ids import CODE_OFFSET, id_dtype
 from toto.shards.recipe import RECIPE, Recipe

@@ -5,13 +5,13 @@
 Shards are numbered in the order of the manifest; units without a shard are not counted.
 """
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from toto.lazy import cached_property
 from toto.shards.manifest import MANIFEST_SCHEMA
 from toto.shards.parquet import TableFile, naming_table
 from toto.shards.row import windows_in

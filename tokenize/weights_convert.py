@@ -13,12 +13,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
 from toto.errors import UserError, naming
+from toto.lazy import cached_property
 from toto.shards.hashing import file_sha256
 from toto.tokenize import weights_child
 from toto.tokenize.weights import (

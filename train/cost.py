@@ -5,9 +5,9 @@ A multiply-add (MAC) is two FLOPs; a training step costs three forward passes (P
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from toto.config import ModelConfig, RecipeConfig
+from toto.lazy import cached_property
 from toto.shards.ids import CODE_OFFSET, model_vocab
 from toto.train.layer_cost import LayerCost, layer_cost
 

@@ -2,12 +2,12 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from toto.lazy import cached_property
 from toto.shards.batch_source import BatchSource
 from toto.shards.dataset import Dataset
 from toto.shards.sealed_files import SealedFiles

@@ -9,13 +9,13 @@ would make something else is refused.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from toto.errors import UsageError, UserError
+from toto.lazy import cached_property
 from toto.shards.annotation_file import write_annotation
 from toto.shards.commit import FileRef
 from toto.shards.parquet import parquet_bytes, read_parquet

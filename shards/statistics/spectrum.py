@@ -6,10 +6,11 @@ share that occurs once follow from it exactly; its length is at most √(2 · oc
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from toto.lazy import cached_property
 
 TOP_SHARES = (0.001, 0.01, 0.1, 0.5)  # of the distinct things, most frequent first
 CURVE_POINTS = 160

@@ -7,12 +7,12 @@ on from where one was has the arithmetic of the next `AHEAD` sequences done at o
 A process of many, which reads every n-th batch, has its next one looked for ahead.
 """
 
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from toto.errors import UserError
+from toto.lazy import cached_property
 from toto.shards.batch import Batch
 from toto.shards.dataset import Dataset
 from toto.shards.ids import END, IMAGE_START, VIDEO_START

@@ -5,11 +5,11 @@ numbers, tokens, parts  ──  hashes, patches: computed when asked for  ──
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import xxhash
 
+from toto.lazy import cached_property
 from toto.shards.row import Window
 from toto.shards.streaming.keyed import MASK
 from toto.shards.streaming.part_reader import PartReader, Places

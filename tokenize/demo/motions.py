@@ -9,11 +9,11 @@ played backwards.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
+from toto.lazy import cached_property
 from toto.tokenize.demo.sprites import Pose, touches
 
 

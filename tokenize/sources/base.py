@@ -5,13 +5,13 @@ A reader looks at names, sizes and lists, never into media: that is `decode`'s w
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import pyarrow as pa
 
 from toto.config import DatasetConfig
 from toto.config_layers import unknown
 from toto.errors import UsageError
+from toto.lazy import cached_property
 
 MISSING_SIZE = -1
 

@@ -5,8 +5,9 @@ Sizes: DALL·E's encoder (arXiv 2102.12092), taming's vqgan_imagenet_f16, Stable
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
+
+from toto.lazy import cached_property
 
 VOCABULARIES = {"dvae-encoder": 8192, "vqgan": 16_384}
 
