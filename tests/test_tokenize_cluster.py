@@ -1,6 +1,7 @@
 """On a Ray that somebody else started: what `local` makes, whatever workers, nodes and tokenizer actors come and go.
 
-All join one cluster of four CPUs; test_tokenize_kill.py has runs that start their own.
+They join a cluster of four CPUs, and those with a death in them another, beside it: together they would take longer
+than all other tests. test_tokenize_kill.py has runs that start their own Ray.
 """
 
 import os
@@ -28,6 +29,7 @@ pytestmark = [
     pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a run's processes through /proc"),
 ]
+DEATHS = pytest.mark.xdist_group("deaths")
 WHOSE = """
 import logging, ray, sys
 ray.init(sys.argv[1], logging_level=logging.ERROR, log_to_driver=False)
@@ -145,6 +147,7 @@ def test_a_source_that_kills_its_worker_is_found_and_no_other_is_blamed(cluster:
     assert [line["what"] for line in events(out, "death")] == ["worker"] * 5  # two of the unit, three of the source
 
 
+@DEATHS
 def test_a_source_that_kills_its_tokenizer_actor_is_found_with_the_signal_and_the_others_go_on(
     cluster: RayCluster, tmp_path: Path
 ) -> None:
@@ -166,6 +169,7 @@ def test_a_source_that_kills_its_tokenizer_actor_is_found_with_the_signal_and_th
     assert all("Segmentation fault" in death["cause"] for death in deaths)
 
 
+@DEATHS
 def test_a_worker_that_is_killed_changes_nothing(
     world: Path, expected: Content, cluster: RayCluster, tmp_path: Path
 ) -> None:
@@ -180,6 +184,7 @@ def test_a_worker_that_is_killed_changes_nothing(
     assert {death["what"] for death in events(out, "death")} == {"worker"}
 
 
+@DEATHS
 def test_a_node_that_is_killed_and_one_that_joins_change_nothing(
     world: Path, expected: Content, cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from toto import Dataset
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.xdist_group("ray"),
+    pytest.mark.xdist_group("ray_deaths"),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a run's processes through /proc"),
 ]
 
