@@ -219,7 +219,6 @@ def test_kinetics_lists_that_do_not_help_are_refused(tmp_path, lists, problem):
 
 
 def test_kinetics_annotations_may_lie_elsewhere(tmp_path):
-    lists = tree(tmp_path / "lists", **{"val.csv": K400.format(split="val")}) if (tmp_path / "lists").mkdir() else None
     lists = tree(tmp_path / "lists", **{"val.csv": K400.format(split="val")})
     root = tree(tmp_path / "k400", f"val/{STEMS[0]}.mp4")
     for annotations in (lists, lists / "val.csv"):
