@@ -1,13 +1,15 @@
 """One source to blocks of cropped frames; runs inside the decoder's child process.
 
-    open ─▶ every decoded frame ─▶ sampling: the kept ones ─▶ resize ─▶ runs ─▶ crop ─▶ blocks of ≤ 16
+    open ─▶ every frame ─▶ sampling: the kept ones ─▶ resize ─▶ runs ─▶ crop ─▶ blocks of ≤ 16
 
-Everything streams: memory holds 16 + 15 small frames whatever the length. Only kept frames are converted.
+Everything streams: memory holds 16 + 15 small frames whatever the length. Only kept frames are converted, and where
+that changes nothing else, frames that are not kept are not decoded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -18,22 +20,36 @@ from toto.tokenize.crop import boxes, cut, cut_size, scaled_size
 from toto.tokenize.decode_image import ImagePictures
 from toto.tokenize.decode_video import VideoPictures
 from toto.tokenize.frames_folder import FolderPictures, folder_of
+from toto.tokenize.h264 import NotPlain
 from toto.tokenize.input_file import check, open_binary
 from toto.tokenize.picture import Picture, Pictures
 from toto.tokenize.resize import Resizer
 from toto.tokenize.runs import cut_runs, groups
 from toto.tokenize.sampling import by_position, by_rate, by_stride, spread
+from toto.tokenize.skipping import Wanted
 from toto.tokenize.tally import Tally
 
 
 def decode(request: DecodeRequest, on_frame: Callable[[], None] = lambda: None) -> Iterator[Block | SourceInfo]:
     """The blocks of a source, then its SourceInfo; the same every time.
 
-    `on_frame` is called for every decoded frame.
+    `on_frame` is called for every frame.
     Raises SourceError (also after blocks were given), TransientError, MemoryError.
     """
-    positions = _positions(request, on_frame)
-    with open_pictures(request.uri, request.kind, request.animated) as pictures:
+    given = 0
+    try:
+        for part in _decode(request, on_frame, skips=True):
+            yield part
+            given += 1
+    except NotPlain:
+        yield from islice(_decode(request, on_frame, skips=False), given, None)
+
+
+def _decode(request: DecodeRequest, on_frame: Callable[[], None], skips: bool) -> Iterator[Block | SourceInfo]:
+    """`skips`: frames that are not wanted may be left undecoded. Raises NotPlain then, after right blocks."""
+    positions = _positions(request, on_frame, skips)
+    wanted = _wanted(request, positions) if skips else None
+    with open_pictures(request.uri, request.kind, request.animated, wanted) as pictures:
         tally = Tally(pictures, on_frame)
         kept = tally.kept(_sampled(request, pictures, tally.decoded(), positions))
         yield from _blocks(request, kept, tally)
@@ -41,8 +57,11 @@ def decode(request: DecodeRequest, on_frame: Callable[[], None] = lambda: None) 
 
 
 @contextmanager
-def open_pictures(uri: str, kind: str, animated: bool) -> Iterator[Pictures]:
-    """The frames of a "video" or "image" source. Raises SourceError or TransientError."""
+def open_pictures(uri: str, kind: str, animated: bool, wanted: Wanted | None = None) -> Iterator[Pictures]:
+    """The frames of a "video" or "image" source. Raises SourceError or TransientError.
+
+    `wanted`: which frames of a video are; see VideoPictures.
+    """
     if folder_of(uri) is not None:
         yield FolderPictures(uri)
         return
@@ -53,23 +72,32 @@ def open_pictures(uri: str, kind: str, animated: bool) -> Iterator[Pictures]:
             yield ImagePictures(file, animated)
     else:
         with closing(container):
-            yield VideoPictures(container, uri)
+            yield VideoPictures(container, uri, wanted)
 
 
-def _positions(request: DecodeRequest, on_frame: Callable[[], None]) -> Sequence[int] | None:
+def _positions(request: DecodeRequest, on_frame: Callable[[], None], skips: bool) -> Sequence[int] | None:
     """The frames to keep, where they are known one by one; None where the rule needs no count."""
     if request.uniform is not None:
-        return spread(_count(request, on_frame), request.uniform)
+        return spread(_count(request, on_frame, skips), request.uniform)
     if request.protocols and request.stride is not None:
         protocols = [parse(name) for name in request.protocols]
-        return stored_frames(_count(request, on_frame), request.stride, protocols).tolist()
+        return stored_frames(_count(request, on_frame, skips), request.stride, protocols).tolist()
     return request.positions
 
 
-def _count(request: DecodeRequest, on_frame: Callable[[], None]) -> int:
+def _count(request: DecodeRequest, on_frame: Callable[[], None], skips: bool) -> int:
     """How many frames decode: a pass of its own, headers do not tell."""
-    with open_pictures(request.uri, request.kind, request.animated) as pictures:
+    wanted = (lambda index: False) if skips else None
+    with open_pictures(request.uri, request.kind, request.animated, wanted) as pictures:
         return sum(1 for _ in Tally(pictures, on_frame).decoded())
+
+
+def _wanted(request: DecodeRequest, positions: Sequence[int] | None) -> Wanted | None:
+    """Which frames are kept, by index; None where all are, or where that depends on their times."""
+    if positions is not None:
+        return frozenset(positions).__contains__
+    stride = request.stride or 1
+    return (lambda index: index % stride == 0) if stride > 1 else None
 
 
 def _sampled(
@@ -131,6 +159,7 @@ class _Shaper:
             self._pixels = self._resizer(self._request.pixels) if self._request.pixels else None
         elif self._last.index == picture.index:
             return self._last
+        assert picture.frame is not None  # it is kept, so it was wanted
         small = self._small(picture.frame) if self._small else None
         pixels = self._pixels(picture.frame) if self._pixels else None
         self._last = _Kept(picture.index, picture.pts_us, small, pixels)

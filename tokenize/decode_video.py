@@ -1,6 +1,7 @@
 """Packets to frames: every frame the decoder gives, in its order, past every packet that does not decode.
 
-Frames are never sorted by time: in AVI files with B-frames the times are wrong and the order is right.
+Frames are never sorted by time: in AVI files with B-frames the times are wrong and the order is right. Where the
+wanted frames are known, others may pass undecoded (see skipping.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,8 +14,10 @@ from av.packet import Packet
 from toto.shards.flags import Flag
 from toto.tokenize.clip import SourceError, one_line
 from toto.tokenize.container import video_stream
+from toto.tokenize.h264 import NotPlain
 from toto.tokenize.input_file import local_path, still_readable
 from toto.tokenize.picture import Picture
+from toto.tokenize.skipping import Skipping, Wanted, headers_of
 from toto.tokenize.transient import ERRNOS
 
 FASTEST_FPS = 240  # containers claim 612 or 1,000 fps for footage of 30
@@ -23,12 +26,14 @@ FASTEST_FPS = 240  # containers claim 612 or 1,000 fps for footage of 30
 class VideoPictures:
     """The frames of a container's video stream (see picture.Pictures).
 
-    Raises while it is read: SourceError `unsupported` for encrypted packets, TransientError, MemoryError.
+    `wanted`: where an index is not, the picture may lack its frame; NotPlain is raised while it is read where that
+    turns out to be unsafe, and then it is to be read anew without. Raises while it is read: SourceError `unsupported`
+    for encrypted packets, TransientError, MemoryError.
     """
 
     kind = "video"
 
-    def __init__(self, container: InputContainer, uri: str) -> None:
+    def __init__(self, container: InputContainer, uri: str, wanted: Wanted | None = None) -> None:
         stream = video_stream(container)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = 1  # a process per core does more than threads do
@@ -42,14 +47,24 @@ class VideoPictures:
         self._container = container
         self._stream = stream
         self._path = local_path(uri)
+        self._wanted = wanted
+        self._headers = headers_of(stream) if wanted else None
 
     def __iter__(self) -> Iterator[Picture]:
         microseconds = _clock(self._stream.time_base)  # asked for once: PyAV makes a Fraction of it each time
-        index = 0
-        for packet in self._packets():
-            for frame in self._frames(packet):
-                yield Picture(index, microseconds(frame.pts), frame)
-                index += 1
+        for index, (pts, frame) in enumerate(self._timed()):
+            yield Picture(index, microseconds(pts), frame)
+
+    def _timed(self) -> Iterator[tuple[int | None, av.VideoFrame | None]]:
+        """Every frame, or None for one left undecoded, with its time in units of the stream."""
+        if self._wanted is None or self._headers is None:
+            for packet in self._packets():
+                for frame in self._frames(packet):
+                    yield frame.pts, frame
+            return
+        yield from Skipping(self._packets(), self._stream, self._headers, self._wanted)
+        if self.errors:
+            raise NotPlain(self.detail)
 
     def _packets(self) -> Iterator[Packet | None]:
         """Every packet of the stream, then None, which empties the decoder."""

@@ -103,9 +103,11 @@ def _at_seconds(pictures: Iterable[Picture], seconds: Sequence[float]) -> dict[f
 
 def _upright(picture: Picture) -> np.ndarray:
     """uint8 RGB [H, W, 3] at full size."""
-    turned = orientation(picture.frame)
-    size = turned.upright((picture.frame.width, picture.frame.height))
-    return np.ascontiguousarray(Resizer(size, turned)(picture.frame))
+    frame = picture.frame
+    assert frame is not None  # every frame is decoded here
+    turned = orientation(frame)
+    size = turned.upright((frame.width, frame.height))
+    return np.ascontiguousarray(Resizer(size, turned)(frame))
 
 
 def _cropped(picture: np.ndarray, crop: Box | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One decoded frame, and what every kind of source offers while its frames are read."""
+"""One frame, and what every kind of source offers while its frames are read."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from toto.shards.flags import Flag
 
 @dataclass(slots=True)  # not frozen: one is made for every frame, and that would take three times as long
 class Picture:
-    """A decoded frame as it is coded: any pixel format, not yet upright."""
+    """A frame as it is coded: any pixel format, not yet upright."""
 
-    index: int  # 0, 1, … in the order in which the decoder gives them
+    index: int  # 0, 1, … in the order in which the decoder gives them, or would
     pts_us: int | None  # by the file's own clock, rounded to µs
-    frame: av.VideoFrame
+    frame: av.VideoFrame | None  # None only for one that is not wanted and was not decoded; never the first
 
 
 class Pictures(Protocol):

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+import av
+
 from toto.shards.flags import Flag
 from toto.tokenize.clip import Size, SourceError, SourceInfo
 from toto.tokenize.picture import Picture, Pictures
@@ -26,8 +28,8 @@ class Tally:
     def decoded(self) -> Iterator[Picture]:
         """Every decoded frame. Raises SourceError `no_frames` or `decode_error` when there was none."""
         for picture in self._pictures:
-            if self._decoded == 0:
-                self._look_at(picture)
+            if self._decoded == 0 and picture.frame is not None:
+                self._look_at(picture.frame)
             self._decoded += 1
             self._times.see(picture.pts_us)
             self._on_frame()
@@ -69,13 +71,13 @@ class Tally:
             detail=pictures.detail or ("the file is cut short" if pictures.truncated else ""),
         )
 
-    def _look_at(self, first: Picture) -> None:
-        self.turned = orientation(first.frame)
-        self.size = self.turned.upright((first.frame.width, first.frame.height))
+    def _look_at(self, frame: av.VideoFrame) -> None:
+        self.turned = orientation(frame)
+        self.size = self.turned.upright((frame.width, frame.height))
         check_size(*self.size)
         if self.turned:
             self._flags |= Flag.ROTATED
-        if first.frame.color_trc in HDR_TRANSFERS:
+        if frame.color_trc in HDR_TRANSFERS:
             self._flags |= Flag.HDR
 
 

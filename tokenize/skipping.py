@@ -1,0 +1,131 @@
+"""Frames that are neither wanted nor referred to, left undecoded: the others come out bit for bit the same.
+
+    packet ─▶ headers: place in the order of display ─▶ 16 packets later: index ─▶ wanted, or referred to?
+                                                                                 yes ─▶ decoder ─▶ (time, frame)
+                                                                                 no ──────────────▶ (time, None)
+
+A frame's index is its rank, which is certain when 16 later packets (no decoder holds more) follow it in display. What
+is shown must have ascending times, and the decoder must give the frames that were sent, with these times and without a
+single error, in slices too. Otherwise NotPlain is raised: what was given until then is right, and whoever
+reads starts anew without skipping.
+"""
+
+from bisect import bisect
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import av
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from toto.tokenize.clip import one_line
+from toto.tokenize.h264 import Headers, NotPlain
+
+Wanted = Callable[[int], bool]  # whether the frame at this index is
+DEEPEST = 16  # frames that FFmpeg's decoder holds back at most: H264_MAX_DPB_FRAMES
+
+
+def headers_of(stream: VideoStream) -> Headers | None:
+    """What reads the packets of a stream, which must not be open yet; None where every frame is to be decoded."""
+    context = stream.codec_context
+    if context.name != "h264":
+        return None
+    try:
+        headers = Headers(context.extradata or b"")
+    except NotPlain:
+        return None
+    context.options = {"err_detect": "explode"}  # damage is an error then, and not hidden in the picture
+    return headers
+
+
+@dataclass(slots=True)
+class _Coming:
+    """A packet on its way."""
+
+    packet: Packet
+    time: int
+    skippable: bool
+    settled: bool = False  # its index is known
+    skipped: bool = False
+
+
+class Skipping:
+    """The frames of one stream, read once: (time in units of the stream, frame, or None for one left undecoded).
+
+    `packets` end with None. The first frame is always decoded. Raises NotPlain, MemoryError.
+    """
+
+    def __init__(self, packets: Iterable[Packet | None], stream: VideoStream, headers: Headers, wanted: Wanted) -> None:
+        self._packets = packets
+        self._stream = stream
+        self._headers = headers
+        self._wanted = wanted
+        self._seen = self._shown = 0
+        self._last = (0, 0, -(1 << 63))  # period, order and time of the frame settled last
+        self._unsettled: list[tuple[int, int, int, _Coming]] = []  # by period, order
+        self._unsent: deque[_Coming] = deque()  # as they are decoded
+        self._due: deque[_Coming] = deque()  # as they are shown
+        self._frames: deque[av.VideoFrame] = deque()
+
+    def __iter__(self) -> Iterator[tuple[int, av.VideoFrame | None]]:
+        for packet in self._packets:
+            if packet is not None:
+                self._see(packet)
+            self._settle(0 if packet is None else DEEPEST)
+            self._send()
+            if packet is None:
+                self._decode(None)
+            yield from self._come()
+        if self._due or self._frames:
+            raise NotPlain("the decoder gave other frames than it got")
+
+    def _see(self, packet: Packet) -> None:
+        if packet.pts is None or packet.is_corrupt or next(packet.iter_sidedata(), None) is not None:
+            raise NotPlain("a packet that is not like the others")
+        coded = self._headers.read(memoryview(packet))
+        coming = _Coming(packet, packet.pts, coded.skippable)
+        place = (coded.period, coded.order, self._seen, coming)
+        rank = bisect(self._unsettled, place)
+        if len(self._unsettled) - rank > self._headers.reorder:
+            raise NotPlain("frames out of order")
+        self._unsettled.insert(rank, place)
+        self._unsent.append(coming)
+        self._seen += 1
+
+    def _settle(self, left: int) -> None:
+        while len(self._unsettled) > left:
+            period, order, _, coming = self._unsettled.pop(0)
+            if (period, order) <= self._last[:2] or coming.time <= self._last[2]:
+                raise NotPlain("frames in another order than their times")
+            self._last = (period, order, coming.time)
+            coming.settled = True
+            if coming.packet.is_discard:  # outside an edit list: decoded for others' sake, and not given
+                coming.skipped = coming.skippable
+                continue
+            coming.skipped = coming.skippable and self._shown > 0 and not self._wanted(self._shown)
+            self._shown += 1
+            self._due.append(coming)
+
+    def _send(self) -> None:
+        """To the decoder, all that is settled: packets wait here, they are smaller than frames."""
+        while self._unsent and self._unsent[0].settled:
+            coming = self._unsent.popleft()
+            if not coming.skipped:
+                self._decode(coming.packet)
+
+    def _decode(self, packet: Packet | None) -> None:
+        try:
+            self._frames.extend(self._stream.decode(packet))
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            raise NotPlain(one_line(error)) from error
+
+    def _come(self) -> Iterator[tuple[int, av.VideoFrame | None]]:
+        while self._due and (self._due[0].skipped or self._frames):
+            coming = self._due.popleft()
+            frame = None if coming.skipped else self._frames.popleft()
+            if frame is not None and (frame.pts != coming.time or frame.is_corrupt):
+                raise NotPlain("the decoder gave another frame than it got")
+            yield coming.time, frame
