@@ -12,7 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from toto.lazy import cached_property
+from toto.shards.ids import CODE_OFFSET
 from toto.shards.schema import RowRecord
+
+NO_END = (1 << 63) - 1
 
 _NAMES = tuple(field.name for field in fields(RowRecord))
 
@@ -26,6 +29,27 @@ class Batch:
         tokens = arrow.column("tokens")
         self.tokens: np.ndarray = tokens.values.to_numpy()  # uint16 or uint32, of all rows
         self.starts: np.ndarray = tokens.offsets.to_numpy()  # int64 [rows + 1]
+
+    @cached_property
+    def grid(self) -> tuple[int, int] | None:
+        """Codes from top to bottom and from left to right; None where not all rows have the same."""
+        both = self.grid_h[0], self.grid_w[0]
+        alike = (self.grid_h == both[0]).all() and (self.grid_w == both[1]).all()
+        return (int(both[0]), int(both[1])) if alike else None
+
+    @cached_property
+    def ids_end(self) -> int:
+        """One more than the highest id, where each row's first and last id are special and all others are codes; else
+        NO_END: nothing is known of them."""
+        framing = np.concatenate([self.starts[:-1], self.starts[1:] - 1])
+        first, last = self.starts[[0, -1]]
+        special = first + np.flatnonzero(self.tokens[first:last] < CODE_OFFSET)
+        return int(self.tokens[first:last].max()) + 1 if np.array_equal(np.sort(framing), special) else NO_END
+
+    @cached_property
+    def bounds(self) -> list[int]:
+        """`starts` as numbers of Python."""
+        return self.starts.tolist()
 
     @cached_property
     def run(self) -> np.ndarray:

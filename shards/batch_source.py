@@ -9,7 +9,7 @@ What a process keeps is bounded for all its datasets together.
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from toto.shards.cache.background import BACKGROUND, ahead
 from toto.shards.cache.batches import Cache, open_cache, shard_key
 from toto.shards.cache.kept import Kept
 from toto.shards.reader import DamagedShard, MissingShard, ShardReader
-from toto.shards.sealed_files import patiently
+from toto.shards.sealed_files import look_again
 from toto.shards.shard_file import open_shard_file
 from toto.shards.store import LocalStore, Store
 from toto.shards.unit_table import UnitTable
@@ -27,6 +27,7 @@ from toto.shards.unit_table import UnitTable
 T = TypeVar("T")
 KEPT_BATCHES, KEPT_BYTES = 4_096, 512 << 20  # of each process, mapped or in memory: 128 KiB a batch of tokens
 KEPT_SHARDS = 128  # open ones of each process
+KNOWN_KEYS = 4_096  # shards whose names in the cache are kept
 AHEAD_BATCHES, AHEAD_BYTES = 64, 128 << 20  # that may be on their way in the background: 8 at a time are being read
 SEQUENTIAL_AHEAD = 8  # batches that are read ahead of who reads all of a remote dataset
 
@@ -43,6 +44,7 @@ class BatchSource:
         local = isinstance(store, LocalStore)
         self._place = os.path.realpath(store.uri) if local else store.uri  # the same from any working directory
         self._number = next(_sources)  # in this process: what is kept for this object is kept under it
+        self._key = lru_cache(maxsize=KNOWN_KEYS)(self._key_of)
 
     def get(self, shard: int, batch: int) -> Batch:
         """One batch; UserError where it cannot be had, IndexError where there is none."""
@@ -50,13 +52,18 @@ class BatchSource:
         found = BATCHES.find(key)
         return BATCHES.get(key, partial(self._bring, shard, batch)) if found is None else found
 
-    def begin(self, wanted: Iterable[tuple[int, int]]) -> None:
-        """Has these brought in the background, as many as may be on their way; their failures are told who asks."""
+    def begin(self, wanted: Iterable[tuple[int, int]]) -> bool:
+        """Has these brought in the background; False where more than may be on their way were left out. Failures are
+        told who asks. What the cache has is mapped by who asks: the system is told to have it in memory by then."""
         most = min(AHEAD_BATCHES, 1 + AHEAD_BYTES // self._units.batch_bytes)
         for shard, batch in wanted:
+            key = (self._number, shard, batch)
+            if BATCHES.has(key) or self._is_cached(shard, batch):
+                continue
             if BATCHES.coming >= most:
-                return
-            BATCHES.begin((self._number, shard, batch), partial(self._bring, shard, batch), BACKGROUND.submit)
+                return False
+            BATCHES.begin(key, partial(self._bring, shard, batch), BACKGROUND.submit)
+        return True
 
     def every(self, shards: Iterable[int]) -> Iterator[tuple[int, int, Batch]]:
         """(shard, number, batch) of all batches of these shards, in order."""
@@ -77,13 +84,19 @@ class BatchSource:
     def _cache(self) -> Cache:
         return open_cache(self._cache_bytes)
 
+    def _is_cached(self, shard: int, batch: int) -> bool:
+        return 0 <= shard < self._units.count and self._cache.announce(self._key(shard), batch)
+
     def _bring(self, shard: int, batch: int) -> Batch:
         """A batch from the cache, or from its shard into the cache."""
-        key = shard_key(self._place, self._units.value("sha256", shard), self._tokenizer_id)
+        key = self._key(shard)
         stored = self._cache.get(key, batch)
         if stored is None:
-            stored = self._cache.put(key, batch, self._read(shard, batch).arrow)
-        return self._fitting(Batch(stored), shard, batch)
+            stored = self._cache.put(key, batch, self._read(shard, batch))
+        return self._fitting(stored, shard, batch)
+
+    def _key_of(self, shard: int) -> str:
+        return shard_key(self._place, self._units.value("sha256", shard), self._tokenizer_id)
 
     def _placed(self, shard: int, batch: int) -> tuple[int, int, Batch]:
         return shard, batch, self._fitting(self._read(shard, batch), shard, batch)
@@ -93,7 +106,7 @@ class BatchSource:
         reader = SHARDS.get((self._number, shard), partial(self._undamaged, partial(self._open, shard)))
         if not 0 <= batch < reader.batches:
             raise IndexError(f"batch {batch} of {reader.name}, which has {reader.batches}")
-        read = partial(patiently, self._store, partial(reader.batch, batch), reader.name)
+        read = partial(look_again, self._store, partial(reader.batch, batch), reader.name)
         return Batch(self._undamaged(read))
 
     def _undamaged(self, read: Callable[[], T]) -> T:
@@ -106,15 +119,14 @@ class BatchSource:
             return read()
 
     def _fitting(self, found: Batch, shard: int, batch: int) -> Batch:
-        ends = self._units.batch_ends(shard)
-        if batch >= len(ends) or found.rows != ends[batch] - (ends[batch - 1] if batch else 0):
+        if found.rows != self._units.rows_of_batch(shard, batch):
             raise DamagedShard(self.name(shard), f"batch {batch} has another number of rows than the manifest says")
         return found
 
     def _open(self, shard: int) -> ShardReader:
         path, nbytes = (self._units.value(name, shard) for name in ("path", "bytes"))
         name = self.name(shard)
-        reader = ShardReader(patiently(self._store, partial(open_shard_file, self._store, path, nbytes), name), name)
+        reader = ShardReader(look_again(self._store, partial(open_shard_file, self._store, path, nbytes), name), name)
         if reader.batches != len(self._units.batch_ends(shard)):
             raise DamagedShard(name, "another number of batches than the manifest says")
         tokenizer = reader.metadata.get("tokenizer")

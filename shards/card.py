@@ -32,7 +32,7 @@ def card_text(
         _tokenizer(value),
         _settings(value["settings"]),
         _sources(value, results),
-        *([] if measured is None else [_codes(measured)]),
+        *([] if measured is None else [codes_section(measured)]),
         _reading(value),
     ]
     return "\n".join(parts)
@@ -123,8 +123,8 @@ def _sources(value: dict[str, Any], results: pa.Table) -> str:
     return "\n".join(lines)
 
 
-def _codes(measured: dict[str, Any]) -> str:
-    """What `toto-shards stats` found in the codes."""
+def codes_section(measured: dict[str, Any]) -> str:
+    """What `toto-shards stats` found in the codes; KeyError, TypeError … where these are other figures."""
     book, static = measured["codebook"], measured["static"]["share"]
     read = measured["read"]
     which = "all" if read["exact"] else f"a sample of {read['batches']:,} of {read['of_batches']:,}"

@@ -33,6 +33,7 @@ from toto.shards.store import open_store
 from toto.shards.unit_table import UnitTable, read_manifest
 
 KNOWN_SHARDS = 4_096  # whose row lengths are kept: 2 bytes a row
+MANIFESTS: Kept[pa.Table] = Kept(16, 64 << 20, lambda table: table.nbytes)  # by hash and split, for all datasets
 
 
 class Dataset:
@@ -130,12 +131,12 @@ class Dataset:
         """A batch of a shard by number: one that this process has, or from the cache, or from the shard."""
         return self._batches.get(shard, batch)
 
-    def prefetch(self, wanted: Sequence[tuple[int, int]]) -> None:
+    def prefetch(self, wanted: Sequence[tuple[int, int]]) -> bool:
         """Brings these batches (shard, batch) in the background, so that `shard_batch` finds them; never waits.
 
-        At most 64 of about 128 MiB are on their way; what is more is read when it is asked for.
+        At most 64 of about 128 MiB are on their way; False where that left some out, to be asked for again.
         """
-        self._batches.begin(wanted)
+        return self._batches.begin(wanted)
 
     def windows(self, frames: int, stride: int = 1) -> int:
         """How many windows of `frames` frames, `stride` stored frames apart, follow one another without overlap."""
@@ -242,7 +243,8 @@ class Dataset:
             known = ", ".join(self.info["splits"]) or "none"
             raise UserError(f"{self.store.uri} has no split {split!r}; it has: {known}")
         ref = self.info["files"]["manifest"]
-        return read_manifest(self._files.read(ref["path"], ref["sha256"]), f"{self.store.uri}/{ref['path']}", split)
+        data, name = self._files.read(ref["path"], ref["sha256"]), f"{self.store.uri}/{ref['path']}"
+        return MANIFESTS.get((ref["sha256"], split), partial(read_manifest, data, name, split))
 
     def _unit_table(self) -> UnitTable:
         try:

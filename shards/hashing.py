@@ -11,7 +11,8 @@ A null has validity 0, length 0 and, where the type has a fixed width, a value o
 
 import hashlib
 import json
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,24 @@ def canonical_json(value: Any) -> bytes:
 
 
 Parts = list[tuple[Any, Any, Any]]  # of each column: validity, lengths and values, as buffers that are hashed
+SMALL = 1 << 16  # bytes of buffers that are the same for many columns and batches: kept, and their digests too
+
+
+class Columns:
+    """How the columns of a schema are hashed. ValueError for lists of anything but numbers, and for structs."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        for field in schema:
+            if _family(field.type) == _NESTED:
+                raise ValueError(
+                    f"column {field.name}: {field.type} has no content hash; make it a table of its own, a row a value"
+                )
+        self.names = [field.name.encode() + b"\0" + type_name(field.type).encode() + b"\0" for field in schema]
+        self._kinds = [(field.type, _family(field.type), _plain_width(field.type)) for field in schema]
+
+    def parts(self, batch: pa.RecordBatch) -> Parts:
+        """The bytes of a batch that the content hash goes over; views into its memory where nothing is null."""
+        return [_parts(column, *kind) for column, kind in zip(batch.columns, self._kinds, strict=True)]
 
 
 class ContentHasher:
@@ -47,41 +66,38 @@ class ContentHasher:
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        for field in schema:
-            if _family(field.type) == _NESTED:
-                raise ValueError(
-                    f"column {field.name}: {field.type} has no content hash; make it a table of its own, a row a value"
-                )
-        self._names = [field.name.encode() + b"\0" + type_name(field.type).encode() + b"\0" for field in schema]
-        self._columns = [tuple(xxhash.xxh3_128() for _ in range(3)) for _ in schema]
+        self._columns = Columns(schema)
+        self._hashers = [tuple(xxhash.xxh3_128() for _ in range(3)) for _ in schema]
 
     def update(self, batch: pa.RecordBatch | pa.Table) -> None:
         """Adds the rows of a batch; a table is taken chunk by chunk."""
         for batch_ in batch.to_batches() if isinstance(batch, pa.Table) else [batch]:
-            self.update_parts(parts_of(batch_))
+            self.update_parts(self._columns.parts(batch_))
 
     def update_parts(self, parts: Parts) -> None:
-        """Adds the rows of a batch of which `parts_of` was taken."""
-        for hashers, buffers in zip(self._columns, parts, strict=True):
+        """Adds the rows of a batch of which `Columns.parts` was taken."""
+        for hashers, buffers in zip(self._hashers, parts, strict=True):
             for hasher, buffer in zip(hashers, buffers, strict=True):
                 hasher.update(buffer)
 
     def hexdigest(self) -> str:
         """32 hex digits."""
-        whole = xxhash.xxh3_128()
-        for name, hashers in zip(self._names, self._columns, strict=True):
-            whole.update(name + b"".join(hasher.digest() for hasher in hashers))
-        return whole.hexdigest()
+        return _whole(self._columns, ([hasher.digest() for hasher in hashers] for hashers in self._hashers))
 
 
-def content_hash(table: pa.RecordBatch | pa.Table, also: ContentHasher | None = None) -> str:
-    """The content hash of one table or batch, whose rows are added to `also` too."""
+def content_hash(table: pa.RecordBatch | pa.Table) -> str:
+    """The content hash of one table or batch."""
     hasher = ContentHasher(table.schema)
-    for batch in table.to_batches() if isinstance(table, pa.Table) else [table]:
-        parts = parts_of(batch)
-        for one in (hasher, also) if also is not None else (hasher,):
-            one.update_parts(parts)
+    hasher.update(table)
     return hasher.hexdigest()
+
+
+def batch_hash(columns: Columns, batch: pa.RecordBatch, also: ContentHasher | None = None) -> str:
+    """The content hash of a batch of these columns, whose rows are added to `also` too."""
+    parts = columns.parts(batch)
+    if also is not None:
+        also.update_parts(parts)
+    return _whole(columns, (map(_digest, buffers) for buffers in parts))
 
 
 def has_content(table: pa.Table, expected: str | None) -> bool:
@@ -92,17 +108,38 @@ def has_content(table: pa.Table, expected: str | None) -> bool:
         return False
 
 
-def parts_of(batch: pa.RecordBatch) -> Parts:
-    """The bytes of a batch that the content hash goes over; views into its memory where nothing is null."""
-    return [_parts(column) for column in batch.columns]
+def _whole(columns: Columns, digests: Iterable[Iterable[bytes]]) -> str:
+    parts = (name + b"".join(three) for name, three in zip(columns.names, digests, strict=True))
+    return xxhash.xxh3_128_hexdigest(b"".join(parts))
 
 
-def _parts(column: pa.Array) -> tuple[Any, Any, Any]:
-    kind, rows, nulls = column.type, len(column), column.null_count
-    family = _family(kind)
+def _digest(buffer: Any) -> bytes:
+    known = type(buffer) is bytes and len(buffer) <= SMALL
+    return _known_digest(buffer) if known else xxhash.xxh3_128_digest(buffer)
+
+
+@lru_cache(maxsize=256)
+def _known_digest(buffer: bytes) -> bytes:
+    return xxhash.xxh3_128_digest(buffer)
+
+
+def _filled(pattern: bytes, count: int) -> bytes:
+    return _known_filled(pattern, count) if count * len(pattern) <= SMALL else pattern * count
+
+
+@lru_cache(maxsize=256)
+def _known_filled(pattern: bytes, count: int) -> bytes:
+    return pattern * count
+
+
+def _parts(column: pa.Array, kind: pa.DataType, family: int, width: int) -> tuple[Any, Any, Any]:
+    """Validity, lengths and values; `width` as `_plain_width` gives it."""
+    rows, nulls = len(column), column.null_count
     if nulls and nulls == rows:
-        numbers = np.zeros(rows, _width(kind)) if family == _NUMBERS else b""
-        return np.zeros(rows, np.uint8), b"" if family in _NO_LENGTHS else np.zeros(rows, np.uint64), numbers
+        numbers = _filled(b"\0", rows * _width(kind).itemsize) if family == _NUMBERS else b""
+        return _filled(b"\0", rows), b"" if family in _NO_LENGTHS else _filled(b"\0", 8 * rows), numbers
+    if rows and width and not nulls:
+        return _filled(b"\1", rows), *_whole_parts(column, rows, family, width)
     validity = column.is_valid().to_numpy(zero_copy_only=False).view(np.uint8) if nulls else np.ones(rows, np.uint8)
     if family == _FIXED_LISTS:
         return validity, b"", _numbers(column.flatten())
@@ -114,6 +151,29 @@ def _parts(column: pa.Array) -> tuple[Any, Any, Any]:
         column = column.cast(pa.binary()) if pa.types.is_fixed_size_binary(kind) else column
         lengths, values = _strings(pc.fill_null(column, "" if pa.types.is_string(kind) else b"") if nulls else column)
     return validity, lengths, values
+
+
+def _whole_parts(column: pa.Array, rows: int, family: int, width: int) -> tuple[Any, Any]:
+    """Lengths and values of a column that holds rows, none of them null; its memory as it is."""
+    if family == _STRINGS and pa.types.is_fixed_size_binary(column.type):
+        start, data = width * column.offset, column.buffers()[1]
+        return _filled(width.to_bytes(8, "little"), rows), memoryview(data)[start : start + width * rows]
+    if family == _STRINGS:
+        return _strings(column)
+    if family == _NUMBERS:
+        return b"", _numbers_of(column, width, 0, rows)
+    if family == _FIXED_LISTS:
+        size = column.type.list_size
+        return b"", _numbers_of(column.values, width, size * column.offset, size * rows)
+    offsets = _offsets(column)
+    first, last = int(offsets[0]), int(offsets[-1])
+    return np.diff(offsets).astype(np.uint64), _numbers_of(column.values, width, first, last - first)
+
+
+def _numbers_of(column: pa.Array, width: int, start: int, count: int) -> Any:
+    """The bytes of so many numbers of a column, from one on."""
+    data, start = column.buffers()[1], width * (column.offset + start)
+    return b"" if data is None else memoryview(data)[start : start + width * count]
 
 
 def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -160,6 +220,20 @@ def _family(kind: pa.DataType) -> int:
         return _NESTED
     strings = (types.is_string, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
     return _STRINGS if any(is_(kind) for is_ in strings) else _NUMBERS
+
+
+@cache
+def _plain_width(kind: pa.DataType) -> int:
+    """Bytes of a number, or of a fixed-size binary, that lies in Arrow's memory as it is hashed, or of the numbers of
+    lists; 1 for strings; 0 for all others."""
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    elif types.is_fixed_size_binary(kind):
+        return kind.byte_width
+    elif types.is_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        return 1
+    return kind.bit_width // 8 if types.is_integer(kind) or types.is_floating(kind) else 0
 
 
 def _width(kind: pa.DataType) -> np.dtype:

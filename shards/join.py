@@ -60,8 +60,9 @@ class Joined:
         order = np.lexsort((mine.first[at], mine.shard[at]))
         at, there = at[order], there[order]
         rows = np.minimum(mine.rows[at], theirs.rows[there])
-        self._ends = np.cumsum(rows)
+        self._counts, self._ends = rows, np.cumsum(rows)
         self._places = np.stack([mine.shard[at], mine.first[at], theirs.shard[there], theirs.first[there]])
+        self._starts = self._places[0] << 32 | self._places[1]  # ascending
         self.missing_right = _missing(left, mine, at, rows)  # rows of the left dataset that the right one lacks
         self.missing_left = _missing(right, theirs, there, rows)
 
@@ -79,10 +80,21 @@ class Joined:
         shard, first = self._places[:2, source].tolist()
         return self._checked(self.left.shard_row(shard, first + inside), source, inside)
 
+    def paired(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [sources] each: the first rows of a shard of the left dataset that have partners, and how many from
+        each of them on."""
+        first, last = np.searchsorted(self._places[0], (shard, shard + 1))
+        return self._places[1, first:last], self._counts[first:last]
+
+    def partners(self, shards: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [n] each: shards and rows of the right dataset, for rows of the left one that have a partner."""
+        source = np.searchsorted(self._starts, shards << 32 | rows, side="right") - 1
+        return self._places[2, source], self._places[3, source] + rows - self._places[1, source]
+
     def rows(self) -> Iterator[tuple[Row, Row]]:
         """Every pair of rows. The left dataset is read from its first batch to its last, past the cache; the right
         one's batches are asked for ahead."""
-        counts = np.diff(self._ends, prepend=0).tolist()
+        counts = self._counts.tolist()
         for shard, sources in alike(self._places[0]):
             rows = enumerate(self.left.rows(shard))
             for number, source in enumerate(sources.tolist()):
@@ -111,6 +123,11 @@ class Joined:
         """A row and its partner, the `inside`-th of its source."""
         shard, first = self._places[2:, source].tolist()
         right = self.right.shard_row(shard, first + inside)
+        self.check(left, right)
+        return left, right
+
+    def check(self, left: Row, right: Row) -> None:
+        """UserError where two rows are not of the same frames."""
         for name in ("row_id", "kind", "n_frames", "frame0", "frame_step", "frame_index", "crop"):
             mine, theirs = getattr(left, name), getattr(right, name)
             if name == "frame_index":
@@ -121,7 +138,6 @@ class Joined:
                     f"{left.source}, run {left.run}, view {left.view}: {name} is {shown[0]} in {self.left.store.uri} "
                     f"and {shown[1]} in {self.right.store.uri}; tokenize both from the same files"
                 )
-        return left, right
 
 
 class _Sources:

@@ -32,9 +32,7 @@ def publish_shard(
     with ShardReader(path, f"{SHARDS}/{unit}") as reader:
         hasher = ContentHasher(reader.schema)
         for i in range(reader.batches):
-            batch = reader.batch(i)
-            hasher.update(batch)
-            seen(batch)
+            seen(reader.batch(i, hasher))
     if hasher.hexdigest() != summary.content_hash:
         raise UserError(f"{store.uri}: the shard of unit {unit} does not read back as written; check this disk")
     return publish(store, path, f"{SHARDS}/{unit}", "arrow")

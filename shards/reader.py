@@ -1,9 +1,8 @@
 """One shard file -> its record batches, each checked against its own hash before anybody sees it.
 
-footer ─▶ Structure (structure.py) ─▶ batch i: its bytes ─▶ lengths checked ─▶ Arrow inflates ─▶ hash of its values
+footer ─▶ Structure (structure.py) ─▶ batch i: its bytes ─▶ lengths checked ─▶ inflated ─▶ hash of its values ─▶ rules
 """
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import pyarrow as pa
 
 from toto.errors import UserError
 from toto.shards.batch import Batch
-from toto.shards.hashing import ContentHasher, content_hash
+from toto.shards.hashing import Columns, ContentHasher, batch_hash
+from toto.shards.inflate import Inflate
 from toto.shards.schema import FORMAT_VERSION, other_version, row_schema
 from toto.shards.shard_file import LocalFile, ShardFile
 from toto.shards.untrusted.row_rules import Rules
 from toto.shards.untrusted.structure import Structure
-from toto.shards.writer import BATCH_HASH_KEY
 
 
 class DamagedShard(UserError):
@@ -47,9 +46,8 @@ class ShardReader:
             except FileNotFoundError:
                 raise DamagedShard(name, "the file is missing, or not a regular file") from None
         self._file = file
-        self._recent = _Recent()
         try:
-            self._structure = Structure(self._read, file.size)
+            self._structure = Structure(file.read, file.size)
             self.metadata: dict[str, Any] = self._structure.metadata
             _refuse_other_version(self.metadata, name)
             self._rules = Rules.of(self._structure.metadata)
@@ -58,23 +56,21 @@ class ShardReader:
             raise DamagedShard(name, f"not a readable shard ({_first_line(error)})") from None
         self.schema = row_schema(self._structure.token_dtype, self.metadata)
         self.batches = self._structure.batches
-        self._schema_message = self.schema.remove_metadata().serialize().to_pybytes()
+        self._inflate, self._columns = Inflate(self.schema), Columns(self.schema)
 
     def batch(self, i: int, also: ContentHasher | None = None) -> pa.RecordBatch:
         """The i-th batch, inflated and checked; DamagedShard when its values are not the written ones. Its rows are
         added to the hasher `also`, which costs less than hashing them again."""
         block = self._structure.block(i)
         try:
-            self._recent.data, self._recent.start = self._file.read(block.offset, block.size), block.offset
-            self._structure.check_batch(i)
-            batch, metadata = self._inflated(self._recent.data)
+            data = self._file.read(block.offset, block.size)
+            message = self._structure.check_batch(i, data)
+            batch = self._inflate(message, data)
             batch.validate(full=True)
-            actual = content_hash(batch, also)
-        except (pa.ArrowException, ValueError, MemoryError, OverflowError, StopIteration) as error:
+            actual = batch_hash(self._columns, batch, also)
+        except (pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
             raise DamagedShard(self.name, f"batch {i} does not read back ({_first_line(error)})") from None
-        finally:
-            self._recent.data = b""
-        if dict(metadata or {}).get(BATCH_HASH_KEY) != actual.encode():
+        if message.xxh3 != actual.encode():
             raise DamagedShard(self.name, f"batch {i} holds other values than were written")
         fault = next(self._rules.misshapen(Batch(batch)), None)
         if fault is not None:
@@ -91,34 +87,11 @@ class ShardReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, start: int, length: int) -> bytes:
-        """Bytes of the batch that this thread is at, or else of the file."""
-        inside = start - self._recent.start
-        if 0 <= inside <= len(self._recent.data) - length:
-            return self._recent.data[inside : inside + length]
-        return self._file.read(start, length)
-
-    def _inflated(self, message: bytes) -> tuple[pa.RecordBatch, Any]:
-        """A batch from its bytes: in a stream, the schema comes before it."""
-        options = pa.ipc.IpcReadOptions(use_threads=False)
-        stream = pa.ipc.open_stream(pa.py_buffer(self._schema_message + message), options=options)
-        try:
-            return stream.read_next_batch_with_custom_metadata()
-        except OSError as error:  # what zstd says of damage; the disk was read before
-            raise ValueError(_first_line(error)) from None
-
 
 def _refuse_other_version(metadata: dict[str, Any], name: str) -> None:
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         raise UserError(f"{name}: {other_version(version)}")
-
-
-class _Recent(threading.local):
-    """The batch that a thread reads now, so that looking at its parts fetches nothing again."""
-
-    start = 0
-    data = b""
 
 
 def _first_line(error: BaseException) -> str:

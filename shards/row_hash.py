@@ -8,6 +8,7 @@ takes 58 digests; here a column's equal values share one, and what is left is ab
 """
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -67,6 +68,9 @@ def _hashes(batch: pa.RecordBatch) -> list[int]:
 def _fill(digests: np.ndarray, column: pa.Array) -> None:
     """Writes what is not as in the template: digests of each row's validity, lengths and values, uint8 [rows, 48]."""
     kind, nulls = column.type, column.null_count
+    if nulls == len(column):
+        digests[:] = _of_null(kind)
+        return
     if nulls:
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         digests[~valid, :SIZE] = np.frombuffer(_NULL, np.uint8)
@@ -81,6 +85,15 @@ def _fill(digests: np.ndarray, column: pa.Array) -> None:
         _fill_fixed(digests[:, SIZE : 2 * SIZE], np.diff(offsets).astype("<u8")[:, None])
         if len(data):
             values[:] = _table(_slices(data, offsets))
+
+
+@cache
+def _of_null(kind: pa.DataType) -> np.ndarray:
+    """uint8 [48]: the three digests of a null of this type."""
+    fixed = pa.types.is_primitive(kind) and not pa.types.is_boolean(kind)
+    lengths = b"" if fixed or pa.types.is_fixed_size_list(kind) else bytes(8)
+    values = bytes(kind.bit_width // 8) if fixed else b""
+    return np.frombuffer(b"".join([_NULL, *map(xxhash.xxh3_128_digest, (lengths, values))]), np.uint8)
 
 
 def _pieces(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ class SealedFiles:
 
     def read(self, path: str, sha256: str) -> bytes:
         """The bytes of a file."""
-        return self._sealed(path, sha256, patiently(self._store, partial(self._store.read, path), self._name(path)))
+        return self._sealed(path, sha256, look_again(self._store, partial(self._store.read, path), self._name(path)))
 
     def table(self, ref: dict[str, Any]) -> pa.Table:
         """A Parquet file by its entry in dataset.json."""
@@ -54,7 +54,7 @@ class SealedFiles:
         return data
 
 
-def patiently(store: Store, get: Callable[[], T], name: str) -> T:
+def look_again(store: Store, get: Callable[[], T], name: str) -> T:
     """What `get` gives, tried again where the store says that nothing is there, or fails in a way of its own."""
     for pause_s in (*PAUSES_S, None):
         try:

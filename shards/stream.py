@@ -6,6 +6,7 @@ Every rank and every loader worker opens the same stream and asks for its own nu
 not depend on how many there are. Nothing here grows with the number of windows.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,18 @@ from toto.shards.streaming.alike import alike
 from toto.shards.streaming.mixture import Mixture
 from toto.shards.streaming.part_reader import PartReader
 from toto.shards.streaming.sequences import Origin, Sequence, SequenceBatch
+from toto.shards.streaming.windows import Cut, Index
 
 
 class Stream:
     """The sequences of a recipe. Raises UserError where a dataset is not there, or not as it was."""
 
-    def __init__(self, recipe: Recipe, pixels: int | None = None) -> None:
-        """`pixels`: the side of patches, in kept pixels, that come beside the codes (`SequenceBatch.patches`)."""
+    def __init__(self, recipe: Recipe, pixels: int | None = None, only: Mapping[str, Index] | None = None) -> None:
+        """`pixels`: the side of patches, in kept pixels, that come beside the codes (`SequenceBatch.patches`).
+        `only`: by name of the part, which of its rows count (joined_stream.py)."""
         if pixels is not None and pixels < 1:
             raise UsageError(f"pixels: {pixels}; patches have a side of at least 1")
-        self.recipe, self._patch = recipe, pixels
+        self.recipe, self._patch, self._only = recipe, pixels, only or {}
         self._mixture = Mixture(recipe.phases)
         datasets: dict[tuple[str, str, str], Dataset] = {}
         self._parts = []
@@ -37,10 +40,10 @@ class Stream:
             where = (part.uri, part.dataset_id, part.split)
             if where not in datasets:
                 datasets[where] = Dataset(part.uri, id=part.dataset_id, split=part.split)
-            self._parts.append(PartReader(part, datasets[where], recipe))
+            self._parts.append(PartReader(part, datasets[where], recipe, self._only.get(part.name)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Stream, (self.recipe, self._patch)
+        return Stream, (self.recipe, self._patch, self._only)
 
     @property
     def context(self) -> int:
@@ -76,6 +79,10 @@ class Stream:
         """The snapshot that a part reads, restricted to its split."""
         return self._parts[self.parts.index(part)].dataset
 
+    def cut(self, part: str) -> Cut:
+        """How the windows of a part are cut from its runs."""
+        return self._parts[self.parts.index(part)].cut
+
     def sequence(self, g: int) -> Sequence:
         """The g-th sequence of the run; IndexError below 0 and from 2^48 on."""
         return self.sequences(range(g, g + 1))[0]
@@ -87,15 +94,17 @@ class Stream:
         tokens = np.empty((len(g), self.context + 2), self._dtype)
         pixels = np.empty((len(g), self.context, 3 * self._patch**2), np.uint8) if self._patch else None
         origins: dict[int, Origin] = {}
+        ids_end = 0
         for part, lines in alike(parts):
             reader = self._parts[part]
             places = reader.find(n[lines])
-            reader.copy(places, tokens, lines)
+            ids_end = max(ids_end, reader.copy(places, tokens, lines))
             if pixels is not None and self._patch:
                 reader.copy_pixels(places, pixels, lines, self._patch)
             origins[part] = Origin(reader, places, lines)
         batch = SequenceBatch(g, tokens, parts, self.parts, origins, pixels)
-        self._check(batch)
+        if ids_end > self.used_ids:
+            self._check(batch)
         return batch
 
     def sequences_per_epoch(self) -> dict[str, int]:

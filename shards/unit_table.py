@@ -29,24 +29,34 @@ COLUMNS = (
     "images",
 )
 SHARDS_AT_ONCE = 1 << 16  # whose windows are counted together
+SMALL_BYTES = 1 << 20  # of a manifest's file, whose columns are read together
 
 
 def read_manifest(data: bytes, name: str, split: str | None = None) -> pa.Table:
     """What a reader needs of the manifest's file, of one split or all; UserError, naming it, where it is none.
 
-    One column after the other: reading takes as much again as a column does.
+    Of a large one, one column after the other: reading takes as much again as a column does.
     """
+    at_once = len(COLUMNS) if len(data) < SMALL_BYTES else 1
     with naming_table(name):
         file = TableFile(data, MANIFEST_SCHEMA)
         splits = file.read(["split"])["split"]
-        chosen = None if split is None else pc.equal(splits, split)
+        chosen = None if split is None else _is(splits, split)
         found = {"split": splits if chosen is None else splits.filter(chosen)}
-        for column in COLUMNS:
-            values = file.read([column])[column]
-            found[column] = values if chosen is None else values.filter(chosen)
-            del values
+        for start in range(0, len(COLUMNS), at_once):
+            part = file.read(COLUMNS[start : start + at_once])
+            for column in part.column_names:
+                found[column] = part[column] if chosen is None else part[column].filter(chosen)
+            del part
             pa.default_memory_pool().release_unused()
     return check_manifest(pa.table(found), name)
+
+
+def _is(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
+    """Where a column without nulls has this value; not by Arrow's scalar of a Python value, for which it imports pandas
+    where that is installed: 0.5 s."""
+    value = next((value for value in column.unique() if value.as_py() == text), None)
+    return pc.is_null(column) if value is None else pc.equal(column, value)
 
 
 class UnitTable:
@@ -78,6 +88,11 @@ class UnitTable:
         self._check(shard)
         first, last = self._batch_starts[shard : shard + 2]
         return np.cumsum(self._batch_rows[first:last], dtype=np.int64)
+
+    def rows_of_batch(self, shard: int, batch: int) -> int | None:
+        """Rows of a batch of a shard; None where the shard has no such batch."""
+        first, last = self._batch_starts[shard : shard + 2]
+        return int(self._batch_rows[first + batch]) if 0 <= batch < last - first else None
 
     def equal_lengths(self, shard: int) -> np.ndarray | None:
         """uint16: frames of each row of the shard, 0 for images, where all are alike; else None."""

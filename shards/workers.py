@@ -2,7 +2,7 @@
 
 `make` is called once in each process and gives the function for the tasks there, so that a dataset is opened once.
 The processes end with this one, also when it is killed with -9: they read the end of a pipe. Ctrl-C reaches this
-process alone.
+process alone. A process that is just beginning hears of no stop, so that it does not end in a traceback.
 """
 
 import multiprocessing
@@ -58,8 +58,9 @@ def _in_order(pool: ProcessPoolExecutor, tasks: Sequence[Task], ahead: int) -> I
 
 
 def _submit(pool: ProcessPoolExecutor, task: Any) -> "Future[Any]":
-    """Starts a process where one is missing; it inherits that SIGINT is blocked, so Ctrl-C is handled here."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Starts a process where one is missing, without being stopped half way; it inherits which signals are blocked, so
+    Ctrl-C is handled here."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         return pool.submit(_work, task)
     finally:
@@ -68,6 +69,7 @@ def _submit(pool: ProcessPoolExecutor, task: Any) -> "Future[Any]":
 
 def _begin(make: Callable[[], Callable[[Any], Any]], end: Connection) -> None:
     global _function
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_leave_at_the_end_of, args=(end,), daemon=True).start()
     _function = make()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toto.shards.hashing import ContentHasher, content_hash
+from toto.shards.hashing import Columns, ContentHasher, batch_hash
 from toto.shards.schema import RowRecord, row_schema, rows_to_batch
 
 BATCH_TOKEN_BYTES = 128 * 1024  # 16 windows of 4,096 ids
@@ -42,7 +42,7 @@ class ShardWriter:
         options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=ZSTD_LEVEL), use_threads=False)
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._file, self._schema, options=options)
-        self._hasher = ContentHasher(self._schema)
+        self._columns, self._hasher = Columns(self._schema), ContentHasher(self._schema)
         self._rows: list[RowRecord] = []  # the last ones to come; before them, the batches in _parts
         self._parts: list[pa.RecordBatch] = []
         self._token_bytes = self._pixel_bytes = 0
@@ -101,8 +101,8 @@ class ShardWriter:
         if not self._parts:
             return
         batch = pa.concat_batches(self._parts) if len(self._parts) > 1 else self._parts[0]
-        self._hasher.update(batch)
-        self._writer.write_batch(batch, custom_metadata={BATCH_HASH_KEY: content_hash(batch)})
+        hashed = batch_hash(self._columns, batch, self._hasher)
+        self._writer.write_batch(batch, custom_metadata={BATCH_HASH_KEY: hashed})
         self._batch_rows.append(batch.num_rows)
         self._parts.clear()
         self._token_bytes = self._pixel_bytes = 0

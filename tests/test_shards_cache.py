@@ -24,13 +24,16 @@ from token_world import Image, Video, write_tokens
 from toto import Dataset
 from toto.errors import UsageError, UserError
 from toto.shards import sealed_files
+from toto.shards.batch import Batch
 from toto.shards.batch_source import BATCHES, BatchSource
 from toto.shards.cache import background
 from toto.shards.cache import batches as cache
 from toto.shards.cache.batches import CacheWarning
 from toto.shards.cache.kept import Kept
+from toto.shards.cache.mapped import MappedBatch
 from toto.shards.cache.space import UNIT, Space
 from toto.shards.recipe import Recipe, make_recipe
+from toto.shards.schema import RowRecord
 from toto.shards.stream import Stream
 
 FILE = 9 * UNIT  # what a batch of `root` takes
@@ -147,10 +150,21 @@ def test_the_values_are_the_same_from_memory_cache_and_store(
                 found, known = data.row(i).record, expected[i]
                 assert found.tokens.dtype == known.tokens.dtype and (found.tokens == known.tokens).all()
                 assert {**vars(found), "tokens": 0} == {**vars(known), "tokens": 0}
+    for place in places(data):  # what a mapped batch finds in its file is what one in memory works out
+        mapped, inflated = data.shard_batch(*place), Dataset(root / "set", cache_bytes=0).shard_batch(*place)
+        assert isinstance(mapped, MappedBatch) and not isinstance(inflated, MappedBatch)
+        assert (mapped.grid, mapped.ids_end, mapped.rows) == (inflated.grid, inflated.ids_end, inflated.rows)
+        assert mapped.ids_end == max(int(known.tokens.max()) for known in expected_of(inflated)) + 1
+        assert (mapped.starts == inflated.starts).all() and mapped.bounds == inflated.starts.tolist()
+        assert len({(row.grid_h, row.grid_w) for row in expected_of(inflated)}) == 1 or mapped.grid is None
     for i, (kind, c) in enumerate(codes):
         rows = data.frames(f"{kind[0]}{i}")
         assert [row.view for row in rows] == list(range(views))
         assert all((row.codes == (c if kind == "video" else c[:1]) + row.view).all() for row in rows)
+
+
+def expected_of(batch: Batch) -> list[RowRecord]:
+    return [batch.record(i) for i in range(batch.rows)]
 
 
 def test_batches_are_found_again_at_their_place_alone(root: Path, tmp_path: Path) -> None:
@@ -443,6 +457,31 @@ def test_what_is_asked_for_before_its_turn_is_made_at_once() -> None:
     assert kept.get("a", lambda: 2) == 2
     waiting[0]()
     assert kept.find("a") == 2 and kept.coming == 0
+
+
+@posix
+def test_a_fork_has_what_was_kept_and_makes_what_was_being_made() -> None:
+    kept, begun, go_on = Kept[int](4, 100, lambda value: value), threading.Event(), threading.Event()
+    kept.get("there", lambda: 1)
+
+    def slow() -> int:
+        begun.set()
+        go_on.wait(20)
+        return 2
+
+    maker = threading.Thread(target=kept.get, args=("coming", slow))
+    maker.start()
+    assert begun.wait(20)
+
+    def child() -> None:
+        assert kept.find("there") == 1 and kept.find("coming") is None and kept.coming == 0
+        assert kept.get("coming", lambda: 3) == 3 and kept.get("large", lambda: 98) == 98
+        assert kept.find("there") is None and kept.find("coming") is None  # what they take was counted anew
+
+    status = in_child(child)
+    go_on.set()
+    maker.join()
+    assert status == 0 and kept.find("coming") == 2
 
 
 def test_of_threads_that_ask_for_one_value_one_makes_it_and_failures_are_tried_again() -> None:

@@ -20,6 +20,7 @@ from toto.shards.rewrite.merge import Union, merge
 from toto.shards.rewrite.pack import pack
 from toto.shards.rewrite.split import Division, parse_shares, split
 from toto.shards.rewrite.tables import _of_sources
+from toto.shards.row import Row
 from toto.shards.schema import row_id
 from toto.shards.store import LocalStore
 
@@ -119,6 +120,34 @@ def renamed(root: Path, names: list[str], first: int) -> Path:
         return write_tokens(root, [*videos("v", 1, first), *videos("w", 1, first + 1)])
     finally:
         token_world.MOVE_NAMES = known
+
+
+def test_classes_of_one_name_become_one_and_the_others_get_new_numbers(tmp_path: Path) -> None:
+    one = write_tokens(tmp_path / "one", [*videos("x", 2, 0), *videos("z", 2, 1)])  # 0 right, 1 down
+    two = renamed(tmp_path / "two", ["left", "down", "spin"], 0)  # 0 left, 1 down
+    out = tmp_path / "out"
+    done = CliRunner().invoke(cli, ["merge", str(one), str(two), "--out", str(out), "--classes-by-name", "--prefix",
+                                    "--names", "a,b"])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    merged = Dataset(out)
+    names = {line["label"]: line["name"] for line in merged.annotations("classes").to_pylist()}
+    assert names == {0: "right", 1: "down", 2: "left"} and whole(out)
+    before = {f"{prefix}/{row.source}": name_of(root, row) for prefix, root in (("a", one), ("b", two))
+              for row in Dataset(root).rows()}  # fmt: skip
+    assert {row.source: names[row.label] for row in merged.rows()} == before
+    assert {key: names[label] for key, label in merged.labels().items()} == before
+    assert {line["key"]: names[line["label"]] for line in results(out)} == before
+    assert merged.info["settings"]["derived"]["classes_by_name"] is True
+    with pytest.raises(UsageError, match="--classes-by-name joins classes"):
+        merge([str(one), str(two)], str(out), Union(by_name=True, without=frozenset({"labels"})), options=QUIET)
+    unnamed = without_classes(tmp_path / "un", videos("y", 2))
+    with pytest.raises(UsageError, match="has labels and no classes to join by name"):
+        merge([str(one), str(unnamed)], str(tmp_path / "no"), Union(by_name=True), options=QUIET)
+
+
+def name_of(root: Path, row: Row) -> str:
+    classes = Dataset(root).annotations("classes").to_pylist()
+    return next(line["name"] for line in classes if line["label"] == row.label)
 
 
 def test_the_command_merges_packs_under_their_names(tmp_path: Path) -> None:

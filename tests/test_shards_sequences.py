@@ -22,7 +22,7 @@ from toto.shards.stream import Stream
 from toto.shards.streaming.keyed import key, keys
 from toto.shards.streaming.mixture import Phase
 from toto.shards.streaming.order import Order
-from toto.shards.streaming.part_reader import AHEAD, PartReader
+from toto.shards.streaming.part_reader import AGAIN, AHEAD, PartReader
 from toto.shards.streaming.windows import Cut, Entries
 
 
@@ -278,10 +278,28 @@ def test_who_reads_a_share_of_the_batches_finds_the_next_one_there(
             assert needed <= known
 
 
+def test_batches_that_were_too_many_at_once_are_asked_for_again(
+    roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, room, asked = stream.__wrapped__(roots), False, list[int]()
+    reader = found._parts[0]
+
+    def ask(pairs: list[tuple[int, int]]) -> bool:
+        asked.append(len(pairs))
+        return room
+
+    monkeypatch.setattr(reader, "dataset", Announced(reader.dataset, ask))
+    reader.find(np.arange(8))
+    for i, asks in enumerate([True, True, True, False], 1):  # after the third all are on their way
+        room, before = i > 2, len(asked)
+        reader.find(np.arange(i * AGAIN, i * AGAIN + 8))
+        assert (len(asked) > before) is asks
+
+
 class Announced:
     """A dataset that tells which batches are asked for ahead."""
 
-    def __init__(self, dataset: Dataset, prefetch: Callable[[list[tuple[int, int]]], None]) -> None:
+    def __init__(self, dataset: Dataset, prefetch: Callable[[list[tuple[int, int]]], bool | None]) -> None:
         self._dataset, self.prefetch = dataset, prefetch
 
     def __getattr__(self, name: str) -> object:

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from clips import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_world import Image, Video, write_tokens
+from token_world import MOVE_NAMES, Image, Video, write_tokens
 
 from toto import Dataset
 from toto.errors import UserError
@@ -187,6 +187,7 @@ def test_the_per_source_file_and_the_groups_are_those_of_every_row(world: Path, 
         together = sum((source["seen"] for source in members), Counter())
         assert (group["sources"], group["codes"]) == (len(members), together.total())
         assert group["codes_used"] == len(together)
+        assert group.get("name") == (None if group["label"] is None else MOVE_NAMES[group["label"]])
         assert group["entropy_bits"] == pytest.approx(bits(together.values()))
     splits = {line["split"]: line["codes"] for line in stats(Asked(world, by="split"))["by"]["split"]}
     assert splits == {name: stats(Asked(world, name))["codes"] for name in ("train", "val")}
@@ -340,3 +341,7 @@ def test_the_card_rendered_again_is_the_sealed_one_and_takes_figures_in(world: P
     other = write_tokens(tmp_path / "other", [Video("a.mp4", np.zeros((3, 2, 2), int))])
     refused = CliRunner().invoke(cli, ["card", str(other), "--stats", str(figures)])
     assert isinstance(refused.exception, UserError) and "of dataset" in str(refused.exception)
+    for text in ("", "[1]", '{"dataset_id": 1}', '{"dataset_id": "x", "codebook": 1, "read": {}}', "\xff"):
+        figures.write_text(text, encoding="latin-1")
+        refused = CliRunner().invoke(cli, words)
+        assert "not what `toto-shards stats URI --json` prints" in str(refused.exception)

@@ -1,7 +1,6 @@
 """Inflated batches on the local disk: mapped, not read, and shared by all processes through the page cache.
 
-    verified batch ─▶ uncompressed Arrow stream ─▶ tmp/ ─▶ batches/<shard>/<number>.arrow
-                                                             └─▶ mapped, checked, NumPy views without a copy
+    verified batch ─▶ file (mapped.py) ─▶ tmp/ ─▶ batches/<shard>/<number>.arrow ─▶ mapped, checked, NumPy views
 
 <shard> is made of where the dataset lies, the shard's sha256 and its tokenizer's id: a changed shard finds nothing, and
 a stranger's dataset that claims the hashes of another one cannot put its rows in that one's place. A file ends with the
@@ -19,13 +18,13 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-import pyarrow as pa
-import xxhash
-
+from toto.shards.batch import Batch
+from toto.shards.cache.mapped import LAYOUT, file_of, map_file
 from toto.shards.cache.space import FULL, Space, asked_limit, cache_home, touch
 
-DIGEST = 8  # bytes of an xxh3-64
 OFF_S = 60.0  # how long a disk that refused is left alone
+KNOWN_FILES = 1 << 16  # that a process has checked: 300 bytes each
+_checked: dict[str, tuple[int, int, int]] = {}  # path -> inode, size, time of its last use in ns
 
 
 class CacheWarning(UserWarning):
@@ -40,42 +39,56 @@ class Cache:
         self._folder = space.folder / "batches"
         self._off_until = 0.0
 
-    def get(self, shard: str, batch: int) -> pa.RecordBatch | None:
+    def get(self, shard: str, batch: int) -> Batch | None:
         """A batch of a shard by `shard_key`, mapped; None where it is not there, or was damaged."""
         return None if self._space.is_off else _mapped(self._path(shard, batch))
 
-    def put(self, shard: str, batch: int, arrow: pa.RecordBatch) -> pa.RecordBatch:
+    def announce(self, shard: str, batch: int) -> bool:
+        """Whether the batch is there; the system begins to read it."""
+        try:
+            handle = -1 if self._space.is_off else os.open(self._path(shard, batch), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        if handle < 0:
+            return False
+        try:
+            if hasattr(os, "posix_fadvise"):  # macOS has none
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(handle)
+        return True
+
+    def put(self, shard: str, batch: int, verified: Batch) -> Batch:
         """Stores a verified batch; the same, mapped, or as it was given where it cannot be stored."""
         if self._space.is_off or time.monotonic() < self._off_until:
-            return arrow
-        data, path = _inflated(arrow), self._path(shard, batch)
+            return verified
+        data, path = file_of(verified), self._path(shard, batch)
         try:
             found = _mapped(path) if self._write(path, data) else None
         except OSError as error:
             self._off_until = time.monotonic() + OFF_S
             _say(f"{self._space.folder}: {error.strerror or error}")
-            return arrow
-        return arrow if found is None else found
+            return verified
+        return verified if found is None else found
 
     def _path(self, shard: str, batch: int) -> str:
         return f"{self._folder}/{shard}/{batch}.arrow"
 
-    def _write(self, path: str, data: pa.Buffer) -> bool:
+    def _write(self, path: str, data: bytes) -> bool:
         """Whether there was room; OSError of the disk, where making room does not help."""
         try:
-            return self._space.take(data.size + DIGEST) and self._place(path, data)
+            return self._space.take(len(data)) and self._place(path, data)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             self._space.halve()
-            return self._space.take(data.size + DIGEST) and self._place(path, data)
+            return self._space.take(len(data)) and self._place(path, data)
 
-    def _place(self, path: str, data: pa.Buffer) -> bool:
+    def _place(self, path: str, data: bytes) -> bool:
         part = self._space.scratch()
         try:
             with open(part, "xb") as file:
                 file.write(data)
-                file.write(xxhash.xxh3_64_digest(data))
             _rename(part, path)
         finally:
             with suppress(OSError):
@@ -85,7 +98,8 @@ class Cache:
 
 def shard_key(place: str, sha256: str | None, tokenizer_id: str) -> str:
     """The name under which the batches of a shard are kept: 64 hex digits, whatever a stranger's manifest says."""
-    return hashlib.sha256(f"{place}\0{sha256}\0{tokenizer_id}".encode(errors="surrogateescape")).hexdigest()
+    named = "\0".join((LAYOUT, place, str(sha256), tokenizer_id))
+    return hashlib.sha256(named.encode(errors="surrogateescape")).hexdigest()
 
 
 def open_cache(limit: int | None = None) -> Cache:
@@ -98,43 +112,25 @@ def _opened(folder: Path, limit: int | None) -> Cache:
     return Cache(Space(folder, limit))
 
 
-def _inflated(arrow: pa.RecordBatch) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    schema = arrow.schema.remove_metadata()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(arrow.replace_schema_metadata(None))
-    return sink.getvalue()
-
-
-def _mapped(path: str) -> pa.RecordBatch | None:
-    """The batch in a file of the cache, when the file is as it was written; else the file is removed."""
+def _mapped(path: str) -> Batch | None:
+    """The batch in a file of the cache, when the file is as it was written; else the file is removed. A file that this
+    process has checked is not checked again while its inode, size and time stay as they were."""
     try:
-        with pa.memory_map(path) as file:
-            data = file.read_buffer()
-        inside = data[:-DIGEST]
-        if data[-DIGEST:].to_pybytes() == xxhash.xxh3_64_digest(inside):
-            touch(path)
-            return _batch(inside)
+        state = os.stat(path)
+        seen = state.st_ino, state.st_size, state.st_mtime_ns
+        found = map_file(path, check=_checked.get(path) != seen)
+        if found is not None:
+            if len(_checked) >= KNOWN_FILES:
+                _checked.clear()
+            _checked[path] = *seen[:2], touch(path, state)
+            return found
     except FileNotFoundError:  # not there, or removed at this moment to make room
         return None
-    except (OSError, pa.ArrowException, EOFError):
+    except (OSError, ValueError):
         pass
     with suppress(OSError):
         os.unlink(path)
     return None
-
-
-def _batch(stream: pa.Buffer) -> pa.RecordBatch:
-    """The one batch of a stream; its schema is the same in all of a shard, and parsed once."""
-    reader = pa.BufferReader(stream)
-    schema = pa.ipc.read_message(reader).metadata.to_pybytes()
-    return pa.ipc.read_record_batch(pa.ipc.read_message(reader), _schema(schema))
-
-
-@lru_cache(maxsize=64)
-def _schema(message: bytes) -> pa.Schema:
-    prefix = b"\xff\xff\xff\xff" + len(message).to_bytes(4, "little")
-    return pa.ipc.read_schema(pa.py_buffer(prefix + message))
 
 
 def _rename(part: Path, path: str) -> None:

@@ -178,11 +178,16 @@ def asked_limit() -> int | None:
     return int(text)
 
 
-def touch(path: str | Path) -> None:
-    """Notes that a file was asked for, at most once a minute; nothing happens where that is not allowed."""
+def touch(path: str | Path, state: os.stat_result | None = None) -> int:
+    """Notes that a file was asked for, at most once a minute; the time that it then has, in nanoseconds, or 0. Nothing
+    happens where that is not allowed. `state`: what is known of the file."""
+    last = 0
     with suppress(OSError):
-        if time.time() - os.stat(path).st_mtime > TOUCH_S:
-            os.utime(path)
+        last, now = (state or os.stat(path)).st_mtime_ns, time.time_ns()
+        if now - last > TOUCH_S * 1e9:
+            os.utime(path, ns=(now, now))
+            return now
+    return last
 
 
 def _locked(handle: int) -> bool:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from pathlib import Path
 
 import click
 
@@ -19,7 +18,7 @@ SHOWN_EVERY_S = 0.2
 @click.command()
 @click.argument("uri")
 @click.option("--to", "target", type=click.Choice(tuple(TARGETS)), required=True, help="Which library shall read it.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new or empty folder.")
+@click.option("--out", required=True, metavar="URI", help="A new or empty folder, or fsspec URI (s3://…).")
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split (may be given again).")
 @click.option("--frames", type=click.IntRange(1, 65_535), metavar="T", help="Windows of T frames; default 16.")
 @click.option("--stride", type=click.IntRange(1, 65_535), metavar="S", help="Stored frames to the next; default 1.")
@@ -28,12 +27,12 @@ SHOWN_EVERY_S = 0.2
 @click.option("--codes", is_flag=True, help="Codes [T, height, width] instead of ids with start and end.")
 @click.option("--order", default="stored", show_default=True, metavar="stored|SEED", help="SEED shuffles.")
 @click.option("--shard-bytes", type=click.IntRange(1, MOST_SHARD_BYTES), metavar="N", help="Of one file, about.")
-@click.option("--force", is_flag=True, help="Replace an earlier export in DIR.")
+@click.option("--force", is_flag=True, help="Replace an earlier export there.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON: pieces, files, bytes.")
 def export(
     uri: str,
     target: str,
-    out: Path,
+    out: str,
     splits: tuple[str, ...],
     frames: int | None,
     stride: int | None,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -126,6 +125,7 @@ def split_command(
 @click.option("--prefix", is_flag=True, help="Put each dataset's name and a / before its sources' keys.")
 @click.option("--names", metavar="A,B,…", help="These names for --prefix, in the order of the datasets.")
 @click.option("--skip-shared", is_flag=True, help="Of a source in several datasets take the first one's that has rows.")
+@click.option("--classes-by-name", is_flag=True, help="Classes of one name are one; the others get new numbers.")
 @click.option("--without", multiple=True, metavar="TABLE", help="Leave this annotation out; may be given again.")
 @click.option("--name", metavar="NAME", help="Of the new dataset; default: theirs, joined by +.")
 @makes_a_dataset
@@ -136,6 +136,7 @@ def merge_command(
     prefix: bool,
     names: str | None,
     skip_shared: bool,
+    classes_by_name: bool,
     without: tuple[str, ...],
     name: str | None,
     shard_bytes: int,
@@ -152,12 +153,12 @@ def merge_command(
     if prefix or names:
         told = names.split(",") if names else [str(Dataset(uri).info["name"]) for uri in uris]
         prefixes = tuple(f"{name.strip()}/" for name in told)
-    union = Union(prefixes, skip_shared, frozenset(without))
+    union = Union(prefixes, skip_shared, classes_by_name, frozenset(without))
     _finish(merge(uris, out, union, name, shard_bytes, _options(workers, proof)), out, as_json)
 
 
 @click.command("import")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder")
 @click.option("--tokenizer", required=True, metavar="SPEC", help="Its name, or a .json file with a `tokenizer` object.")
 @click.option("--split", "split_name", default="train", show_default=True, metavar="NAME", help="Of all sources.")
 @click.option("--kind", type=click.Choice(["video", "image"]), help="What one .npy file holds; default video.")
@@ -168,7 +169,7 @@ def merge_command(
 @click.option("--stride", type=int, metavar="S", help="Source frames from one stored frame to the next; default 1.")
 @makes_a_dataset
 def import_command(
-    folder: Path,
+    folder: str,
     tokenizer: str,
     split_name: str,
     grid: str | None,
@@ -179,6 +180,8 @@ def import_command(
     **facts: Any,
 ) -> int:
     """Tokens that somebody else made: a folder of .npy files, or 1X's video.bin. Bad files are quarantined.
+
+    FOLDER is one of this machine, or an fsspec URI such as s3://bucket/codes.
 
     What the options say stands above metadata.json in the folder. Exit code 1 where no source gave a row.
 

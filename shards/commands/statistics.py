@@ -164,6 +164,9 @@ def show_diff(
 ) -> int:
     """How two datasets differ, and what they share: sources, rows, runs of the same frames. Two splits of one, too.
 
+    Frames are found by identical codes: a copy under another crop, size or phase of the stride has others and is not
+    seen. Sources are also compared by the facts of their files, which finds copies under another key.
+
     \b
     Example: toto-shards diff data/k600/dvae-128 data/k400/dvae-128 --splits train,val --fail-on-shared
              toto-shards diff data/demo/dct-512-64 --splits train,val

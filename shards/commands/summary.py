@@ -9,7 +9,7 @@ import click
 from toto import command
 from toto.errors import UserError
 from toto.files import write_whole
-from toto.shards.card import card_text
+from toto.shards.card import card_text, codes_section
 from toto.shards.dataset import Dataset
 from toto.shards.manifest import final_results
 from toto.shards.statistics.reading import shard_table
@@ -70,11 +70,12 @@ def _read_stats(path: Path, dataset_id: str) -> dict[str, Any]:
     """The last line of a file, as `--json` ends stdout."""
     try:
         value = json.loads(path.read_text().strip().splitlines()[-1])
-        known = value["dataset_id"], value["codebook"], value["read"]
-    except (ValueError, LookupError, TypeError):
-        raise UserError(f"{path}: not what `toto-shards stats --json` prints") from None
-    if known[0] != dataset_id:
-        raise UserError(f"{path}: of dataset {known[0]}, not of {dataset_id}; run `toto-shards stats` again")
+        made_of = value["dataset_id"]
+        codes_section(value)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"{path}: not what `toto-shards stats URI --json` prints; make it anew by that") from None
+    if made_of != dataset_id:
+        raise UserError(f"{path}: of dataset {made_of}, not of {dataset_id}; run `toto-shards stats` again")
     return dict(value)
 
 

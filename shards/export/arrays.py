@@ -4,7 +4,6 @@ Windows are an array [pieces, ...]; rows, which differ in length, stand one behi
 has a line for each piece: where it begins and ends in the flat array, and its provenance.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from toto.errors import UsageError
 from toto.shards.export.layout import Layout, OneShape
+from toto.shards.export.outgoing import Outgoing
 from toto.shards.export.provenance import FIELDS
 
 LINES = 65_536  # of the table in memory at a time
@@ -27,11 +27,12 @@ class FlatFile:
 
     suffix = "bin"
 
-    def __init__(self, folder: Path, split: str, layout: Layout, shard_bytes: int | None) -> None:
+    def __init__(self, out: Outgoing, split: str, layout: Layout, shard_bytes: int | None) -> None:
         if shard_bytes is not None:
             raise UsageError(f"--shard-bytes: an export to {type(self).suffix} has one file a split")
-        self._file = open(folder / f"{split}.{self.suffix}", "wb")
-        self._table = pq.ParquetWriter(folder / f"{split}.pieces.parquet", TABLE, compression="zstd")
+        self._out, self._paths = out, [out.folder / f"{split}.{name}" for name in (self.suffix, "pieces.parquet")]
+        self._file = open(self._paths[0], "wb")
+        self._table = pq.ParquetWriter(self._paths[1], TABLE, compression="zstd")
         self._layout, self._shape = layout, OneShape()
         self._numbers = self._count = 0
         self._lines: list[dict[str, Any]] = []
@@ -52,6 +53,8 @@ class FlatFile:
         self._flush()
         self._table.close()
         self._file.close()
+        for path in self._paths:
+            self._out.finished(path)
 
     def _flush(self) -> None:
         self._table.write_table(pa.Table.from_pylist(self._lines, TABLE))
@@ -63,8 +66,8 @@ class NpyFile(FlatFile):
 
     suffix = "npy"
 
-    def __init__(self, folder: Path, split: str, layout: Layout, shard_bytes: int | None) -> None:
-        super().__init__(folder, split, layout, shard_bytes)
+    def __init__(self, out: Outgoing, split: str, layout: Layout, shard_bytes: int | None) -> None:
+        super().__init__(out, split, layout, shard_bytes)
         self._header()
 
     def close(self) -> None:

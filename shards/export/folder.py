@@ -14,31 +14,39 @@ from uuid import uuid4
 
 from toto.errors import UserError, naming
 from toto.files import sync
+from toto.shards.export.outgoing import META, Outgoing
 
-META = "meta.json"  # in every finished export, with the key "toto_export"
 LOCK = ".lock"  # in every unfinished one
 
 
 @contextmanager
-def whole_folder(out: Path, force: bool) -> Iterator[Path]:
+def whole_folder(out: Path, force: bool) -> Iterator[Outgoing]:
     """An empty folder to fill, which is `out` once the block has ended well. UserError where `out` holds something."""
     _refuse_taken(out, force)
-    with naming(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(out)
-        partial = out.with_name(f".{out.name}.{uuid4().hex[:8]}.partial")
-        partial.mkdir()
-        try:
-            with open(partial / LOCK, "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield partial
-            (partial / LOCK).unlink()
-            for path in partial.rglob("*"):
-                sync(path)
-            _refuse_taken(out, force)
-            _rename(partial, out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with naming(out), own_folder(out) as partial:
+        outgoing = Outgoing(partial)
+        yield outgoing
+        outgoing.finish()
+        (partial / LOCK).unlink()
+        for path in partial.rglob("*"):
+            sync(path)
+        _refuse_taken(out, force)
+        _rename(partial, out)
+
+
+@contextmanager
+def own_folder(beside: Path) -> Iterator[Path]:
+    """An empty folder of this process beside a path, gone at the end. Those that killed processes left go first."""
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(beside)
+    partial = beside.with_name(f".{beside.name}.{uuid4().hex[:8]}.partial")
+    partial.mkdir()
+    try:
+        with open(partial / LOCK, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _refuse_taken(out: Path, force: bool) -> None:

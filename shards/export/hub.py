@@ -5,7 +5,6 @@ Parquet stores ids in as many bits as the vocabulary needs; zstd goes over that.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toto.shards.export.layout import Layout, OneShape
+from toto.shards.export.outgoing import Outgoing
 from toto.shards.export.provenance import FIELDS
 
 SHARD_BYTES = 256 << 20
@@ -22,8 +22,9 @@ GROUP_BYTES = 8 << 20  # of ids in a row group: what a reader holds at once
 class ParquetFiles:
     """Writes the pieces of one split; a file is closed when `shard_bytes` bytes of ids went into it."""
 
-    def __init__(self, folder: Path, split: str, layout: Layout, shard_bytes: int | None) -> None:
-        self._folder, self._split, self._layout = folder / "data", hub_split(split), layout
+    def __init__(self, out: Outgoing, split: str, layout: Layout, shard_bytes: int | None) -> None:
+        self._out, self._split, self._layout = out, hub_split(split), layout
+        self._folder = out.folder / "data"
         self._folder.mkdir(exist_ok=True)
         self._shard_bytes = shard_bytes or SHARD_BYTES
         self._one_grid = OneShape(but_frames=layout.frames is None)
@@ -55,8 +56,8 @@ class ParquetFiles:
         if self._schema is None:
             self._schema = _schema(self._layout, self._arrays[0].shape if self._arrays else (0, 1, 1))
         if self._writer is None:
-            path = self._folder / f"{self._split}-{self._files:05d}.parquet"
-            self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+            self._path = self._folder / f"{self._split}-{self._files:05d}.parquet"
+            self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
             self._files += 1
         columns = [_nested(self._arrays, self._layout.dtype)]
         columns += [pa.array([facts[name] for facts in self._facts], kind) for name, kind, _ in FIELDS]
@@ -70,6 +71,7 @@ class ParquetFiles:
         if self._writer is not None:
             self._writer.close()
             self._writer, self._file_bytes = None, 0
+            self._out.finished(self._path)
 
 
 def hub_split(split: str) -> str:

@@ -8,7 +8,6 @@ file. There is no null: a label of -1 is none, and no times are an empty array.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from toto.shards.export.layout import Layout
+from toto.shards.export.outgoing import Outgoing
 from toto.shards.export.provenance import FIELDS
 
 CHUNK_BYTES = 64 << 20  # what litdata itself recommends
@@ -25,8 +25,8 @@ NUMPY_TYPES = {"int64": 3, "uint16": 5, "uint32": 6}  # litdata's numbers for th
 class Chunks:
     """Writes the pieces of one split; a chunk is closed when it holds `shard_bytes` bytes, all of it in memory."""
 
-    def __init__(self, folder: Path, split: str, layout: Layout, shard_bytes: int | None) -> None:
-        self._folder, self._layout = folder / split, layout
+    def __init__(self, out: Outgoing, split: str, layout: Layout, shard_bytes: int | None) -> None:
+        self._out, self._folder, self._layout = out, out.folder / split, layout
         self._folder.mkdir()
         self._chunk_bytes = shard_bytes or CHUNK_BYTES
         self._pieces: list[bytes] = []
@@ -45,7 +45,7 @@ class Chunks:
             self._flush()
 
     def close(self) -> None:
-        """Writes the last chunk and the index."""
+        """Writes the last chunk and the index, which is called finished after the chunks of all splits."""
         self._flush()
         index = {"chunks": self._chunks, "config": self._config(), "updated_at": self._content.hexdigest()}
         (self._folder / "index.json").write_text(json.dumps(index, sort_keys=True))
@@ -57,6 +57,7 @@ class Chunks:
         data = b"".join([np.array([len(self._pieces), *ends], "<u4").tobytes(), *self._pieces])
         name = f"chunk-0-{len(self._chunks)}.bin"
         (self._folder / name).write_bytes(data)
+        self._out.finished(self._folder / name)
         self._content.update(data)
         facts = {"chunk_bytes": len(data), "chunk_size": len(self._pieces), "dim": None, "filename": name}
         self._chunks.append(facts)

@@ -1,4 +1,4 @@
-"""A dataset -> a folder in another library's format: split by split, piece by piece, whole or not at all.
+"""A dataset -> files in another library's format, in a folder or a bucket: split by split, whole or not at all.
 
 snapshot ─▶ split ─▶ pieces, stored or shuffled ─▶ array, provenance ─▶ the files of the target ─▶ README, meta.json
 """
@@ -6,8 +6,8 @@ snapshot ─▶ split ─▶ pieces, stored or shuffled ─▶ array, provenance
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,15 +15,18 @@ import numpy as np
 from toto.errors import UsageError, UserError
 from toto.shards.dataset import Dataset
 from toto.shards.export.arrays import FlatFile, NpyFile
-from toto.shards.export.folder import META, whole_folder
+from toto.shards.export.folder import whole_folder
 from toto.shards.export.hub import ParquetFiles
 from toto.shards.export.layout import Layout
 from toto.shards.export.litdata import Chunks
+from toto.shards.export.outgoing import META, Outgoing
 from toto.shards.export.pieces import Cut, count, shuffled, stored
+from toto.shards.export.prefix import whole_prefix
 from toto.shards.export.provenance import Provenance
 from toto.shards.export.readme import readme
 from toto.shards.export.tars import Tars
 from toto.shards.ids import id_dtype
+from toto.shards.store import LocalStore, open_store
 
 EXPORT_FORMAT = 1
 MOST_SHARD_BYTES = 1 << 31  # offsets of litdata are 32-bit
@@ -33,7 +36,7 @@ PLAIN_NAME = re.compile(r"\w[\w-]*")
 class Target(Protocol):
     """Takes the pieces of one split, in order."""
 
-    def __init__(self, folder: Path, split: str, layout: Layout, shard_bytes: int | None) -> None: ...
+    def __init__(self, out: Outgoing, split: str, layout: Layout, shard_bytes: int | None) -> None: ...
 
     def write(self, array: np.ndarray, facts: dict[str, Any]) -> None:
         """Adds one piece."""
@@ -65,8 +68,8 @@ class Export:
     splits: Sequence[str] = ()  # all when empty
 
 
-def export(uri: str, what: Export, out: Path, force: bool, progress: Callable[[int, int], None]) -> dict[str, Any]:
-    """Writes the folder and returns what it holds: pieces and ids of each split, files, bytes.
+def export(uri: str, what: Export, out: str, force: bool, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Writes to a folder or an fsspec URI, and returns what is there: pieces of each split, files, bytes.
 
     UserError where the dataset has no codes or no pieces; UsageError where its splits are others.
     """
@@ -82,18 +85,25 @@ def export(uri: str, what: Export, out: Path, force: bool, progress: Callable[[i
     images = sum(int(part.image_counts().sum()) for part in opened.values()) if what.cut else 0
     facts = _facts(dataset, what, counts, layout)
     total, done = sum(counts.values()), 0
-    with whole_folder(out, force) as folder:
+    with _whole(out, force) as outgoing:
         for split, part in opened.items():
-            target, provenance = TARGETS[what.target](folder, split, layout, what.shard_bytes), Provenance(part)
+            target, provenance = TARGETS[what.target](outgoing, split, layout, what.shard_bytes), Provenance(part)
             pieces = stored(part, what.cut) if what.seed is None else shuffled(part, what.cut, what.seed)
             for window in pieces:
                 target.write(layout.array(window), provenance.of(window))
                 done += 1
                 progress(done, total)
             target.close()
-        (folder / "README.md").write_text(readme(facts))
-        (folder / META).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-    return {**facts, **_size(out), "out": str(out), "images_left_out": images}
+        (outgoing.folder / "README.md").write_text(readme(facts))
+        (outgoing.folder / META).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    return {**facts, **outgoing.size, "out": out, "images_left_out": images}
+
+
+def _whole(out: str, force: bool) -> AbstractContextManager[Outgoing]:
+    if not out.strip():
+        raise UsageError("--out is empty; name a folder, or an fsspec URI")
+    store = open_store(out)
+    return whole_folder(store.root, force) if isinstance(store, LocalStore) else whole_prefix(store, force)
 
 
 def _splits(dataset: Dataset, asked: Sequence[str]) -> list[str]:
@@ -127,8 +137,3 @@ def _facts(dataset: Dataset, what: Export, counts: dict[str, int], layout: Layou
         "pieces": counts,
         "toto_version": info["toto_version"],
     }
-
-
-def _size(out: Path) -> dict[str, Any]:
-    sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
-    return {"files": len(sizes), "bytes": sum(sizes)}

@@ -6,12 +6,12 @@ Tars of the same pieces are the same bytes: no time, no owner. Keys are split an
 import io
 import json
 import tarfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toto.shards.export.layout import Layout
+from toto.shards.export.outgoing import Outgoing
 
 SHARD_BYTES = 256 << 20
 
@@ -19,8 +19,8 @@ SHARD_BYTES = 256 << 20
 class Tars:
     """Writes the pieces of one split; a tar is closed when it holds `shard_bytes` bytes."""
 
-    def __init__(self, folder: Path, split: str, layout: Layout, shard_bytes: int | None) -> None:
-        self._folder, self._split, self._layout = folder, split, layout
+    def __init__(self, out: Outgoing, split: str, layout: Layout, shard_bytes: int | None) -> None:
+        self._out, self._split, self._layout = out, split, layout
         self._shard_bytes = shard_bytes or SHARD_BYTES
         self._tar: tarfile.TarFile | None = None
         self._tars = self._count = 0
@@ -43,8 +43,8 @@ class Tars:
 
     def _open(self) -> tarfile.TarFile:
         if self._tar is None:
-            path = self._folder / f"{self._split}-{self._tars:06d}.tar"
-            self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
+            self._path = self._out.folder / f"{self._split}-{self._tars:06d}.tar"
+            self._tar = tarfile.open(self._path, "w", format=tarfile.USTAR_FORMAT)
             self._tars += 1
         return self._tar
 
@@ -52,6 +52,7 @@ class Tars:
         if self._tar is not None:
             self._tar.close()
             self._tar = None
+            self._out.finished(self._path)
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

@@ -1,10 +1,12 @@
-"""Rows of a unit, taken from the snapshots that its pieces name: as they are, but for a prefix of the sources' keys."""
+"""Rows of a unit, taken from the snapshots that its pieces name: as they are, but for prefixes and class numbers."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from toto.shards.rewrite.class_numbers import Renumbering
 from toto.shards.rewrite.inputs import Input, RowReader, Span
 from toto.shards.rewrite.plan import DerivedUnit
 from toto.shards.schema import SOURCES_SCHEMA, row_id
@@ -13,10 +15,16 @@ from toto.shards.writer import ShardWriter
 
 class RowCopier:
     """Makes units of pieces. `prefixes`: what is put before the keys of each snapshot, "" for nothing. `unlabelled`:
-    labels become null, in rows and results."""
+    labels become null, in rows and results; `numbers`: they become others, by snapshot."""
 
-    def __init__(self, inputs: Sequence[Input], prefixes: Sequence[str] = (), unlabelled: bool = False) -> None:
-        self._inputs, self._unlabelled = inputs, unlabelled
+    def __init__(
+        self,
+        inputs: Sequence[Input],
+        prefixes: Sequence[str] = (),
+        unlabelled: bool = False,
+        numbers: Sequence[Renumbering] = (),
+    ) -> None:
+        self._inputs, self._unlabelled, self._numbers = inputs, unlabelled, numbers
         self._prefixes = list(prefixes) or [""] * len(inputs)
 
     def make(self, unit: DerivedUnit, writer: ShardWriter, told: Callable[[int], None]) -> pa.Table:
@@ -48,7 +56,8 @@ class RowCopier:
         """The rows as they are to be written."""
         for batch in reader.rows(number, unit, spans):
             named = _renamed(batch, self._prefixes[number]) if self._prefixes[number] else batch
-            yield _unlabelled(named) if self._unlabelled else named
+            numbered = self._numbers[number].rows(named) if self._numbers else named
+            yield _unlabelled(numbered) if self._unlabelled else numbered
 
     def _found(self, number: int, unit: str, group: list[tuple[int, int]]) -> tuple[pa.Table, list[Span]]:
         taken = self._inputs[number]
@@ -61,6 +70,9 @@ class RowCopier:
     def _results(self, number: int, lines: pa.Table, split: str) -> pa.Table:
         columns = {name: lines[name] for name in lines.column_names}
         columns["split"] = pa.array([split] * len(lines), pa.string())
+        if self._numbers:
+            images = pc.equal(lines["kind"].combine_chunks(), "image")
+            columns["label"] = self._numbers[number].labels(lines["label"].combine_chunks(), images)
         if self._unlabelled:
             columns["label"] = pa.nulls(len(lines), SOURCES_SCHEMA.field("label").type)
         if prefix := self._prefixes[number]:

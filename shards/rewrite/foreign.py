@@ -12,6 +12,7 @@ from typing import Any
 from toto.errors import UsageError, UserError
 from toto.shards.hashing import json_sha256
 from toto.shards.ids import ID_LAYOUT
+from toto.shards.rewrite.foreign_files import Files
 from toto.shards.split_names import PLAIN, is_plain
 from toto.tokenizers import BUILT_IN
 
@@ -66,19 +67,17 @@ class Facts:
         }
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
+def read_metadata(files: Files) -> dict[str, Any]:
     """The JSON object in a folder's metadata.json, {} where it has none; UserError when it is not one."""
-    path = folder / METADATA
-    if not path.is_file():
+    data, where = files.read(METADATA, METADATA_BYTES), f"{files.uri}/{METADATA}"
+    if data is None:
         return {}
-    if path.stat().st_size > METADATA_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {METADATA_BYTES:,} are read")
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+        raise UserError(f"{where}: not JSON ({error})") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: a JSON object is expected, with vocab_size, patch, grid …")
+        raise UserError(f"{where}: a JSON object is expected, with vocab_size, patch, grid …")
     return value
 
 

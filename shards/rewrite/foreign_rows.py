@@ -10,6 +10,7 @@ from toto.shards import ids
 from toto.shards.flags import Flag
 from toto.shards.rewrite.foreign import Facts
 from toto.shards.rewrite.npy import BadFile
+from toto.shards.rewrite.ranged import Ranged
 from toto.shards.schema import RowRecord, row_id
 
 LONGEST_RUN = 65_535  # n_frames is a uint16
@@ -18,13 +19,13 @@ AT_ONCE = 1 << 24  # codes that are checked at a time
 GRID_TOLERANCE_US = 1_000
 
 
-def video_rows(key: str, label: int | None, codes: np.ndarray, facts: Facts) -> Iterator[RowRecord]:
+def video_rows(key: str, label: int | None, codes: np.ndarray | Ranged, facts: Facts) -> Iterator[RowRecord]:
     """Codes [n, h, w] -> one run, or several where it is too long for a row. They were checked before."""
     n, h, w = codes.shape
     dtype = ids.id_dtype(facts.vocab_size)
     length = max(1, min(LONGEST_RUN, ROW_BYTES // (h * w * dtype.itemsize)))
     for run, start in enumerate(range(0, n, length)):
-        part = codes[start : start + length]
+        part = np.asarray(codes[start : start + length])
         index = facts.stride * np.arange(start, start + len(part), dtype=np.int64)
         step = 1 if len(part) == 1 else facts.stride
         yield _record(key, label, run, 0, part, facts, ids.KIND_VIDEO, int(index[0]), step, _times(index, facts.fps))

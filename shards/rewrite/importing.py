@@ -1,6 +1,6 @@
 """import: tokens that somebody else made -> a dataset. One file or segment is one source; a bad one is quarantined.
 
-    folder ─▶ lines of the plan ─▶ units ─▶ array (mapped, checked) ─▶ rows ─▶ shard, results ─▶ commits ─▶ seal
+    folder or URI ─▶ lines of the plan ─▶ units ─▶ array (checked) ─▶ rows ─▶ shard, results ─▶ commits ─▶ seal
 
 The tokenizer that made them need not be here: training, statistics and export work without it. Pictures need a package
 that offers its name as an entry point (toto.tokenizers).
@@ -8,7 +8,7 @@ that offers its name as an entry point (toto.tokenizers).
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toto.errors import UsageError, UserError
+from toto.errors import UserError
 from toto.plain import plain
 from toto.shards import ids
 from toto.shards.rewrite.derive import DEFAULT, SHARD_BYTES, Options, Result, derive
 from toto.shards.rewrite.foreign import KNOWN, Facts, facts_of, read_metadata, split_name, tokenizer_of
+from toto.shards.rewrite.foreign_files import Files, open_files
 from toto.shards.rewrite.foreign_rows import Written, quarantined, result
-from toto.shards.rewrite.npy import BadFile, read_npy
+from toto.shards.rewrite.npy import BadFile
 from toto.shards.rewrite.npy_folder import NpyFolder
 from toto.shards.rewrite.pieces import with_units
 from toto.shards.rewrite.plan import DerivedUnit, Draft, Identity
@@ -49,7 +50,7 @@ FEW = 3
 
 
 class Foreign(Protocol):
-    """A folder of somebody else's tokens. It is pickled for other processes."""
+    """Somebody else's tokens. It is pickled for other processes."""
 
     layout: str
     ignored: int  # files that are none of its
@@ -59,13 +60,13 @@ class Foreign(Protocol):
         """A line of the plan (columns LINES) for each source, in a fixed order."""
         ...
 
-    def rows(self, line: dict[str, Any]) -> Iterator[RowRecord]:
-        """The rows of one source; BadFile, before the first row, where it has none to give."""
+    def each(self, lines: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Iterator[RowRecord]]]:
+        """Each line with the rows of its source; BadFile, before the first row, where it has none to give."""
         ...
 
 
 def import_tokens(
-    folder: Path,
+    folder: str | Path,
     out: str,
     tokenizer: str,
     split: str = "train",
@@ -73,18 +74,18 @@ def import_tokens(
     shard_bytes: int = SHARD_BYTES,
     options: Options = DEFAULT,
 ) -> Result:
-    """Imports a folder; goes on where `out` holds an unfinished import of it. `given` stands above metadata.json.
+    """Imports a folder, or an fsspec URI; goes on where `out` holds an unfinished import of it.
 
+    `given` stands above metadata.json.
     UserError, UsageError where the whole cannot be read; a source that cannot is quarantined.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder on this machine; files are mapped into memory")
-    raw, told = is_raw_video(folder), read_metadata(folder)
+    files = open_files(str(folder))
+    raw, told = is_raw_video(files), read_metadata(files)
     values = {**(renamed(told) if raw else told), **(given or {})}
     refuse_target(out, [str(folder)])
-    facts = facts_of(values, tokenizer_of(tokenizer), str(folder / "metadata.json"))
+    facts = facts_of(values, tokenizer_of(tokenizer), f"{files.uri}/metadata.json")
     split_name(split, "--split")
-    foreign: Foreign = RawVideo(folder, told, facts, split) if raw else NpyFolder(folder, facts, split)
+    foreign: Foreign = RawVideo(files, told, facts, split) if raw else NpyFolder(files, facts, split)
     settings = facts.settings(foreign.layout)
     derived = {"how": "import", "from": [], "split": split, "shard_bytes": shard_bytes, "fps": facts.fps}
     table, fingerprint = _table(foreign, facts)
@@ -98,7 +99,7 @@ def import_tokens(
             options.say(f"left out because they are no .npy, or their names no UTF-8: {foreign.ignored:,} files")
         if not len(table):
             raise UserError(f"{folder} holds neither .npy files nor a video.bin")
-        units = with_units(_scaled(table, folder, facts), shard_bytes, identity.of_units())
+        units = with_units(_scaled(table, files, facts), shard_bytes, identity.of_units())
         return Draft(units, _annotations(table, facts), len(table))
 
     return derive(out, identity, draw, Importer(foreign, facts), None, options)
@@ -114,15 +115,17 @@ class Importer:
         """Writes the rows of a unit's sources; returns their results, the quarantined ones' too."""
         results = [SOURCES_SCHEMA.empty_table()]
         for lines in unit.lines.select(LINES.names).to_batches(LINES_AT_ONCE):
-            made = [self._make(line, writer, told) for line in lines.to_pylist()]
+            made = [self._make(line, rows, writer, told) for line, rows in self._foreign.each(lines.to_pylist())]
             results.append(pa.Table.from_pylist(made, SOURCES_SCHEMA))
         return pa.concat_tables(results)
 
-    def _make(self, line: dict[str, Any], writer: ShardWriter, told: Callable[[int], None]) -> dict[str, Any]:
+    def _make(
+        self, line: dict[str, Any], rows: Iterator[RowRecord], writer: ShardWriter, told: Callable[[int], None]
+    ) -> dict[str, Any]:
         written = Written()
         told(line["bytes"])
         try:
-            for row in self._foreign.rows(line):
+            for row in rows:
                 written.add(row)
                 writer.write(row)
         except BadFile as why:
@@ -153,13 +156,13 @@ def _remarks(values: Mapping[str, Any], facts: Facts, foreign: Foreign, table: p
         yield f"files without a label in {plain(facts.labels)}: {len(table) - foreign.labelled:,}"
 
 
-def _scaled(table: pa.Table, folder: Path, facts: Facts) -> pa.Table:
+def _scaled(table: pa.Table, files: Files, facts: Facts) -> pa.Table:
     """Lines of .npy files with the bytes that their ids will take, by the width of the first array's numbers."""
     if table["frames"][0].as_py():
         return table
     for key in table["key"]:
         try:
-            width = read_npy(folder / facts.codes / key.as_py(), folder).itemsize
+            width = files.array(f"{facts.codes}/{key}".lstrip("/")).itemsize
         except BadFile:
             continue
         sizes = table["bytes"].to_numpy() * ids.id_dtype(facts.vocab_size).itemsize // width

@@ -10,6 +10,7 @@ from typing import Any
 
 from toto.errors import UsageError, UserError
 from toto.shards.rewrite.catalog import Catalog
+from toto.shards.rewrite.class_numbers import PAIRS, by_name
 from toto.shards.rewrite.copying import RowCopier
 from toto.shards.rewrite.derive import DEFAULT, SHARD_BYTES, Options, Result, derive
 from toto.shards.rewrite.inputs import Input
@@ -30,6 +31,7 @@ class Union:
 
     prefixes: tuple[str, ...] = ()  # before the keys of each dataset; empty for none
     skip_shared: bool = False  # of a source in several datasets, take the first one's rows that has any
+    by_name: bool = False  # classes of one name are one class: the first dataset's numbers stay, new names get others
     without: frozenset[str] = frozenset()  # annotations that are left out; `labels`: out of rows and results, too
 
 
@@ -59,13 +61,17 @@ def merge(
         raise UsageError(
             f"the datasets need {len(inputs)} different prefixes, not {', '.join(prefixes)}; name them by --names"
         )
+    if union.by_name and union.without & {*PAIRS, *PAIRS.values()}:
+        raise UsageError("--classes-by-name joins classes and their labels, --without leaves them out: give one")
     values = {"differs": differs, "prefixes": prefixes, "skip_shared": union.skip_shared}
+    values |= {"classes_by_name": True} if union.by_name else {}
     derived = derived_settings(
         settings, "merge", inputs, **values, without=sorted(union.without), shard_bytes=shard_bytes
     )
     title = name or "+".join(dict.fromkeys(str(taken.dataset.info["name"]) for taken in inputs))
     identity = Identity(title, inputs[0].dataset.tokenizer, derived, places(inputs), canary_of(inputs))
-    copier = RowCopier(inputs, prefixes, unlabelled=LABELS in union.without)
+    numbers, classes = by_name(inputs) if union.by_name else ([], {})
+    copier = RowCopier(inputs, prefixes, LABELS in union.without, numbers)
 
     def draw() -> Draft:
         catalog = Catalog(inputs)
@@ -74,7 +80,7 @@ def merge(
         for i, taken in enumerate(inputs):
             if left[i]:
                 options.say(f"{taken.uri}: {len(left[i]):,} sources that another dataset has are skipped")
-        tables = joined(inputs, prefixes, left, union.without, catalog.labelled)
+        tables = joined(inputs, prefixes, left, union.without, catalog.labelled, numbers, classes)
         units = with_units(cut_pieces(catalog, splits), shard_bytes, identity.of_units())
         return Draft(units, tables, catalog.sources)
 

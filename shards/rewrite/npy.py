@@ -1,4 +1,4 @@
-"""One .npy file -> its whole numbers, mapped into memory. The file may come from a stranger: nothing is unpickled.
+"""One .npy file -> its whole numbers, mapped where it lies on a disk. Strangers may have made it: nothing is unpickled.
 
 The header must be spelled as NumPy spells it, and is matched, not evaluated. Dtype and shape must fit the file's length
 to the byte.
@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,29 +39,42 @@ def read_npy(path: Path, root: Path) -> np.ndarray:
     A link that leads out of `root` is not followed: a stranger's folder must not bring in files of this machine.
     """
     with _opened(path, root) as file:
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            raise BadFile("empty", "the file has no bytes")
-        descr, fortran, shape = _header(file)
-        if not NUMBER.fullmatch(descr):
-            raise BadFile("wrong_dtype", f"{descr!r} instead of whole numbers; nothing is unpickled")
-        dtype = np.dtype(descr)
-        told, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-        if told != there:
-            raise BadFile("not_an_array", f"{there:,} bytes of numbers where the header tells of {told:,}")
-        if not told:
-            raise BadFile("empty", f"shape {shape}")
+        return npy_in(file, os.fstat(file.fileno()).st_size)
+
+
+def npy_in(file: BinaryIO, size: int) -> np.ndarray:
+    """The array of an .npy file of `size` bytes that was opened, or lies in memory; BadFile."""
+    if not size:
+        raise BadFile("empty", "the file has no bytes")
+    descr, fortran, shape = _header(file)
+    if not NUMBER.fullmatch(descr):
+        raise BadFile("wrong_dtype", f"{descr!r} instead of whole numbers; nothing is unpickled")
+    dtype = np.dtype(descr)
+    told, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if told != there:
+        raise BadFile("not_an_array", f"{there:,} bytes of numbers where the header tells of {told:,}")
+    if not told:
+        raise BadFile("empty", f"shape {shape}")
+    numbers: np.ndarray
+    if isinstance(file, BytesIO):
+        numbers = np.frombuffer(file.getbuffer(), dtype, offset=file.tell())
+    else:
         numbers = np.memmap(file, dtype, "r", file.tell(), (math.prod(shape),))
-        return numbers.reshape(shape, order="F" if fortran else "C")
+    return numbers.reshape(shape, order="F" if fortran else "C")
 
 
 def mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """Raw numbers of this dtype and shape, to the byte, read-only; BadFile."""
     with _opened(path, path.parent) as file:
-        size, told = os.fstat(file.fileno()).st_size, math.prod(shape) * dtype.itemsize
-        if size != told:
-            raise BadFile("wrong_shape", f"{path.name} has {size:,} bytes instead of {told:,} ({shape}, {dtype})")
+        told_bytes(path.name, os.fstat(file.fileno()).st_size, dtype, shape)
         return np.memmap(file, dtype, "r", 0, shape)
+
+
+def told_bytes(name: str, size: int, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """BadFile where a raw file has another size than numbers of this dtype and shape take."""
+    told = math.prod(shape) * dtype.itemsize
+    if size != told:
+        raise BadFile("wrong_shape", f"{name} has {size:,} bytes instead of {told:,} ({shape}, {dtype})")
 
 
 def _opened(path: Path, root: Path) -> BinaryIO:

@@ -4,16 +4,16 @@ video   [n, h, w], or [n, h·w] with a grid
 image   [h, w], [1, h, w], [h·w], or with V views [V, h·w], [1, V, h·w] …
 """
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from toto.shards.rewrite.foreign import METADATA, MOST_CELLS, Facts
+from toto.shards.rewrite.foreign_files import Entry, Files
 from toto.shards.rewrite.foreign_rows import check_codes, image_rows, video_rows
-from toto.shards.rewrite.npy import BadFile, read_npy
+from toto.shards.rewrite.npy import BadFile
 from toto.shards.schema import RowRecord
 
 SUFFIX = ".npy"
@@ -24,34 +24,60 @@ class NpyFolder:
 
     layout = "npy"
 
-    def __init__(self, folder: Path, facts: Facts, split: str) -> None:
-        self._folder, self._root, self._facts, self._split = folder, folder / facts.codes, facts, split
-        self._labels = folder / facts.labels if isinstance(facts.labels, str) else None
+    def __init__(self, files: Files, facts: Facts, split: str) -> None:
+        self._files, self._facts, self._split = files, facts, split
+        self._labels = facts.labels.strip("/") if isinstance(facts.labels, str) else None
         self.ignored = self.labelled = 0
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """A line of the plan for each file, by key; what is no .npy, or has a name that is not UTF-8, is counted."""
-        for path in _files(self._root):
-            key = path.relative_to(self._root).as_posix()
-            if key == METADATA:
+        for line in self._files.ahead(partial(self._line, entry) for entry in self._entries()):
+            self.labelled += line["label"] is not None
+            yield line
+
+    def each(self, lines: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Iterator[RowRecord]]]:
+        """Each of these lines with the rows of its file, all of whose codes are checked first: BadFile. Small remote
+        files are read while those before them are written."""
+        early = self._files.ahead(partial(self._early, line) for line in lines)
+        for line, codes in zip(lines, early, strict=True):
+            yield line, self._rows(line, codes)
+
+    def _entries(self) -> Iterator[Entry]:
+        """The .npy files that hold codes; the others are counted."""
+        below = f"{self._facts.codes}/".lstrip("/") if self._facts.codes else ""
+        for entry in self._files.entries(self._facts.codes):
+            if entry.key == METADATA:
                 continue
-            if path.suffix != SUFFIX or not _is_text(key) or (self._labels and self._labels in path.parents):
+            of_labels = self._labels is not None and f"{below}{entry.key}".startswith(f"{self._labels}/")
+            if not entry.key.endswith(SUFFIX) or not _is_text(entry.key) or of_labels:
                 self.ignored += 1
                 continue
-            size, changed = _size_and_time(path)
-            split = self._facts.splits.get(key.partition("/")[0], self._split)
-            label = self._label(key)
-            self.labelled += label is not None
-            yield {
-                **{"key": key, "split": split, "kind": self._facts.kind, "label": label, "size": size},
-                **{"first": 0, "frames": 0, "bytes": size, "changed": changed},
-            }
+            yield entry
 
-    def rows(self, line: dict[str, Any]) -> Iterator[RowRecord]:
-        """The rows of one file, all of whose codes are checked first; BadFile."""
-        codes = read_npy(self._root / line["key"], self._folder)
-        if _size_and_time(self._root / line["key"])[0] != line["size"]:
-            raise BadFile("changed", f"it had {line['size']:,} bytes when it was planned")
+    def _line(self, entry: Entry) -> dict[str, Any]:
+        key, size, changed = entry
+        split = self._facts.splits.get(key.partition("/")[0], self._split)
+        return {
+            **{"key": key, "split": split, "kind": self._facts.kind, "label": self._label(key), "size": size},
+            **{"first": 0, "frames": 0, "bytes": size, "changed": changed},
+        }
+
+    def _early(self, line: dict[str, Any]) -> np.ndarray | BadFile | None:
+        """The array of a small file, or why there is none; None for one that is read when its rows are wanted."""
+        if not self._files.is_small(line["size"]):
+            return None
+        try:
+            return self._read(line)
+        except BadFile as why:
+            return why
+
+    def _read(self, line: dict[str, Any]) -> np.ndarray:
+        return self._files.array(_below(self._facts.codes, line["key"]), line["size"])
+
+    def _rows(self, line: dict[str, Any], early: np.ndarray | BadFile | None) -> Iterator[RowRecord]:
+        if isinstance(early, BadFile):
+            raise early
+        codes = self._read(line) if early is None else early
         shaped = self._shaped(codes)
         check_codes(codes, self._facts.vocab_size)
         rows = image_rows if self._facts.kind == "image" else video_rows
@@ -83,26 +109,14 @@ class NpyFolder:
             assert not isinstance(self._facts.labels, str)
             return self._facts.labels.get(key)
         try:
-            label = read_npy(self._labels / key, self._folder)
+            label = self._files.array(_below(self._labels, key))
             return int(label.reshape(-1)[0]) if label.size == 1 and abs(int(label.reshape(-1)[0])) < 1 << 31 else None
         except BadFile:
             return None
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, sorted, but hidden ones; folders that are links are not entered."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes, and ns of the last change; zeros of a link that leads nowhere."""
-    try:
-        told = path.stat()
-    except OSError:
-        return 0, 0
-    return told.st_size, told.st_mtime_ns
+def _below(folder: str, key: str) -> str:
+    return f"{folder.strip('/')}/{key}".lstrip("/")
 
 
 def _is_text(key: str) -> bool:

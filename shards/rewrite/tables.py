@@ -6,12 +6,14 @@ source; tables of classes are joined by their number, and refused where one numb
 datasets number their sources without naming the classes.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UsageError
+from toto.shards.rewrite.class_numbers import Renumbering
 from toto.shards.rewrite.inputs import Input
 
 LABELS, CLASSES = "labels", "classes"
@@ -34,19 +36,23 @@ def joined(
     left: Sequence[Collection[str]],
     without: Collection[str],
     labelled: Sequence[bool],
+    numbers: Sequence[Renumbering] = (),
+    classes: Mapping[str, pa.Table] = MappingProxyType({}),
 ) -> dict[str, pa.Table]:
     """The annotations of several snapshots as one: keys with their prefix, and without the sources `left` of each.
+    Where classes were given `numbers` by name, `classes` are the tables of all of them.
 
     UsageError where two tables of a name do not go together and the name is not in `without`.
     """
     if LABELS not in without:
         _refuse_unnamed_classes(inputs, without, labelled)
     found: dict[str, list[tuple[str, pa.Table]]] = {}
-    for taken, prefix, gone in zip(inputs, prefixes, left, strict=True):
+    for i, (taken, prefix, gone) in enumerate(zip(inputs, prefixes, left, strict=True)):
         for name, table in tables_of(taken).items():
-            if name not in without:
+            if name not in without and name not in classes:
+                table = numbers[i].table(name, table) if numbers else table
                 found.setdefault(name, []).append((taken.uri, _taken(table, prefix, gone)))
-    return {name: _joined(name, parts) for name, parts in sorted(found.items())}
+    return dict(sorted({**{name: _joined(name, parts) for name, parts in found.items()}, **classes}.items()))
 
 
 def _with_splits(table: pa.Table, split_of: Callable[[str, str], str]) -> pa.Table:
@@ -157,8 +163,8 @@ def _of_classes(name: str, number: str, parts: list[tuple[str, pa.Table]]) -> pa
 
 def _refuse(name: str, why: str) -> None:
     raise UsageError(
-        f"annotation {name!r} does not go together: {why}; leave it out by --without {name} (and what counts in it), "
-        "or train on the datasets as a mixture"
+        f"annotation {name!r} does not go together: {why}; give classes new numbers by --classes-by-name, leave it out "
+        f"by --without {name} (and what counts in it), or train on the datasets as a mixture"
     )
 
 

@@ -99,7 +99,9 @@ def stats(asked: Asked, progress: Callable[[int, int], None] = lambda done, tota
         value = facts(reading, total, extremes)
         if rules.by:
             figures = codes.figures()
-            value["by"] = {rules.by: [line | figures[rules.groups[line[rules.by]]] for line in sums.lines()]}
+            names = _class_names(reading.dataset) if rules.by == "label" else {}
+            lines = [line | figures[rules.groups[line[rules.by]]] for line in sums.lines()]
+            value["by"] = {rules.by: [line | _named(line, names) for line in lines]}
     return value
 
 
@@ -127,6 +129,17 @@ class _Counting:
         if rules.labels is not None:
             return np.array([rules.group(rules.labels.get(name)) for name in batch.sources])
         return np.array([rules.group(batch.value("label", i)) for i in range(batch.rows)])
+
+
+def _class_names(dataset: Dataset) -> dict[int, str]:
+    """Class number -> name, where the dataset tells."""
+    if "classes" not in dataset.info["annotations"]:
+        return {}
+    return {line["label"]: str(line["name"]) for line in dataset.annotations("classes").to_pylist()}
+
+
+def _named(line: dict[str, Any], names: dict[int, str]) -> dict[str, str]:
+    return {"name": names[line["label"]]} if names and line["label"] in names else {}
 
 
 def _rules(reading: Reading, by: str | None, folder: Path) -> Rules:

@@ -101,7 +101,7 @@ def _sources(sources: dict[str, Any], most: int) -> list[str]:
 
 def _group(column: str, line: dict[str, Any]) -> str:
     static = line["static"] / line["compared"] if line["compared"] else None
-    name = "none" if line[column] is None else line[column]
+    name = "none" if line[column] is None else " ".join(map(str, (line[column], *filter(None, [line.get("name")]))))
     return (
         f"    {name!s:<13} {line['sources']:,} sources, {line['frames']:,} frames, {line['codes_used']:,} codes, "
         f"{line['entropy_bits']:.3f} bits, {_share(static)} static"

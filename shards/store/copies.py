@@ -14,6 +14,7 @@ from toto.shards.cache.space import FULL, Space, asked_limit, cache_home, touch
 from toto.shards.hashing import file_sha256
 from toto.shards.store.names import hash_in
 
+VERIFY = "run `toto-shards verify --deep` on it"
 TRIES = 3  # of a file that arrives with other bytes than its name says
 
 
@@ -22,11 +23,12 @@ def copy_path(folder: str, name: str) -> Path:
     return cache_home() / "files" / folder / Path(name).name
 
 
-def fetched(target: Path, place: str, fetch: Callable[[Path], None]) -> Path:
+def fetched(target: Path, place: str, fetch: Callable[[Path], None], advice: str = VERIFY) -> Path:
     """Brings a file to `target` by `fetch(path)`, which raises when it cannot; UserError when what arrives is damaged,
     or the cache cannot be written.
 
-    `place` is the file's name in the store, for errors. The file stays although the cache's limit is less.
+    `place` is the file's name in the store and `advice` what to do when it is damaged, for errors. The file stays
+    although the cache's limit is less.
     """
     space = Space(cache_home(), asked_limit())
     part = space.scratch()
@@ -47,7 +49,7 @@ def fetched(target: Path, place: str, fetch: Callable[[Path], None]) -> Path:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    raise UserError(f"{place}: arrives with other bytes than were written; run `toto-shards verify --deep` on it")
+    raise UserError(f"{place}: arrives with other bytes than were written; {advice}")
 
 
 def _fetched(fetch: Callable[[Path], None], part: Path, space: Space) -> None:

@@ -24,6 +24,10 @@ from toto.shards.store import SCRATCH, Store, is_exclusive, open_store
 LOCK = f"{SCRATCH}/run.lock"
 BEAT_S = 10.0
 WATCH_S = 35.0  # a beat may be late by as much as a slow store makes it
+FORGETFUL = (
+    "this store lets two writers create the same file, so that only one run at a time is allowed; wait for it, or "
+    "choose a store with conditional writes"
+)
 SETTLE_S = 3.0  # two who find no lock at the same moment both write theirs; after this the last one stands
 
 
@@ -45,45 +49,49 @@ def open_target(uri: str) -> Iterator[Store]:
 
 
 @contextmanager
-def only_run(store: Store) -> Iterator[None]:
-    """Held by one run; UserError when another one is alive, or when another one took it over meanwhile."""
+def only_run(store: Store, why: str = FORGETFUL) -> Iterator["Beat"]:
+    """Held by one run; UserError, which says `why`, when another one is alive or took it over meanwhile."""
     me = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    _wait_until_free(store)
-    _write(store, me, 0)
+    _wait_until_free(store, why)
+    store.write(LOCK, _said(me, 0))
     time.sleep(SETTLE_S)
-    _refuse_others(store, me)
-    beating = _Beat(store, me)
+    _refuse_others(store, me, why)
+    beating = Beat(store, me, why)
     beating.start()
     try:
-        yield
+        yield beating
     except KeyboardInterrupt:
-        if beating.lost:
-            raise UserError(_taken(store, beating.lost)) from None
+        beating.check()
         raise
     finally:
         beating.stop()
-    if beating.lost:
-        raise UserError(_taken(store, beating.lost))
+    beating.check()
 
 
-class _Beat(threading.Thread):
+class Beat(threading.Thread):
     """Raises the beat until it is stopped; interrupts the run when the lock is somebody else's."""
 
-    def __init__(self, store: Store, me: str) -> None:
+    def __init__(self, store: Store, me: str, why: str) -> None:
         super().__init__(daemon=True)
         self.lost = ""
-        self._store, self._me, self._over = store, me, threading.Event()
+        self._store, self._me, self._why, self._over = store, me, why, threading.Event()
+
+    def check(self) -> None:
+        """UserError when another run was seen to have taken the lock over."""
+        if self.lost:
+            raise UserError(_taken(self._store, self.lost, self._why)) from None
 
     def run(self) -> None:
         beat = 0
         while not self._over.wait(BEAT_S):
             beat += 1
             with suppress(UserError, OSError):  # a store that does not answer now will later
+                version = self._store.version(LOCK)
                 self.lost = _owner(self._store, self._me)
                 if self.lost:
                     os.kill(os.getpid(), signal.SIGINT)
                     return
-                _write(self._store, self._me, beat)
+                self._store.replace(LOCK, _said(self._me, beat), version)  # not where it was taken since
 
     def stop(self) -> None:
         """Ends the beat and gives the lock back."""
@@ -94,21 +102,21 @@ class _Beat(threading.Thread):
                 self._store.remove(LOCK)
 
 
-def _wait_until_free(store: Store) -> None:
+def _wait_until_free(store: Store, why: str) -> None:
     first = _read(store)
     until = time.monotonic() + WATCH_S
     while first is not None and time.monotonic() < until:
         time.sleep(WATCH_S / 20)
         now = _read(store)
         if now is not None and now != first:
-            raise UserError(_taken(store, str(now.get("owner"))))
+            raise UserError(_taken(store, str(now.get("owner")), why))
         first = now
 
 
-def _refuse_others(store: Store, me: str) -> None:
+def _refuse_others(store: Store, me: str, why: str) -> None:
     other = _owner(store, me)
     if other:
-        raise UserError(_taken(store, other))
+        raise UserError(_taken(store, other, why))
 
 
 def _owner(store: Store, me: str) -> str:
@@ -117,11 +125,8 @@ def _owner(store: Store, me: str) -> str:
     return "" if now is None or now.get("owner") == me else str(now.get("owner"))
 
 
-def _taken(store: Store, owner: str) -> str:
-    return (
-        f"{store.uri}: the run {owner} is going on, and this store lets two writers create the same file, "
-        "so that only one run at a time is allowed; wait for it, or choose a store with conditional writes"
-    )
+def _taken(store: Store, owner: str, why: str) -> str:
+    return f"{store.uri}: the run {owner} is going on, and {why}"
 
 
 def _read(store: Store) -> dict[str, Any] | None:
@@ -134,5 +139,5 @@ def _read(store: Store) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else {}
 
 
-def _write(store: Store, me: str, beat: int) -> None:
-    store.write(LOCK, json.dumps({"owner": me, "beat": beat}).encode())
+def _said(me: str, beat: int) -> bytes:
+    return json.dumps({"owner": me, "beat": beat}).encode()

@@ -6,6 +6,7 @@ and `publish` writes under names that hold the content's hash, where twice is as
 
 import hashlib
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -26,6 +27,7 @@ from toto.shards.store.retry import patiently
 
 T = TypeVar("T")
 CHUNK = 1 << 20
+VERSIONS = ("ETag", "etag", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
 REQUESTS = 16  # at a time, where many small files are read
 
 
@@ -93,15 +95,20 @@ class RemoteStore:
 
     def local_path(self, name: str) -> Path:
         """A local copy in the user's cache, checked and fetched when needed; FileNotFoundError when there is none."""
-        path, target = self._path(name), copy_path(fsspec.utils.tokenize(self.uri, name), name)
+        target = copy_path(fsspec.utils.tokenize(self.uri, name), name)
         if not (name in self._whole and target.is_file()) and not is_whole(target, name):
             fetched(
                 target,
                 f"{self.uri}/{name}",
-                lambda part: self._patiently(name, lambda: self.fs.get_file(path, str(part))),
+                partial(self.download, name),
             )
         self._whole.add(name)
         return target
+
+    def download(self, name: str, target: Path) -> None:
+        """Writes the bytes of a file to a path of this machine; FileNotFoundError when it is not there."""
+        path = self._path(name)
+        self._patiently(name, lambda: self.fs.get_file(path, str(target)))
 
     def exists(self, name: str) -> bool:
         """Whether a file of this name is there."""
@@ -142,6 +149,34 @@ class RemoteStore:
             return []
         return sorted(f"{folder}/{Path(entry['name']).name}" for entry in found if entry["type"] == "file")
 
+    def tree(self, below: str = "") -> Sequence[tuple[str, int, str]]:
+        """(name, bytes, version) of all files below a folder, sorted; none when it is not there. The version changes
+        with the content: an ETag, else a time."""
+        top, path = self.place(""), self.place(below)
+        self.fs.invalidate_cache()
+        try:
+            found = self._patiently(below, lambda: self.fs.find(path, detail=True))
+        except FileNotFoundError:
+            return []
+        entries = ((str(where).removeprefix(f"{top}/"), entry) for where, entry in found.items())
+        return sorted((name, int(entry.get("size") or 0), _version(entry)) for name, entry in entries if name)
+
+    def place(self, name: str) -> str:
+        """What fsspec's file system calls a file, or all of it where `name` is empty."""
+        return self._path(name) if name else self._prefix
+
+    def copy_into(self, name: str, file: BinaryIO) -> None:
+        """Writes the bytes of a file into an open one; FileNotFoundError when it is not there."""
+        path = self._path(name)
+
+        def copy() -> None:
+            file.seek(0)
+            file.truncate()
+            with self.fs.open(path, "rb", **self._streamed) as source:
+                shutil.copyfileobj(source, file, CHUNK)
+
+        self._patiently(name, copy)
+
     def scratch(self) -> Path:
         """A fresh local name for an unfinished file."""
         folder = cache_folder() / SCRATCH
@@ -149,7 +184,12 @@ class RemoteStore:
         return folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
 
     def publish(self, finished: Path, name: str) -> None:
-        """Uploads a finished scratch file, in parts where it is large, and removes it; there whole or not at all."""
+        """Uploads a finished scratch file and removes it."""
+        self.upload(finished, name)
+        finished.unlink()
+
+    def upload(self, finished: Path, name: str) -> None:
+        """Uploads a finished file, in parts where it is large; there whole or not at all."""
         path = self._path(name)
 
         def put() -> None:
@@ -161,7 +201,6 @@ class RemoteStore:
                 raise ConnectionError("an upload in parts is gone; it had ended, and the reply was lost") from None
 
         self._patiently(name, put)
-        finished.unlink()
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a whole file in one put; replaces what is there."""
@@ -284,3 +323,8 @@ class RemoteStore:
 
     def _path(self, name: str) -> str:
         return f"{self._prefix}/{inside(name)}"
+
+
+def _version(entry: dict[str, Any]) -> str:
+    """What a listing tells of a file that is another when it was written anew; "" where it tells nothing."""
+    return next((str(entry[key]) for key in VERSIONS if entry.get(key)), "")

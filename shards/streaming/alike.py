@@ -5,14 +5,26 @@ from collections.abc import Iterator
 import numpy as np
 
 
+def sorted_runs(values: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """The order int64 [k] that sorts an integer array [k], equal ones as they stand; and of each value (value, start,
+    end): where it lies in that order."""
+    if len(values) < 2:  # most calls, where few sequences are read at a time
+        return np.zeros(len(values), np.int64), [(int(value), 0, 1) for value in values]
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    cuts = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(values)]
+    return order, list(zip(ordered[cuts[:-1]].tolist(), cuts, cuts[1:], strict=False))
+
+
+def unsorted(columns: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Columns [n, k] whose lines stand in such an order, put back."""
+    found = np.empty_like(columns)
+    found[:, order] = columns
+    return found
+
+
 def alike(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Each value of an integer array [k] once, ascending, with the places where it stands, int64, ascending."""
-    if len(values) < 2:  # most calls, where few sequences are read at a time
-        if len(values):
-            yield int(values[0]), np.zeros(1, np.int64)
-        return
-    places = np.argsort(values, kind="stable")
-    ordered = values[places]
-    cuts = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(values)]
-    for start, end in zip(cuts, cuts[1:], strict=False):
-        yield int(ordered[start]), places[start:end]
+    order, runs = sorted_runs(values)
+    for value, start, end in runs:
+        yield value, order[start:end]

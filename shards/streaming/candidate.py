@@ -26,8 +26,8 @@ class Candidate:
 
 def open_candidate(name: str, uri: str, split: str | None) -> Candidate:
     """A dataset by its uri; without a `split`, its "train" or its only one, and UsageError where it has neither."""
-    splits = sorted(read_snapshot(open_store(uri)).value["splits"])
     if split is None:
+        splits = sorted(read_snapshot(open_store(uri)).value["splits"])
         if "train" not in splits and len(splits) != 1:
             raise UsageError(f"{name}: {uri} has the splits {', '.join(splits) or 'none'}; say which one")
         split = "train" if "train" in splits else splits[0]

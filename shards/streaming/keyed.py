@@ -7,8 +7,6 @@
 What a training run reads in which order hangs on these; tests pin their values.
 """
 
-from typing import TypeVar
-
 import numpy as np
 import xxhash
 
@@ -16,7 +14,8 @@ MASK = (1 << 64) - 1
 ROUNDS = 4  # of the Feistel network; each changes both halves of the bits
 MOST = 1 << 48
 
-Number = TypeVar("Number", int, np.ndarray)
+_GOLDEN, _LAST = np.uint64(0x9E3779B97F4A7C15), np.uint64(31)
+_STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 
 
 def key(seed: int, *parts: int | str) -> int:
@@ -43,46 +42,47 @@ class Permutation:
         if not 1 <= n <= MOST:
             raise ValueError(f"a permutation of {n} numbers; 1 to {MOST} are possible")
         self.n = n
-        bits = (n - 1).bit_length()
-        self._low = bits - bits // 2  # bits of the lower half; the upper one may have one bit less
-        self._halves = ((1 << self._low) - 1, (1 << bits // 2) - 1)
-        drawn = [_mixed(key + i & MASK) for i in range(2 * ROUNDS)]
-        self._keys = list(zip(drawn[::2], drawn[1::2], strict=True))
+        self._bits = bits = (n - 1).bit_length()
+        self._low = np.uint64(bits - bits // 2)  # bits of the lower half; the upper one may have one bit less
+        self._halves = np.uint64((1 << bits - bits // 2) - 1), np.uint64((1 << bits // 2) - 1)
+        self._keys = _mixed(np.arange(2 * ROUNDS, dtype=np.uint64) + np.uint64(key & MASK))
 
     def __getitem__(self, i: int) -> int:
         """Where i goes; IndexError outside 0 … n-1."""
-        if not 0 <= i < self.n:
-            raise IndexError(f"{i} of a permutation of {self.n}")
-        found = self._once(i)
-        while found >= self.n:
-            found = self._once(found)
-        return found
+        return int(self.many(np.array([i]))[0])
 
     def many(self, i: np.ndarray) -> np.ndarray:
         """int64 [k] -> int64 [k]: where each goes."""
         if len(i) and not (0 <= int(i.min()) and int(i.max()) < self.n):
             raise IndexError(f"{i.min()} … {i.max()} of a permutation of {self.n}")
-        found = self._once(i.astype(np.uint64))
-        while (outside := found >= self.n).any():
-            found[outside] = self._once(found[outside])
+        size, sent = 1 << self._bits, None
+        if size <= 2 * len(i):  # all at once, so that those that fall outside need only be looked up
+            sent = self._once(np.arange(size, dtype=np.uint64))
+        found = i.astype(np.uint64)
+        outside: np.ndarray | slice = slice(None)
+        while len(found[outside]):
+            found[outside] = self._once(found[outside]) if sent is None else sent[found[outside]]
+            outside = np.flatnonzero(found >= self.n)
         return found.astype(np.int64)
 
-    def _once(self, i: Number) -> Number:
-        """One pass through the network: a bijection of 0 … 2^bits - 1, the same for a number and for an array."""
+    def _once(self, i: np.ndarray) -> np.ndarray:
+        """One pass through the network: a bijection of 0 … 2^bits - 1."""
         low_mask, high_mask = self._halves
         low, high = i & low_mask, i >> self._low
-        for first, second in self._keys:
-            high = high ^ _mixed(low ^ first) & high_mask
-            low = low ^ _mixed(high ^ second) & low_mask
+        for first, second in self._keys.reshape(ROUNDS, 2):
+            high ^= _mixed(low ^ first) & high_mask
+            low ^= _mixed(high ^ second) & low_mask
         return high << self._low | low
 
 
-def _mixed(x: Number) -> Number:
-    """SplitMix64's finalizer: every bit of the input reaches every bit of the output."""
-    x = x + 0x9E3779B97F4A7C15 & MASK
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK
-    x = (x ^ x >> 27) * 0x94D049BB133111EB & MASK
-    return x ^ x >> 31
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's finalizer, uint64 [k], in place: every bit of the input reaches every bit of the output."""
+    x += _GOLDEN
+    for shift, factor in _STEPS:
+        x ^= x >> shift
+        x *= factor
+    x ^= x >> _LAST
+    return x
 
 
 def _column(part: int | str | np.ndarray, count: int) -> np.ndarray:

@@ -7,6 +7,7 @@ on from where one was has the arithmetic of the next `AHEAD` sequences done at o
 A process of many, which reads every n-th batch, has its next one looked for ahead.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +19,11 @@ from toto.shards.dataset import Dataset
 from toto.shards.ids import END, IMAGE_START, VIDEO_START
 from toto.shards.recipe import Part, Recipe
 from toto.shards.row import Row, Window, cut_window
-from toto.shards.streaming.alike import alike
+from toto.shards.streaming.alike import sorted_runs, unsorted
 from toto.shards.streaming.keyed import keys
 from toto.shards.streaming.order import Order, block_of
 from toto.shards.streaming.patches import to_patches
-from toto.shards.streaming.windows import Cut, Entries, stored_cut
+from toto.shards.streaming.windows import KNOWN_SHARDS, Cut, Entries, Index, stored_cut
 
 AHEAD = 256  # sequences, of some 5 groups; their batches are a tenth of those that a reader keeps
 MARGIN = 8  # sequences by which the next jump may be longer or shorter: parts of a mixture take turns
@@ -54,15 +55,18 @@ class Places(NamedTuple):
 class PartReader:
     """Finds and copies the sequences of one part."""
 
-    def __init__(self, part: Part, dataset: Dataset, recipe: Recipe) -> None:
+    def __init__(self, part: Part, dataset: Dataset, recipe: Recipe, index: Index | None = None) -> None:
+        """`index` tells which rows count; None: all of the dataset."""
         self.part, self.dataset, self._recipe = part, dataset, recipe
         video = part.kind == "video"
         cut = stored_cut(dataset, recipe.frames, recipe.stride, recipe.hop) if video else None
-        self.entries, self.cut = Entries(dataset, cut), cut or IMAGE
+        self.entries, self.cut = Entries(index or dataset, cut), cut or IMAGE
+        self._batch_rows = lru_cache(maxsize=KNOWN_SHARDS)(self._count_rows)
         self.start_id = VIDEO_START if video else IMAGE_START
         self.per_sequence = 1 if video else recipe.images_per_sequence
         self._ahead: list[tuple[int, Places]] = []  # number of the first sequence, and where AHEAD of them lie
         self._last = self._announced = -1 - AHEAD
+        self._asked: set[int] = set()  # those of `_ahead`, by first number, of which no batch was left out
         self._jumps: tuple[int, int, Places | None] = (0, 0, None)  # the last first number, how far it had come, ahead
         if self.entries.count < self.per_sequence:
             raise UserError(f"{part.name}: {dataset.store.uri} has nothing to read for it; make a recipe anew")
@@ -85,37 +89,37 @@ class PartReader:
             return places.take(n - start)
         return _joined([places for _, places in ahead]).take(n - start)
 
-    def copy(self, places: Places, tokens: np.ndarray, lines: np.ndarray) -> None:
-        """Fills these lines of `tokens` [n, context + 2] with the ids of what was found."""
+    def copy(self, places: Places, tokens: np.ndarray, lines: np.ndarray) -> int:
+        """Fills these lines of `tokens` [n, context + 2], which lie one behind the other, with the ids of what was
+        found; the highest `Batch.ids_end` of the record batches that they came from."""
         cells, cut = self._recipe.cells, self.cut
         size, span = cut.frames * cells, cut.span * cells
         tokens[lines, 0], tokens[lines, -1] = self.start_id, END
-        codes = tokens[:, 1:-1]
         to_line, to_column = self._slots(lines, size)
-        for batch, which, rows, starts in self._batches(places):
-            begins, stored = batch.starts[rows] + 1 + starts * cells, batch.tokens
-            for i, begin in zip(which.tolist(), begins.tolist(), strict=True):
-                ids = codes[to_line[i], to_column[i] : to_column[i] + size]
-                if cut.stride == 1:
-                    ids[:] = stored[begin : begin + size]
-                else:
-                    frames = stored[begin : begin + span].reshape(cut.span, cells)
-                    ids.reshape(cut.frames, cells)[:] = frames[:: cut.stride]
+        to, codes = (to_line * tokens.shape[1] + 1 + to_column).tolist(), tokens.reshape(-1)
+        clips = self._clips(places)
+        for i, batch, row, start in clips:
+            begin, at = batch.bounds[row] + 1 + start * cells, to[i]
+            if cut.stride == 1:
+                codes[at : at + size] = batch.tokens[begin : begin + size]
+            else:
+                frames = batch.tokens[begin : begin + span].reshape(cut.span, cells)
+                codes[at : at + size].reshape(cut.frames, cells)[:] = frames[:: cut.stride]
+        return max(batch.ids_end for _, batch, _, _ in clips)
 
     def copy_pixels(self, places: Places, pixels: np.ndarray, lines: np.ndarray, patch: int) -> None:
         """Fills these lines of `pixels` uint8 [n, context, p·p·3] with the patches that the codes stand for."""
         cells, cut, (height, width) = self._recipe.cells, self.cut, self._recipe.grid
         size = cut.frames * cells
-        to_line, to_column = self._slots(lines, size)
+        to_line, to_column = (places.tolist() for places in self._slots(lines, size))
         shape = (-1, height * patch, width * patch, 3)
-        for batch, which, rows, starts in self._batches(places):
-            for i, row, start in zip(which.tolist(), rows.tolist(), starts.tolist(), strict=True):
-                stored = batch.pixels(row)
-                if stored is None or len(stored) != int(batch.n_frames[row]) * cells * patch * patch * 3:
-                    raise UserError(self._no_patches(patch))
-                frames = stored.reshape(shape)[start : start + cut.span : cut.stride]
-                patches = pixels[to_line[i], to_column[i] : to_column[i] + size]
-                patches.reshape(cut.frames, cells, -1)[:] = to_patches(frames, patch)
+        for i, batch, row, start in self._clips(places):
+            stored = batch.pixels(row)
+            if stored is None or len(stored) != int(batch.n_frames[row]) * cells * patch * patch * 3:
+                raise UserError(self._no_patches(patch))
+            frames = stored.reshape(shape)[start : start + cut.span : cut.stride]
+            patches = pixels[to_line[i], to_column[i] : to_column[i] + size]
+            patches.reshape(cut.frames, cells, -1)[:] = to_patches(frames, patch)
 
     def windows(self, places: Places, j: int) -> list[Window]:
         """The clips of the j-th of these sequences, with rows and sources."""
@@ -153,11 +157,14 @@ class PartReader:
         return first, self._find(np.arange(first, first + AHEAD))
 
     def _announce(self, first: int, ahead: list[tuple[int, Places]]) -> None:
-        """Asks for the batches of what comes next, in the background; again at times: they may be too many at once."""
-        if not self._announced <= first < self._announced + AGAIN:
+        """Asks for the batches of what comes next, in the background; at times again for what was too much at once."""
+        asked = self._asked & {start for start, _ in ahead}
+        if len(asked) < len(ahead) and not self._announced <= first < self._announced + AGAIN:
             self._announced = first
             for start, places in ahead:
-                self.dataset.prefetch(places.pairs(max(0, first - start)))
+                if start not in asked and self.dataset.prefetch(places.pairs(max(0, first - start))):
+                    asked.add(start)
+        self._asked = asked
 
     def _find(self, n: np.ndarray) -> Places:
         """The arithmetic of it. A run has one view and one phase an epoch."""
@@ -165,50 +172,66 @@ class PartReader:
         epochs, entries = self._order.many(clips)
         shards, runs, k, slack = self.entries.many(entries)
         rows, starts = runs * self.dataset.views, k * self.cut.hop
-        if self.dataset.views > 1 or slack.any():
-            run_keys = keys(self._recipe.seed, "run", self.part.name, epochs, shards, runs)
+        drawn = np.arange(len(clips)) if self.dataset.views > 1 else np.flatnonzero(slack)
+        if len(drawn):
+            places = (column[drawn] for column in (epochs, shards, runs))
+            run_keys = keys(self._recipe.seed, "run", self.part.name, *places)
             if self.dataset.views > 1:
                 rows += _drawn(run_keys, "view", self.dataset.views)
-            starts += _drawn(run_keys, "phase", slack + 1)
-        batches, inside = np.empty_like(rows), np.empty_like(rows)
-        for shard, mine in alike(shards):
-            ends = self.dataset.batch_ends(shard)
-            batches[mine] = found = np.searchsorted(ends, rows[mine], side="right")
-            inside[mine] = rows[mine] - np.where(found, ends[found - 1], 0)
+            starts[drawn] += _drawn(run_keys, "phase", slack[drawn] + 1)
+        batches, inside = self._in_batches(shards, rows)
         shape = (len(n), self.per_sequence)
         columns = (column.reshape(shape) for column in (shards, rows, batches, inside, starts))
         return Places(epochs[:: self.per_sequence], *columns)
 
-    def _slots(self, lines: np.ndarray, size: int) -> tuple[list[int], list[int]]:
+    def _in_batches(self, shards: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [k] -> int64 [k] each: the record batches that rows of these shards are in, and their numbers there."""
+        order, parts = sorted_runs(shards)
+        ordered, found = rows[order], np.empty((2, len(rows)), np.int64)
+        for shard, start, end in parts:
+            ends, facts = self._batch_rows(shard)
+            found[:, start:end] = facts[:, ends.searchsorted(ordered[start:end], side="right")]
+        found[1] = ordered - found[1]
+        batches, inside = unsorted(found, order)
+        return batches, inside
+
+    def _count_rows(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of a shard's record batches: rows up to and with each, int64 [batches]; and int64 [2, batches]: their
+        numbers, rows before each."""
+        ends = self.dataset.batch_ends(shard)
+        return ends, np.stack([np.arange(len(ends)), np.concatenate([[0], ends[:-1]])])
+
+    def _slots(self, lines: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Of each clip, the line it goes to and the number of its first code there; a clip has `size` codes."""
-        to_line = np.repeat(lines, self.per_sequence)
-        return to_line.tolist(), np.tile(size * np.arange(self.per_sequence), len(lines)).tolist()
+        return np.repeat(lines, self.per_sequence), np.tile(size * np.arange(self.per_sequence), len(lines))
 
-    def _batches(self, places: Places) -> list[tuple[Batch, np.ndarray, np.ndarray, np.ndarray]]:
-        """Each record batch that is needed, which of the clips lie in it, their rows in it, their first frames."""
-        flat = Places(*(column.reshape(-1) for column in places))
-        read, facts = [], np.empty((3, len(flat.rows)), np.int64)
-        for pair, which in alike(flat.shards << 32 | flat.batches):
-            batch = self.dataset.shard_batch(pair >> 32, pair & 0xFFFFFFFF)
-            rows = flat.inside[which]
-            read.append((batch, which, rows, flat.starts[which]))
-            facts[0, which], facts[1, which], facts[2, which] = (
-                column[rows] for column in (batch.grid_h, batch.grid_w, batch.n_frames)
-            )
-        self._check(facts, flat)
-        return read
+    def _clips(self, places: Places) -> list[tuple[int, Batch, int, int]]:
+        """(number of the clip, its record batch, its row there, its first frame), those of one record batch together;
+        UserError where a row is not what its source's results say."""
+        pairs = (places.shards << 32 | places.batches).reshape(-1)
+        order = np.argsort(pairs, kind="stable")
+        columns = (column.reshape(-1)[order].tolist() for column in (pairs, places.inside, places.starts))
+        cells, span, last, odd = self._recipe.cells, self.cut.span, -1, False
+        found = []
+        for i, pair, row, start in zip(order.tolist(), *columns, strict=True):
+            if pair != last:
+                last, batch = pair, self.dataset.shard_batch(pair >> 32, pair & 0xFFFFFFFF)
+                bounds, odd = batch.bounds, odd or batch.grid != self._recipe.grid
+            odd = odd or bounds[row + 1] - bounds[row] < (start + span) * cells + 2
+            found.append((i, batch, row, start))
+        if odd:
+            self._refuse_odd(found)
+        return found
 
-    def _check(self, facts: np.ndarray, flat: Places) -> None:
+    def _refuse_odd(self, clips: list[tuple[int, Batch, int, int]]) -> None:
         """UserError where a row has another grid, or fewer frames than its source's results say."""
-        (height, width), short = self._recipe.grid, flat.starts + self.cut.span > facts[2]
-        wrong = (facts[0] != height) | (facts[1] != width) | short
-        if not wrong.any():
-            return
-        i = int(wrong.argmax())
-        row = self.dataset.shard_row(int(flat.shards[i]), int(flat.rows[i]))
-        if short[i]:
-            raise UserError(f"{self.where(row)}: {row.n_frames} frames, fewer than its source's results say")
-        raise UserError(f"{self.where(row)}: a grid of {row.grid_h}×{row.grid_w} codes instead of {self._recipe.grid}")
+        for _, batch, number, start in sorted(clips, key=lambda clip: clip[0]):
+            row = Row(batch, number, self.part.split)
+            if start + self.cut.span > row.n_frames:
+                raise UserError(f"{self.where(row)}: {row.n_frames} frames, fewer than its source's results say")
+            if (row.grid_h, row.grid_w) != self._recipe.grid:
+                grid = f"{row.grid_h}×{row.grid_w}"
+                raise UserError(f"{self.where(row)}: a grid of {grid} codes instead of {self._recipe.grid}")
 
     def _no_patches(self, patch: int) -> str:
         kept, (height, width) = self.dataset.info["settings"].get("keep_pixels"), self._recipe.grid

@@ -14,9 +14,9 @@ import numpy as np
 from toto.errors import UsageError
 from toto.shards.dataset import Dataset
 from toto.shards.row import windows_in
-from toto.shards.streaming.alike import alike
+from toto.shards.streaming.alike import sorted_runs, unsorted
 
-KNOWN_SHARDS = 64  # whose runs are kept counted up, 24 bytes a run: more than one group of blocks touches
+KNOWN_SHARDS = 64  # whose runs are kept counted up, 32 bytes a run: more than one group of blocks touches
 
 
 class Index(Protocol):
@@ -93,7 +93,9 @@ class Entries:
     def __init__(self, index: Index, cut: Cut | None) -> None:
         self._index, self.cut = index, cut
         rows = index.image_counts() if cut is None else index.window_counts(cut.frames, cut.stride, cut.hop)
-        self._ends = np.cumsum(rows // index.views)
+        counts = rows // index.views
+        self._ends = np.cumsum(counts)
+        self._begins = self._ends - counts
         self._runs = lru_cache(maxsize=KNOWN_SHARDS)(self._count_runs)
 
     @property
@@ -110,22 +112,26 @@ class Entries:
         if len(i) and not (0 <= i.min() and i.max() < self.count):
             raise IndexError(f"entries {i.min()} … {i.max()} of {self.count}")
         shards = np.searchsorted(self._ends, i, side="right")
-        found, k, slack = (np.empty_like(i) for _ in range(3))
-        for shard, mine in alike(shards):
-            inside = i[mine] - (self._ends[shard - 1] if shard else 0)
-            runs, ends, spare = self._runs(shard)
-            place = np.searchsorted(ends, inside, side="right")
-            found[mine], slack[mine] = runs[place], spare[place]
-            k[mine] = inside - np.where(place, ends[place - 1], 0)
-        return shards, found, k, slack
+        order, parts = sorted_runs(shards)
+        inside, found = (i - self._begins[shards])[order], np.empty((3, len(i)), np.int64)
+        for shard, start, end in parts:
+            ends, facts = self._runs(shard)
+            found[:, start:end] = facts[:, ends.searchsorted(inside[start:end], side="right")]
+        found[1] = inside - found[1]
+        runs, k, slack = unsorted(found, order)
+        return shards, runs, k, slack
 
-    def _count_runs(self, shard: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of a shard's runs that hold entries: their numbers, entries up to and with each, frames left over."""
-        lengths = self._index.row_lengths(shard)[:: self._index.views].astype(np.int64)
+    def _count_runs(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of a shard's runs that hold entries: entries up to and with each, int64 [runs]; and int64 [3, runs]: their
+        numbers, entries before each, frames left over."""
+        lengths = self._index.row_lengths(shard)[:: self._index.views]
         if self.cut is None:
             images = np.flatnonzero(lengths == 0)
-            return images, np.arange(1, len(images) + 1), np.zeros(len(images), np.int64)
+            facts = np.zeros((3, len(images)), np.int64)
+            facts[0], facts[1] = images, np.arange(len(images))
+            return facts[1] + 1, facts
         counts = windows_in(lengths, self.cut.frames, self.cut.stride, self.cut.hop)
         runs = np.flatnonzero(counts)
         counts = counts[runs]
-        return runs, np.cumsum(counts), lengths[runs] - self.cut.span - (counts - 1) * self.cut.hop
+        ends, slack = np.cumsum(counts), lengths[runs].astype(np.int64) - self.cut.span - (counts - 1) * self.cut.hop
+        return ends, np.stack([runs, ends - counts, slack])

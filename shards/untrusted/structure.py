@@ -11,7 +11,7 @@ Values are not looked at: pyarrow's `validate(full=True)` and the batch's hash d
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ MAX_BODY_BYTES = 4 << 30  # 65,535 frames of 128 × 128 pixels that do not compr
 _MAGIC = b"ARROW1"
 _BLOCK = np.dtype([("offset", "<i8"), ("message", "<i4"), ("pad", "<i4"), ("body", "<i8")])
 _V5, _RECORD_BATCH, _ZSTD = 4, 3, 1
+AS_IT_IS = -1  # of a buffer's inflated length: it is stored as it is
 _PREFIX = struct.Struct("<q")
 
 
@@ -44,6 +45,17 @@ class Block:
     def size(self) -> int:
         """Bytes of both."""
         return self.message + self.body
+
+
+@dataclass(frozen=True)
+class Message:
+    """A batch's message, held against its schema: what its arrays are made of."""
+
+    rows: int
+    lengths: Sequence[int]  # of each node
+    nulls: Sequence[int]
+    buffers: list[tuple[int, int, int]]  # place in the batch's bytes, bytes stored, inflated length or AS_IT_IS
+    xxh3: bytes  # the hash that the batch carries
 
 
 class Structure:
@@ -74,14 +86,14 @@ class Structure:
         return len(self._blocks)
 
     def block(self, i: int) -> Block:
-        """Where batch i lies: fetch `size` bytes from `offset`, and all that `check_batch(i)` reads is there."""
+        """Where batch i lies."""
         offset, message, _, body = self._blocks[i].tolist()
         return Block(offset, message, body)
 
-    def check_batch(self, i: int) -> int:
-        """Holds batch i's message, and the lengths that its buffers claim, against its schema; its rows."""
+    def check_batch(self, i: int, data: bytes) -> Message:
+        """Holds batch i's message, and the lengths that its buffers claim, against its schema; `data` is its block."""
         block = self.block(i)
-        batch = _batch_message(bytes(self._read(block.offset, block.message)), block.body)
+        batch, xxh3 = _batch_message(data[: block.message], block.body)
         rows, compressed = batch.number(0, "q"), _is_compressed(batch)
         if not 0 < rows <= MAX_BATCH_ROWS:
             raise ValueError(f"{rows} rows in a batch")
@@ -91,27 +103,31 @@ class Structure:
         spans = batch.numbers(2, 2)
         if len(spans) != 2 * len(self._layout.buffers):
             raise ValueError(f"{len(spans) // 2} buffers where {len(self._layout.buffers)} belong")
-        most, inflated, free = max(MAX_BATCH_BYTES, 4 * block.body), 0, 0
-        start = block.offset + block.message
+        most, total, free, found = max(MAX_BATCH_BYTES, 4 * block.body), 0, 0, []
         for (kind, node, width), offset, stored in zip(self._layout.buffers, spans[::2], spans[1::2], strict=True):
             if offset < free or offset % 8 or stored < 0 or offset + stored > block.body:
                 raise ValueError("buffers outside of their batch, or one over the other")
-            free = offset + stored
-            claimed = self._inflated(start + offset, stored) if compressed and stored else stored
+            free, place, inflated = offset + stored, block.message + offset, AS_IT_IS
+            if compressed and stored:
+                inflated = _claimed(data, place, stored)
+                place, stored = place + _PREFIX.size, stored - _PREFIX.size
+            claimed = stored if inflated == AS_IT_IS else inflated
             _check_claim(kind, width, claimed, lengths[node], nulls[node])
-            inflated += claimed
-            if inflated > most:
+            total += claimed
+            if total > most:
                 raise ValueError(f"a batch that would inflate to more than {most:,} bytes")
-        return rows
+            found.append((place, stored, inflated))
+        return Message(rows, lengths, nulls, found, xxh3)
 
-    def _inflated(self, at: int, stored: int) -> int:
-        """What a compressed buffer claims to become; Arrow writes −1 before one that it left as it was."""
-        if stored < _PREFIX.size:
-            raise ValueError("a compressed buffer without its length")
-        (claimed,) = _PREFIX.unpack(self._read(at, _PREFIX.size))
-        if claimed < -1:
-            raise ValueError("a buffer of negative length")
-        return stored - _PREFIX.size if claimed == -1 else int(claimed)
+
+def _claimed(data: bytes, at: int, stored: int) -> int:
+    """What a compressed buffer claims to become; Arrow writes −1 before one that it left as it was."""
+    if stored < _PREFIX.size:
+        raise ValueError("a compressed buffer without its length")
+    (claimed,) = _PREFIX.unpack_from(data, at)
+    if claimed < AS_IT_IS:
+        raise ValueError("a buffer of negative length")
+    return int(claimed)
 
 
 def _footer(read: Callable[[int, int], bytes], size: int) -> tuple[bytes, int]:
@@ -161,21 +177,21 @@ def _check_blocks(blocks: np.ndarray, end: int) -> None:
         raise ValueError("batches outside of the file, or one over the other")
 
 
-def _batch_message(data: bytes, body: int) -> Table:
-    """The record batch of an encapsulated message, whose body has so many bytes."""
+def _batch_message(data: bytes, body: int) -> tuple[Table, bytes]:
+    """The record batch of an encapsulated message, whose body has so many bytes, and the hash beside it."""
     mark, length = struct.unpack_from("<Ii", data)
     if mark != 0xFFFFFFFF or length != len(data) - 8:
         raise ValueError("a message of another length than the footer says")
     message = Table.root(data[8:])
     if message.number(0, "h") != _V5 or message.number(1, "B") != _RECORD_BATCH or message.number(3, "q") != body:
         raise ValueError("a message of another kind or length than the footer says")
-    keys = [(entry.text(0), len(entry.text(1))) for entry in message.tables(4, 1)]
-    if keys != [(b"xxh3", 32)]:
+    facts = [(entry.text(0), entry.text(1)) for entry in message.tables(4, 1)]
+    if [(key, len(text)) for key, text in facts] != [(b"xxh3", 32)]:
         raise ValueError("a batch without its hash, or with other metadata")
     batch = message.table(2)
     if batch is None:
         raise ValueError("a message without its batch")
-    return batch
+    return batch, facts[0][1]
 
 
 def _is_compressed(batch: Table) -> bool:

@@ -171,7 +171,7 @@ class _Held:
             self._true &= np.array_equal(self._lengths[self.rows : end], batch.n_frames)
             self._true &= self._sources.slice(self.rows, batch.rows).equals(batch.arrow.column("source"))
         videos = batch.n_frames[batch.kind != KIND_IMAGE]
-        self._runs.update(dict(zip(*(a.tolist() for a in np.unique(videos, return_counts=True)), strict=True)))
+        self._runs.update(videos.tolist())
         self._images += batch.rows - len(videos)
         self._tokens += len(batch.tokens)
         self._frames += int(batch.n_frames.sum(dtype=np.int64))
