@@ -138,7 +138,7 @@ def _parts(column: pa.Array, kind: pa.DataType, family: int, width: int) -> tupl
     if nulls and nulls == rows:
         numbers = _filled(b"\0", rows * _width(kind).itemsize) if family == _NUMBERS else b""
         return _filled(b"\0", rows), b"" if family in _NO_LENGTHS else _filled(b"\0", 8 * rows), numbers
-    if rows and width and not nulls:
+    if rows and width and not nulls and not (family in _OF_VALUES and column.values.null_count):
         return _filled(b"\1", rows), *_whole_parts(column, rows, family, width)
     validity = column.is_valid().to_numpy(zero_copy_only=False).view(np.uint8) if nulls else np.ones(rows, np.uint8)
     if family == _FIXED_LISTS:
@@ -207,6 +207,7 @@ def _numbers(column: pa.Array) -> np.ndarray:
 
 _NUMBERS, _STRINGS, _LISTS, _FIXED_LISTS, _NESTED = range(5)
 _NO_LENGTHS = (_NUMBERS, _FIXED_LISTS)
+_OF_VALUES = (_LISTS, _FIXED_LISTS)
 
 
 @cache

@@ -147,7 +147,7 @@ class _Sources:
         columns: list[list[np.ndarray]] = [[np.empty(0, np.uint64)], *([np.empty(0, np.int64)] for _ in range(4))]
         for shard, results in dataset.shard_results():
             rows = results["rows"].combine_chunks().to_numpy()
-            if int(rows.sum()) != dataset.batch_ends(shard)[-1]:
+            if int(rows.sum()) != dataset.batch_ends(shard)[-1] or (rows % dataset.views).any():
                 raise DamagedShard(dataset.store.uri, f"the results of shard {shard} tell of other rows than it has")
             used = np.flatnonzero(rows)
             splits = results["split"].take(pa.array(used)).to_pylist()

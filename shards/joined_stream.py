@@ -130,8 +130,8 @@ class JoinedStream:
         self._pixel_recipe = beside if beside.cells else recipe.left
         self.context = beside.context  # codes of a right half
         self._partners = [
-            Partner(part, pair, beside, self.left.cut(part.name), self._pixel_recipe.grid)
-            for part, pair in zip(recipe.left.parts, joined, strict=True)
+            Partner(reader, pair, beside, self._pixel_recipe.grid)
+            for reader, pair in zip(self.left.readers, joined, strict=True)
         ]
 
     def __reduce__(self) -> tuple[Any, ...]:

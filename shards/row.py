@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from toto.errors import UserError
 from toto.lazy import cached_property
 from toto.shards import ids
 from toto.shards.batch import Batch
@@ -49,11 +50,17 @@ class Row:
 
     @property
     def pixels(self) -> np.ndarray | None:
-        """uint8 [n_frames, H', W', 3] where the dataset keeps pixels; the shorter side is `keep_pixels`."""
+        """uint8 [n_frames, H', W', 3] where the dataset keeps pixels; the shorter side is `keep_pixels`.
+
+        UserError where dataset.json tells another side than the shards have.
+        """
         data, n = self.batch.pixels(self.index), self.n_frames
         if data is None or self.pixel_side is None:
             return None
-        short, long = self.pixel_side, len(data) // (3 * n * self.pixel_side)
+        short = self.pixel_side
+        long, rest = divmod(len(data), 3 * n * short) if short > 0 else (0, len(data))
+        if rest:
+            raise UserError(f"{self.source}, run {self.run}: pixels of another side than keep_pixels: {short}")
         crop = self.crop
         height, width = (long, short) if crop[3] > crop[2] else (short, long)
         return data.reshape(n, height, width, 3)

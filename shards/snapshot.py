@@ -23,7 +23,7 @@ SHAPE: dict[str, Any] = {
     **dict.fromkeys(("dataset_id", "name", "toto_version", "sealed_at"), str),
     "tokenizer": {"name": str, "id": str, "vocab_size": SIZE},
     "id_layout": {str: int},
-    "settings": dict,
+    "settings": {"keep_pixels?": int | None, "views?": int | None},
     "annotations": {str: str},
     "totals": {**_COUNTS, "sources": SIZE, "quarantined": SIZE, "hours": int | float},
     "splits": {str: _COUNTS},

@@ -21,7 +21,7 @@ from toto.shards.streaming.alike import alike
 from toto.shards.streaming.mixture import Mixture
 from toto.shards.streaming.part_reader import PartReader
 from toto.shards.streaming.sequences import Origin, Sequence, SequenceBatch
-from toto.shards.streaming.windows import Cut, Index
+from toto.shards.streaming.windows import Index
 
 
 class Stream:
@@ -75,13 +75,14 @@ class Stream:
         """Names of the parts, in the order of the recipe."""
         return tuple(part.name for part in self.recipe.parts)
 
+    @property
+    def readers(self) -> tuple[PartReader, ...]:
+        """What reads each part, in the order of the recipe."""
+        return tuple(self._parts)
+
     def dataset(self, part: str) -> Dataset:
         """The snapshot that a part reads, restricted to its split."""
         return self._parts[self.parts.index(part)].dataset
-
-    def cut(self, part: str) -> Cut:
-        """How the windows of a part are cut from its runs."""
-        return self._parts[self.parts.index(part)].cut
 
     def sequence(self, g: int) -> Sequence:
         """The g-th sequence of the run; IndexError below 0 and from 2^48 on."""

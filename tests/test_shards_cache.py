@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import struct
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_disk import Disk, small_disk  # noqa: F401
@@ -457,6 +459,19 @@ def test_what_is_asked_for_before_its_turn_is_made_at_once() -> None:
     assert kept.get("a", lambda: 2) == 2
     waiting[0]()
     assert kept.find("a") == 2 and kept.coming == 0
+
+
+@pytest.mark.parametrize(("fact", "value"), [(0, 0), (0, -2), (1, 1 << 40), (2, -1), (2, 1 << 40), (3, 3), (4, -8)])
+def test_a_file_whose_facts_lead_out_of_it_is_made_anew(fact: int, value: int, root: Path, folder: Path) -> None:
+    expected = Dataset(root, cache_bytes=0).shard_batch(0, 0)
+    Dataset(root).shard_batch(0, 0)
+    [file] = folder.glob("batches/*/0.arrow")
+    data = bytearray(file.read_bytes()[:-8])
+    struct.pack_into("<q", data, len(data) - 64 + 8 * fact, value)
+    file.write_bytes(data + xxhash.xxh3_64_digest(data))
+    again = Dataset(root).shard_batch(0, 0)
+    assert (again.tokens == expected.tokens).all() and (again.starts == expected.starts).all()
+    assert file.read_bytes() != data + xxhash.xxh3_64_digest(data)
 
 
 @posix

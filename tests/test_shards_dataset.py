@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -108,6 +109,8 @@ def test_pixels_are_the_pictures_of_the_same_frames(dataset: Dataset, videos: Pa
     with av.open(str(videos / "a/short.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24")[:, 8:40] for frame in container.decode(video=0)]
     assert row.crop == (8, 0, 32, 32) and row.pixels.shape == (20, 24, 24, 3)
+    with pytest.raises(UserError, match="pixels of another side than keep_pixels: 23"):
+        replace(row, pixel_side=23).pixels  # noqa: B018
     shrunk = [frame.reshape(4, 8, 4, 8, 3).mean((1, 3)) for frame in frames]
     kept = [pixels.reshape(4, 6, 4, 6, 3).mean((1, 3)) for pixels in row.pixels]
     assert np.abs(np.array(shrunk) - np.array(kept)).mean() < 6

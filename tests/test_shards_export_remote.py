@@ -19,6 +19,7 @@ from token_world import moving_videos, write_tokens
 
 from toto.errors import UserError
 from toto.shards.cli import cli
+from toto.shards.export.arrays import NpyFile
 from toto.shards.export.prefix import UNFINISHED
 from toto.shards.export.tars import Tars
 from toto.shards.store import RemoteStore, open_store
@@ -113,6 +114,20 @@ def test_an_export_that_is_refused_half_way_leaves_no_file_of_it(
         export(shards, store.uri, "--to npy --frames 4")
     assert {*files_of(store.uri)} == {UNFINISHED}
     assert export(shards, store.uri, "--to npy --frames 4")["files"] == len(files_of(store.uri)) == 6
+
+
+def test_an_export_that_is_stopped_leaves_what_others_put_there_meanwhile(
+    shards: Path, store: RemoteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*told: object) -> None:
+        store.write("notes/train.npy", b"mine")
+        store.write("val.npy", b"mine too, though called as a file that the export had yet to write")
+        raise UserError("stopped")
+
+    monkeypatch.setattr(NpyFile, "close", stopped)
+    with pytest.raises(UserError, match="stopped"):
+        export(shards, store.uri, "--to npy --frames 4")
+    assert {*files_of(store.uri)} == {UNFINISHED, "notes/train.npy", "val.npy"}
 
 
 def test_an_export_whose_place_was_taken_leaves_what_is_there(

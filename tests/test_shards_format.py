@@ -198,3 +198,20 @@ def spelled_columns(table: pa.Table | pa.RecordBatch) -> dict[str, tuple[str, li
         return names.get(str(kind)) or re.sub(r"large_|(item|element): | not null", "", str(kind))
 
     return {field.name: (spelled(field.type), table.column(field.name).to_pylist()) for field in table.schema}
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.int32()), pa.large_list(pa.int32()), pa.list_(pa.int32(), 2)])
+def test_what_lies_under_a_null_inside_a_list_is_not_hashed(kind: pa.DataType) -> None:
+    hashes = set()
+    for under in (0, 7):
+        validity, numbers = pa.py_buffer(b"\x05"), pa.py_buffer(np.array([1, under, 3, under], np.int32))
+        values = pa.Array.from_buffers(pa.int32(), 4, [validity, numbers])
+        ends = (
+            []
+            if pa.types.is_fixed_size_list(kind)
+            else [np.array([0, 2, 4], np.int32 if pa.types.is_list(kind) else np.int64)]
+        )
+        lists = pa.Array.from_buffers(kind, 2, [None, *map(pa.py_buffer, ends)], children=[values])
+        assert lists.to_pylist() == [[1, None], [3, None]]
+        hashes.add(content_hash(pa.table({"c": lists})))
+    assert len(hashes) == 1

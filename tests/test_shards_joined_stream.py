@@ -18,6 +18,7 @@ from token_world import Image, Video, write_tokens
 from toto import Dataset
 from toto.errors import UserError
 from toto.shards.joined_stream import JoinedRecipe, JoinedSequences, JoinedStream, make_joined_recipe
+from toto.shards.reader import ShardReader
 from toto.shards.stream import Stream
 from toto.shards.streaming.patches import to_frames
 from toto.tokenize.tokenizers.none import NoCodes
@@ -128,6 +129,17 @@ def test_where_every_row_has_a_partner_the_left_half_is_the_stream_of_the_left_d
     assert recipe(left, right).id != alone.id == JoinedRecipe.from_json(alone.to_json()).id
 
 
+def test_each_batch_is_read_once_where_there_is_no_cache(
+    left: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOTO_CACHE_BYTES", "0")
+    read: list[tuple[str, int]] = []
+    batch_of = ShardReader.batch
+    monkeypatch.setattr(ShardReader, "batch", lambda shard, i: (read.append((shard.name, i)), batch_of(shard, i))[1])
+    JoinedStream(recipe(left, right)).sequences(range(60))
+    assert len(read) == len(set(read)) > 10
+
+
 @settings(max_examples=15, deadline=None)
 @given(numbers=st.lists(st.integers(0, 500), min_size=1, max_size=20))
 def test_a_pair_depends_on_its_number_alone(stream: JoinedStream, numbers: list[int]) -> None:
@@ -196,5 +208,10 @@ def test_what_does_not_fit_is_refused_by_name(left: str, right: str, tmp_path: P
     high = written(tmp_path / "high", videos(KEYS, (2, 2), 1), vocab_size=64)
     with pytest.raises(UserError, match=r"high: \d\d.mp4: an id outside 4 … 67; tokenize it anew"):
         JoinedStream(make_joined_recipe([("b", left, high, {"video": 1}, "train")], 3, 8, 0, 4)).sequence(0)
+    one, two = Dataset(left), Dataset(right)
+    for dataset in (one, two):
+        dataset.info["settings"]["views"] = 3  # 2 rows of each run, in truth
+    with pytest.raises(UserError, match="tell of other rows than it has"):
+        one.join(two)
     with pytest.raises(UserError, match="not a recipe of joined datasets"):
         JoinedRecipe.from_json("{}")

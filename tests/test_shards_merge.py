@@ -16,6 +16,8 @@ from token_world import Video, write_tokens
 from toto import Dataset
 from toto.errors import UsageError, UserError
 from toto.shards.cli import cli
+from toto.shards.rewrite.class_numbers import SCHEMA, by_name
+from toto.shards.rewrite.inputs import Input
 from toto.shards.rewrite.merge import Union, merge
 from toto.shards.rewrite.pack import pack
 from toto.shards.rewrite.split import Division, parse_shares, split
@@ -143,6 +145,26 @@ def test_classes_of_one_name_become_one_and_the_others_get_new_numbers(tmp_path:
     unnamed = without_classes(tmp_path / "un", videos("y", 2))
     with pytest.raises(UsageError, match="has labels and no classes to join by name"):
         merge([str(one), str(unnamed)], str(tmp_path / "no"), Union(by_name=True), options=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([(1, "left"), (1, "right")], "are numbered 1"),
+        ([(1, "left"), (2, "left")], "are called 'left'"),
+        ([(None, "left")], "a line without label or name"),
+        ([(1, None)], "a line without label or name"),
+        ([(2**31 - 1, "left"), (0, "right")], "no numbers are left"),
+    ],
+)
+def test_classes_that_name_no_number_alone_are_not_joined_by_name(lines: list[Any], said: str, tmp_path: Path) -> None:
+    dataset = Dataset(write_tokens(tmp_path / "one", videos("x", 1, 0)))
+    tables = [
+        pa.Table.from_pylist([{"label": label, "name": name} for label, name in told], SCHEMA)
+        for told in ([(2**31 - 1, "spin"), (0, "right")], lines)
+    ]
+    with patch.object(dataset, "annotations", side_effect=tables), pytest.raises(UsageError, match=said):
+        by_name([Input(dataset), Input(dataset)])
 
 
 def name_of(root: Path, row: Row) -> str:

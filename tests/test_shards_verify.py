@@ -304,6 +304,8 @@ def test_ctrl_c_stops_at_once_and_leaves_no_process(many: Path) -> None:
         ("splits.train", 3),
         ("totals.hours", "x"),
         ("annotations", {"labels": 1}),
+        ("settings.keep_pixels", [8]),
+        ("settings.views", "2"),
     ],
 )
 def test_a_snapshot_of_another_shape_is_refused_where_it_is(place: str, value: Any, dataset: Path) -> None:

@@ -25,9 +25,12 @@ class MappedBatch(Batch):
     """The batch of such a file; `data` is its mapping, which lives as long as any array of the batch."""
 
     def __init__(self, data: pa.Buffer) -> None:
+        """ValueError where the facts are of no batch, or lead out of the file."""
         self._data = data
         facts = _FACTS.unpack_from(data, data.size - _DIGEST - _FACTS.size)
         self.rows, place, count, width, offsets, height, side, self.ids_end = facts
+        if self.rows < 1 or count < 0 or width not in (2, 4):  # places and ends are NumPy's to check
+            raise ValueError("facts of no batch")
         self.tokens = np.frombuffer(data, f"<u{width}", count, place)
         self.starts = np.frombuffer(data, np.int64, self.rows + 1, offsets)
         self.grid = None if height < 0 else (height, side)

@@ -31,6 +31,11 @@ class Outgoing:
             self.finished(names[name])
 
     @property
+    def names(self) -> list[str]:
+        """The files that are finished, in that order; the last one may still be on its way."""
+        return list(self._sizes)
+
+    @property
     def size(self) -> dict[str, int]:
         """How many files are finished, and their bytes."""
         return {"files": len(self._sizes), "bytes": sum(self._sizes.values())}

@@ -36,14 +36,14 @@ def whole_prefix(store: RemoteStore, force: bool) -> Iterator[Outgoing]:
         there = _refuse_taken(store, force)
         store.write(UNFINISHED, json.dumps({"toto_export": None}).encode())
         _clear(store, there)
+        outgoing = Outgoing(folder, store.publish)
         try:
-            outgoing = Outgoing(folder, store.publish)
             yield outgoing
             beat.check()
             outgoing.finish()
         except BaseException:
             if not beat.lost:  # else what is there is somebody else's
-                _take_back(store)
+                _take_back(store, outgoing.names)
             raise
         store.remove(UNFINISHED)
 
@@ -81,10 +81,10 @@ def _clear(store: RemoteStore, names: Sequence[str]) -> None:
         store.abort_uploads(0)
 
 
-def _take_back(store: RemoteStore) -> None:
-    """Removes what was uploaded, each in one try: a store that does not answer must not hold up Ctrl-C. What stays is
-    known by unfinished.json."""
+def _take_back(store: RemoteStore, names: Sequence[str]) -> None:
+    """Removes what was uploaded, the last one first, each in one try: a store that does not answer must not hold up
+    Ctrl-C. What stays is known by unfinished.json; what others put there meanwhile is not touched."""
     with suppress(Exception):
-        for path in store.fs.find(store.place("")):
-            if not path.endswith((UNFINISHED, LOCK)):
-                store.fs.rm_file(path)
+        for name in reversed(names):
+            with suppress(FileNotFoundError):
+                store.fs.rm_file(store.place(name))

@@ -5,6 +5,7 @@
 Labels and classes come in pairs of tables, one for videos (or for all), one for images where they have their own.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from toto.shards.ids import KIND_IMAGE
 from toto.shards.rewrite.inputs import Input
 
 PAIRS = {"labels": "classes", "image_labels": "image_classes"}
+MOST = (1 << 31) - 1  # a label is an int32
 SCHEMA = pa.schema([("label", pa.int32()), ("name", pa.string())])
 
 
@@ -60,7 +62,7 @@ class Renumbering:
 
 def by_name(inputs: Sequence[Input]) -> tuple[list[Renumbering], dict[str, pa.Table]]:
     """New numbers for each dataset, and the tables of all classes. UsageError where labels have no classes, or two
-    classes of one dataset have one name."""
+    classes of one dataset have one name or one number."""
     maps: list[dict[str, dict[int, int]]] = [{} for _ in inputs]
     tables = {}
     for labels, classes in PAIRS.items():
@@ -81,17 +83,27 @@ def by_name(inputs: Sequence[Input]) -> tuple[list[Renumbering], dict[str, pa.Ta
 
 def _joined(taken: Input, classes: str, numbers: dict[str, int]) -> dict[int, int]:
     """Old number -> new one of a dataset's classes; names that are new get numbers of their own in `numbers`."""
-    table = taken.dataset.annotations(classes)
-    if set(table.column_names) != set(SCHEMA.names):
-        raise UsageError(f"{taken.uri}: {classes} has other columns than label and name; leave --classes-by-name out")
-    lines = sorted((line["label"], str(line["name"])) for line in table.to_pylist())
-    names = [name for _, name in lines]
-    if len({*names}) < len(names):
-        again = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"{taken.uri}: two of its {classes} are called {again!r}; leave --classes-by-name out")
+    found = _named(taken, classes)
     used = set(numbers.values())
-    for number, name in lines:
+    for number, name in found.items():
         if name not in numbers:
             numbers[name] = number if number not in used else max(used) + 1
             used.add(numbers[name])
-    return {number: numbers[name] for number, name in lines}
+    if max(used, default=0) > MOST:
+        raise UsageError(f"{taken.uri}: no numbers are left for its {classes}; leave --classes-by-name out")
+    return {number: numbers[name] for number, name in found.items()}
+
+
+def _named(taken: Input, classes: str) -> dict[int, str]:
+    """The name of each class by its number, ascending. UsageError where these are not one for one."""
+    table, way_out = taken.dataset.annotations(classes), "leave --classes-by-name out"
+    if set(table.column_names) != set(SCHEMA.names):
+        raise UsageError(f"{taken.uri}: {classes} has other columns than label and name; {way_out}")
+    if table["label"].null_count or table["name"].null_count:
+        raise UsageError(f"{taken.uri}: {classes} has a line without label or name; {way_out}")
+    lines = sorted((line["label"], str(line["name"])) for line in table.to_pylist())
+    for values, what in (([number for number, _ in lines], "numbered"), ([name for _, name in lines], "called")):
+        again = next((value for value, times in Counter(values).items() if times > 1), None)
+        if again is not None:
+            raise UsageError(f"{taken.uri}: two of its {classes} are {what} {again!r}; {way_out}")
+    return dict(lines)

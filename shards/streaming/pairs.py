@@ -15,12 +15,11 @@ from toto.errors import UserError
 from toto.shards.batch import Batch
 from toto.shards.dataset import Dataset
 from toto.shards.join import Joined
-from toto.shards.recipe import Part, Recipe
+from toto.shards.recipe import Recipe
 from toto.shards.row import windows_in
 from toto.shards.streaming.alike import alike
 from toto.shards.streaming.part_reader import PartReader, Places
 from toto.shards.streaming.patches import to_patches
-from toto.shards.streaming.windows import Cut
 
 KNOWN_BATCHES = 256  # whose facts are kept: 88 bytes a row
 NO_PARTNER = -1  # frames of a row that does not count: no window fits, and it is no image
@@ -68,14 +67,14 @@ class PairIndex:
 class Partner(PartReader):
     """Finds and copies what stands in the right dataset beside sequences of a part of the left one."""
 
-    def __init__(self, part: Part, joined: Joined, recipe: Recipe, cut: Cut, pixel_grid: tuple[int, int]) -> None:
-        """`recipe` has the right dataset's grid, `cut` is the left part's, `pixel_grid` how pixels become patches."""
-        right = joined.right
+    def __init__(self, left: PartReader, joined: Joined, recipe: Recipe, pixel_grid: tuple[int, int]) -> None:
+        """`left` reads the left part, `recipe` has the right dataset's grid, `pixel_grid` how pixels become patches."""
+        part, right = left.part, joined.right
         super().__init__(
             replace(part, uri=right.store.uri, dataset_id=right.dataset_id), right, replace(recipe, stride=None)
         )
-        self.cut, self._joined, self._pixel_grid = cut, joined, pixel_grid
-        self._left_facts, self._right_facts = _Facts(joined.left), _Facts(right)
+        self.cut, self._joined, self._pixel_grid = left.cut, joined, pixel_grid
+        self._left_facts, self._right_facts = _Facts(left.dataset), _Facts(right)  # not joined.left: it keeps its own
 
     def beside(self, places: Places) -> Places:
         """Where the partners of these rows lie; UserError where they are not of the same frames."""
