@@ -5,6 +5,7 @@ The reference is the same file read with every frame decoded.
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -132,7 +133,13 @@ def test_wanted_frames_times_and_counts_are_the_same(
 
 
 @pytest.mark.parametrize(
-    ("suffix", "stream"), [("flv", {}), ("mov", {"pix_fmt": "yuv420p10le"}), ("mkv", {"uneven": True})]
+    ("suffix", "stream"),
+    [
+        ("flv", {}),
+        ("mov", {"pix_fmt": "yuv420p10le"}),
+        ("mp4", {"pix_fmt": "yuv420p10le", "parameters": "qp=1"}),
+        ("mkv", {"uneven": True}),
+    ],
 )
 def test_other_containers_depths_and_times_are_the_same_too(
     suffix: str, stream: dict[str, Any], tmp_path: Path, all_decoded: Callable[..., list[object]]
@@ -256,15 +263,49 @@ def remuxed(path: Path, target: Path, change: Callable[[int], int]) -> Path:
     return target
 
 
-def test_frames_outside_an_edit_list_are_decoded_and_not_given(
+def test_of_files_with_frames_outside_an_edit_list_all_are_decoded(
     clip: Path, tmp_path: Path, all_decoded: Callable[..., list[object]]
 ) -> None:
+    """FFmpeg's decoder does not tell that one of them is damaged; without its error no other frame can be trusted."""
     path = remuxed(clip, tmp_path / "clip.mp4", lambda time: time - 7)
     with av.open(str(path)) as container:
         assert sum(packet.is_discard for packet in container.demux(video=0)) > 3
-    for rule in ({"stride": 4}, {"stride": None, "positions": (9, 14)}):
-        assert parts(path, **rule) == all_decoded(path, **rule)
-    assert skipped(path) > 8
+    with pytest.raises(NotPlain):
+        skipped(path)
+    at, size, _ = packets(path)[1]  # what the first frames given refer to
+    bad = damaged(path, tmp_path / "bad.mp4", [(at + size // 2, 0), (at + size // 2 + 1, 5)])
+    for file in (path, bad):
+        for rule in ({"stride": 4}, {"stride": None, "positions": (9, 14)}):
+            assert parts(file, **rule) == all_decoded(file, **rule)
+
+
+@pytest.mark.parametrize("bound", ["MOST_HELD", "MOST_HELD_BYTES", "MOST_DUE"])
+def test_what_waits_is_bounded_and_past_that_every_frame_is_decoded(
+    bound: str, clip: Path, monkeypatch: pytest.MonkeyPatch, all_decoded: Callable[..., list[object]]
+) -> None:
+    monkeypatch.setattr(f"toto.tokenize.skipping.{bound}", 1)
+    with pytest.raises(NotPlain):
+        skipped(clip)
+    assert parts(clip, stride=4) == all_decoded(clip, stride=4)
+
+
+def test_reading_anew_does_not_keep_the_first_decoder(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is being handled holds the stack it came through, with packets and pictures."""
+    monkeypatch.setattr("toto.tokenize.skipping.MOST_HELD", 1)
+    handled: set[object] = set()
+    for _ in decode(request(clip, stride=4), lambda: handled.add(sys.exc_info()[0])):
+        pass
+    assert handled == {None}
+
+
+def test_two_frames_in_a_packet_are_not_plain(clip: Path) -> None:
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        headers = Headers(stream.codec_context.extradata or b"")
+        found = [bytes(packet) for packet in container.demux(stream) if packet.size]
+    headers.read(memoryview(found[0]))
+    with pytest.raises(NotPlain):
+        headers.read(memoryview(found[1] + found[1]))
 
 
 def test_times_in_another_order_than_the_frames_are_left_alone(

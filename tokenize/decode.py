@@ -41,8 +41,10 @@ def decode(request: DecodeRequest, on_frame: Callable[[], None] = lambda: None) 
         for part in _decode(request, on_frame, skips=True):
             yield part
             given += 1
+        return
     except NotPlain:
-        yield from islice(_decode(request, on_frame, skips=False), given, None)
+        pass  # and left behind: its traceback holds the first decoder with its frames
+    yield from islice(_decode(request, on_frame, skips=False), given, None)
 
 
 def _decode(request: DecodeRequest, on_frame: Callable[[], None], skips: bool) -> Iterator[Block | SourceInfo]:

@@ -87,7 +87,7 @@ class _Sequence:
     frame_num_bits: int
     order_bits: int
     reorder: int
-    most_qp: int
+    most_qp: int  # 51 at 8 bits a sample, and 6 more for every further bit
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,8 @@ class Headers:
             header = packet[start]
             kind = header & 31
             if kind in (SLICE, IDR):
-                if nal not in (0, header):
-                    raise NotPlain("slices of several kinds in a packet")
+                if nal not in (0, header) or (nal and packet[start + 1] > 127):  # first_mb_in_slice is 0 again
+                    raise NotPlain("slices of several kinds or frames in a packet")
                 nal, head = header, head or bytes(packet[start + 1 : min(at, start + _HEADER_BYTES)])
             elif kind in (SPS, PPS):
                 alone = False
@@ -313,7 +313,7 @@ def _picture(bits: Bits, sequence: _Sequence) -> _Picture:
     )  # fmt: skip
     references = bits.unsigned() + 1, bits.unsigned() + 1
     weighted = bool(bits.take(1)), bits.take(2) == 1
-    qp = 26 + bits.signed()
+    qp = sequence.most_qp - 25 + bits.signed()  # as FFmpeg counts: from 0, deeper samples from further up
     bits.signed(), bits.signed()  # pic_init_qs, chroma_qp_index_offset
     deblocking, _, redundant = bits.take(1), bits.take(1), bits.take(1)
     if orders or groups or redundant or pps_id > 255 or sps_id != sequence.sps_id or max(references) > 16:

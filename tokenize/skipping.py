@@ -6,8 +6,8 @@
 
 A frame's index is its rank, which is certain when 16 later packets (no decoder holds more) follow it in display. What
 is shown must have ascending times, and the decoder must give the frames that were sent, with these times and without a
-single error, in slices too. Otherwise NotPlain is raised: what was given until then is right, and whoever
-reads starts anew without skipping.
+single error, in slices too; few packets may wait. Otherwise NotPlain is raised: what was given until then is right,
+and whoever reads starts anew without skipping.
 """
 
 from bisect import bisect
@@ -24,6 +24,9 @@ from toto.tokenize.h264 import Headers, NotPlain
 
 Wanted = Callable[[int], bool]  # whether the frame at this index is
 DEEPEST = 16  # frames that FFmpeg's decoder holds back at most: H264_MAX_DPB_FRAMES
+MOST_HELD = 64  # packets; of x264 with 16 B-frames in a row 32 wait
+MOST_HELD_BYTES = 64 << 20  # of them; decoding everything holds a single packet
+MOST_DUE = 512  # frames not given yet; 28 there, and 272 if the decoder held 16 references
 
 
 def headers_of(stream: VideoStream) -> Headers | None:
@@ -43,7 +46,7 @@ def headers_of(stream: VideoStream) -> Headers | None:
 class _Coming:
     """A packet on its way."""
 
-    packet: Packet
+    packet: Packet | None  # None once it was sent, or need not be
     time: int
     skippable: bool
     settled: bool = False  # its index is known
@@ -61,10 +64,11 @@ class Skipping:
         self._stream = stream
         self._headers = headers
         self._wanted = wanted
-        self._seen = self._shown = 0
+        self._seen = self._shown = 0  # packets; frames whose index is known
         self._last = (0, 0, -(1 << 63))  # period, order and time of the frame settled last
         self._unsettled: list[tuple[int, int, int, _Coming]] = []  # by period, order
         self._unsent: deque[_Coming] = deque()  # as they are decoded
+        self._unsent_bytes = 0
         self._due: deque[_Coming] = deque()  # as they are shown
         self._frames: deque[av.VideoFrame] = deque()
 
@@ -83,6 +87,8 @@ class Skipping:
     def _see(self, packet: Packet) -> None:
         if packet.pts is None or packet.is_corrupt or next(packet.iter_sidedata(), None) is not None:
             raise NotPlain("a packet that is not like the others")
+        if packet.is_discard:  # damage in it would not be told, and other frames may refer to it
+            raise NotPlain("a frame outside an edit list")
         coded = self._headers.read(memoryview(packet))
         coming = _Coming(packet, packet.pts, coded.skippable)
         place = (coded.period, coded.order, self._seen, coming)
@@ -91,6 +97,7 @@ class Skipping:
             raise NotPlain("frames out of order")
         self._unsettled.insert(rank, place)
         self._unsent.append(coming)
+        self._unsent_bytes += packet.size
         self._seen += 1
 
     def _settle(self, left: int) -> None:
@@ -100,9 +107,6 @@ class Skipping:
                 raise NotPlain("frames in another order than their times")
             self._last = (period, order, coming.time)
             coming.settled = True
-            if coming.packet.is_discard:  # outside an edit list: decoded for others' sake, and not given
-                coming.skipped = coming.skippable
-                continue
             coming.skipped = coming.skippable and self._shown > 0 and not self._wanted(self._shown)
             self._shown += 1
             self._due.append(coming)
@@ -111,8 +115,13 @@ class Skipping:
         """To the decoder, all that is settled: packets wait here, they are smaller than frames."""
         while self._unsent and self._unsent[0].settled:
             coming = self._unsent.popleft()
+            packet, coming.packet = coming.packet, None  # a skipped frame may be due for long
+            assert packet is not None  # it is sent once
+            self._unsent_bytes -= packet.size
             if not coming.skipped:
-                self._decode(coming.packet)
+                self._decode(packet)
+        if len(self._unsent) > MOST_HELD or self._unsent_bytes > MOST_HELD_BYTES or len(self._due) > MOST_DUE:
+            raise NotPlain("a frame that is shown far later than it comes")
 
     def _decode(self, packet: Packet | None) -> None:
         try:
