@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from toto.tokenize.clip import Block, SourceError, SourceInfo
 from toto.tokenize.decode import decode, open_pictures
-from toto.tokenize.h264 import Headers, NotPlain
+from toto.tokenize.h264 import Headers
+from toto.tokenize.h264_parameters import NotPlain
 
 FRAMES = 48
 BRIEF = 18

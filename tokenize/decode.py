@@ -20,7 +20,7 @@ from toto.tokenize.crop import boxes, cut, cut_size, scaled_size
 from toto.tokenize.decode_image import ImagePictures
 from toto.tokenize.decode_video import VideoPictures
 from toto.tokenize.frames_folder import FolderPictures, folder_of
-from toto.tokenize.h264 import NotPlain
+from toto.tokenize.h264_parameters import NotPlain
 from toto.tokenize.input_file import check, open_binary
 from toto.tokenize.picture import Picture, Pictures
 from toto.tokenize.resize import Resizer

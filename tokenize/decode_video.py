@@ -14,7 +14,7 @@ from av.packet import Packet
 from toto.shards.flags import Flag
 from toto.tokenize.clip import SourceError, one_line
 from toto.tokenize.container import video_stream
-from toto.tokenize.h264 import NotPlain
+from toto.tokenize.h264_parameters import NotPlain
 from toto.tokenize.input_file import local_path, still_readable
 from toto.tokenize.picture import Picture
 from toto.tokenize.skipping import Skipping, Wanted, headers_of

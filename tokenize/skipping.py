@@ -20,7 +20,8 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from toto.tokenize.clip import one_line
-from toto.tokenize.h264 import Headers, NotPlain
+from toto.tokenize.h264 import Headers
+from toto.tokenize.h264_parameters import NotPlain
 
 Wanted = Callable[[int], bool]  # whether the frame at this index is
 DEEPEST = 16  # frames that FFmpeg's decoder holds back at most: H264_MAX_DPB_FRAMES
