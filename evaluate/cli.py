@@ -31,7 +31,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--ckpt", type=click.Path(path_type=Path), required=True, metavar="PATH", help="A checkpoint, or a run.")
+@click.option("--ckpt", required=True, metavar="PATH|URI", help="A checkpoint, or a run.")
 @click.option("--data", metavar="URI|NAME", help="Token dataset; default: tasks.probe.data of pipelines.yaml.")
 @click.option("--layers", default="all", show_default=True, metavar="L,L…", help="0 is the embedding.")
 @click.option("--poolings", default=",".join(POOLINGS), show_default=True, metavar="P,P…")
@@ -51,7 +51,7 @@ def cli() -> None:
 @click.option("--config", "configs", multiple=True, metavar="FILE", help="Not ./pipelines.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def probe(
-    ckpt: Path,
+    ckpt: str,
     data: str | None,
     layers: str,
     poolings: str,

@@ -34,7 +34,7 @@ MEMORY_SHARE = 4  # token features take at most a quarter of what is free
 class Request:
     """A command line, its defaults filled in."""
 
-    checkpoint: Path
+    checkpoint: str
     data: str  # URI of the token dataset
     settings: ProbeSettings
     device: str = "auto"
@@ -85,10 +85,12 @@ def checked(settings: ProbeSettings, loaded: Loaded, dataset: Dataset) -> ProbeS
     cells = loaded.grid[0] * loaded.grid[1]
     if settings.frames * cells > loaded.context:
         most = loaded.context // cells
-        raise UsageError(f"--frames {settings.frames}: {loaded.path} was trained on {loaded.context} positions: {most}")
+        raise UsageError(
+            f"--frames {settings.frames}: {loaded.place} was trained on {loaded.context} positions: {most}"
+        )
     unknown = [layer for layer in settings.layers or () if not 0 <= layer <= loaded.config.layers]
     if unknown:
-        raise UsageError(f"--layers {unknown[0]}: {loaded.path} has layers 0 (embedding) to {loaded.config.layers}")
+        raise UsageError(f"--layers {unknown[0]}: {loaded.place} has layers 0 (embedding) to {loaded.config.layers}")
     if settings.frames == 1:
         return replace(settings, stride=None)
     return replace(settings, stride=settings.stride or loaded.stride or dataset.info["settings"]["stride"])
@@ -104,7 +106,7 @@ def _folder_name(settings: ProbeSettings, loaded: Loaded, dataset: Dataset) -> s
 def _checkpoint(loaded: Loaded, name: str) -> dict[str, Any]:
     return {
         "name": name,
-        "path": str(loaded.path),
+        "path": loaded.place,
         "id": loaded.id,
         "step": loaded.step,
         "model": loaded.config.name,

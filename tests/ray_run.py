@@ -40,6 +40,13 @@ def processes(mark: str) -> dict[int, str]:
     return {pid: _read(pid, "cmdline") for pid in pids if mark in _read(pid, "environ")}
 
 
+def children(parent: int, variable: str) -> list[int]:
+    """pids of the processes that this one started, and that have `variable`, as NAME=value, in their environment."""
+    stats = {int(entry): _read(int(entry), "stat") for entry in os.listdir("/proc") if entry.isdigit()}
+    found = [pid for pid, stat in stats.items() if stat and int(stat.rpartition(")")[2].split()[1]) == parent]
+    return sorted(pid for pid in found if variable in _read(pid, "environ").split(" "))
+
+
 def actors(mark: str, name: str) -> list[int]:
     """pids of the actors of this class that bear a mark."""
     return sorted(pid for pid, words in processes(mark).items() if words.startswith(f"ray::{name}"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from clips import PIXELS, ROOT, call, environment, one_line, reasons_of, run_arguments, write_image, write_video
-from drill import Content, content
+from drill_tokenize import Content, content
 from faults import import_path
 from PIL import Image
 from ray_cluster import RayCluster

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from clips import PIXELS, one_line, tokenize, write_clips
-from drill import Content, content, undisturbed
+from drill_tokenize import Content, content, undisturbed
 from ray_run import Run
 from small_disk import Disk, small_disk  # noqa: F401
 

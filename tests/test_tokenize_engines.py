@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from clips import PIXELS, call, command, environment, one_line, run_arguments, tokenize
-from drill import Content, content
+from drill_tokenize import Content, content
 from unit_clips import CODES, local_content, write_units
 
 from toto.shards import writer

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from clips import PIXELS, call, command, environment, reasons_of, rows_of, run_arguments, write_video
-from drill import content
+from drill_tokenize import content
 from faults import import_path, memory_group
 
 from toto import Dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from clips import PIXELS, one_line, rows_of, run_arguments, tokenize, write_clips, write_video
-from drill import content
+from drill_tokenize import content
 
 from toto import Dataset
 from toto.errors import UsageError, UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from clips import PIXELS
-from drill import ON_RAY, UNITS, WITHOUT_RAY, Content, content, make_world, strike, undisturbed
+from drill_tokenize import ON_RAY, UNITS, WITHOUT_RAY, Content, content, make_world, strike, undisturbed
 from ray_run import Run
 
 from toto import Dataset

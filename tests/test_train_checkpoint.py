@@ -13,6 +13,7 @@ from small_disk import Disk, small_disk  # noqa: F401
 
 from toto.config import ModelConfig, load
 from toto.errors import UserError
+from toto.shards.hashing import file_sha256, json_sha256
 from toto.train import checkpoint
 from toto.train.load import load_model
 from toto.train.models.llama import Llama
@@ -122,6 +123,21 @@ class Malice:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.parametrize(
+    "text", [b"[" * 100_000, b'{"format": 1, "a": "\\ud800"}', b'{"format": 1, "a": 1e999}', b'{"format": 1}']
+)
+def test_facts_that_no_toto_wrote_are_damage(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / checkpoint.FACTS).write_bytes(text)
+    assert "damaged" in one_line(load_model, tmp_path)
+
+
+def test_only_names_that_toto_gives_are_checkpoints(tmp_path: Path) -> None:
+    for name in ("step-000000002", "step-0000000000003", "step-٠٠٠٠٠٠٠٠٤", "step-" + "9" * 200):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / checkpoint.FACTS).touch()
+    assert [path.name for path in checkpoint.found(tmp_path)] == ["step-000000002"]
+
+
 def test_a_strangers_pickle_is_not_executed(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     (folder / "state" / ".metadata").write_bytes(pickle.dumps(Malice(tmp_path / "executed")))
@@ -176,8 +192,8 @@ def rehash(folder: Path, facts: dict | None = None) -> None:
     facts = facts or json.loads((folder / "checkpoint.json").read_text())
     del facts["hash"]
     if isinstance(facts["files"], dict):
-        facts["files"] = {path.name: checkpoint.file_sha256(path) for path in (folder / "state").iterdir()}
-    (folder / "checkpoint.json").write_text(json.dumps({**facts, "hash": checkpoint.json_sha256(facts)}))
+        facts["files"] = {path.name: file_sha256(path) for path in (folder / "state").iterdir()}
+    (folder / "checkpoint.json").write_text(json.dumps({**facts, "hash": json_sha256(facts)}))
 
 
 def test_a_model_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -222,6 +238,6 @@ def test_an_error_of_the_disk_is_reported_as_such(tmp_path: Path, monkeypatch: p
     def refuse(source: Path, target: Path) -> None:
         raise OSError(errno.EIO, "Input/output error", str(target))
 
-    monkeypatch.setattr(checkpoint.os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     assert "Input/output error" in one_line(save, tmp_path, 2)
     assert checkpoint.found(tmp_path) == [good]

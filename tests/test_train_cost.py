@@ -71,7 +71,8 @@ def test_activations_are_what_autograd_keeps(arch: str, checkpoint_blocks: bool)
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights:
+        # the head makes its own gradient ahead of the backward pass: it counts as one
+        if tensor.untyped_storage().data_ptr() not in weights and tensor.shape != model.table.weight.shape:
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
@@ -90,7 +91,7 @@ def test_memory_states_are_sixteen_bytes_a_parameter() -> None:
     allocated = 119_559_936 + (8320 - USED) * 768
     assert memory.weights + memory.gradients + memory.moments == 16 * allocated
     assert memory.compute_weights == 2 * allocated
-    assert memory.logits == 4096 * 8320 * 16
+    assert memory.logits == 2048 * 8320 * 8
     assert memory.total == sum(vars(memory).values())
     assert cost("base").memory(1, compute_bytes=4).compute_weights == 0
 

@@ -15,7 +15,7 @@ from toto.shards import ids
 from toto.shards.recipe import make_recipe
 from toto.shards.stream import Stream
 from toto.shards.streaming.keyed import MASK
-from toto.train.data import Batch, Sequences, loader
+from toto.train.data import MicroBatch, Sequences, loader
 
 BATCH = 12  # divisible by 1, 2, 3 and 4 ranks
 STEPS = range(5, 8)
@@ -30,7 +30,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
 
 def batches(
     stream: Stream, steps: range, world: int, workers: int, micro: int = 2, predict_end: bool = False
-) -> Iterator[list[Batch]]:
+) -> Iterator[list[MicroBatch]]:
     """For every rank its micro-batches."""
     for rank in range(world):
         yield list(loader(stream, steps, rank, world, micro, workers, predict_end))
@@ -233,3 +233,16 @@ def test_the_hugging_face_trainer_trains_and_goes_on(stream: Stream, tmp_path: P
     train(2, resume=False)
     assert train(4, resume=True) > 0
     assert read == [stream.sequence(g).tokens[:-1].tolist() for g in range(16)]
+
+
+def test_micro_batches_do_not_depend_on_how_many_are_read_together(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (expected,) = batches(stream, STEPS, 1, 0, micro=2)
+    for tokens in (1, 5 * stream.context):  # one micro-batch of two sequences a reading, and two
+        monkeypatch.setattr("toto.train.data.READ_TOKENS", tokens)
+        (found,) = batches(stream, STEPS, 1, 0, micro=2)
+        for mine, theirs in zip(found, expected, strict=True):
+            assert torch.equal(mine.tokens, theirs.tokens) and torch.equal(mine.parts, theirs.parts)
+            assert (mine.step, mine.hash) == (theirs.step, theirs.hash)
+            assert (mine.first, mine.last) == (theirs.first, theirs.last)

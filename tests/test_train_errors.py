@@ -4,14 +4,16 @@ import shutil
 import time
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
+from fault_proxy import FaultProxy
+from object_store import s3, upload  # noqa: F401
 from small_disk import Disk, small_disk  # noqa: F401
 from token_world import Video, moving_codes, moving_videos, write_tokens
 from train_toy import Command, batches, call, command_line, same_state, sets, state, steps, trained, world
 
 from toto.train import checkpoint
-from toto.train.metrics import read_metrics
 from toto.train.parallel import Team
 from toto.train.run import RUN
 
@@ -167,12 +169,32 @@ def test_a_missing_shard_is_told_and_nothing_is_lost(
 def test_shards_deleted_under_a_run_end_it_in_one_line_or_not_at_all(tmp_path: Path) -> None:
     data, run = world(tmp_path / "set"), tmp_path / "run"
     command = Command(command_line(data, run, loader_workers=1), run)
-    while len(read_metrics(run)) < 2 and command.process.is_alive():
+    while len(batches(run)) < 2 and command.process.is_alive():
         time.sleep(0.001)
     shutil.rmtree(data / "shards")
     ended = command.ended()
     assert ended.code == 0 or ended.failed(1, "the shard is missing"), ended.stderr
     assert len(batches(run)) >= 2
+
+
+def test_a_bucket_that_was_emptied_is_told_and_the_run_goes_on_when_it_is_full_again(
+    s3: FaultProxy,  # noqa: F811
+    begun: Path,
+    whole: Path,
+    data: Path,
+) -> None:
+    uri, files = upload(data, f"{data.parent.name}/{data.name}"), fsspec.filesystem("s3")  # datasets may move
+    arguments = [word if word != str(data) else uri for word in command_line(data, begun)]
+    shards = files.find(f"{uri}/shards")
+    for path in shards:
+        files.rm_file(path)
+    ended = call(arguments, begun, **NO_CACHE)
+    assert ended.failed(1, "shards/", "missing"), ended.stderr
+    for path in shards:
+        files.pipe_file(path, (data / "shards" / Path(path).name).read_bytes())
+    ended = call(arguments, begun)
+    assert ended.code == 0, ended.stderr
+    assert steps(begun) == steps(whole) and same_state(begun, whole)
 
 
 def test_a_flipped_byte_in_a_shard_is_found_before_it_is_trained_on(begun: Path, data: Path, tmp_path: Path) -> None:

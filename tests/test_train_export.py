@@ -14,8 +14,10 @@ from toto.errors import UsageError, UserError
 from toto.train.cli import cli
 from toto.train.export import folder as exported
 from toto.train.export.folder import export
+from toto.train.generation.rollout import Rollout
+from toto.train.generation.sampling import Sampling
 from toto.train.load import Loaded, load_model
-from toto.train.models import make_model
+from toto.train.models import make_model, packed
 
 USED = 68
 SHAPES = {
@@ -66,6 +68,25 @@ def test_transformers_gives_the_logits_of_the_checkpoint(arch: str, tmp_path: Pa
     assert said["holds"] and said["greedy_equal"] == said["greedy_tokens"] > 10
     facts = json.loads((tmp_path / "out" / "toto.json").read_text())
     assert (facts["checkpoint"], facts["grid"], facts["tokenizer"]["id"]) == (source.id, [4, 4], "0" * 16)
+
+
+@pytest.mark.parametrize("arch", sorted(SHAPES))
+def test_a_greedy_rollout_is_what_transformers_generates(arch: str, tmp_path: Path) -> None:
+    source = loaded(arch)
+    export(source, tmp_path / "out", check=False)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32, local_files_only=True).eval()
+    prompt = torch.randint(USED - 4, (3, 1, 16), generator=torch.Generator().manual_seed(5))
+    ids = torch.nn.functional.pad(prompt.flatten(1) + 4, (1, 0), value=1)
+    asked = {"max_new_tokens": 48, "do_sample": False, "eos_token_id": None, "suppress_tokens": [0, 1, 2, 3]}
+    expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), **asked)[:, 1:] - 4
+    rollout = Rollout(source.model, 1, 4, "free", Sampling(greedy=True))
+    for packs in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(packed, "SMALL", 0 if packs else 1 << 30)
+            with packed.packed(source.model) as done:
+                assert done == packs
+                found = rollout(prompt, 1, torch.zeros(3, 4, 16, dtype=torch.float64)).codes
+        assert torch.equal(found.flatten(1), expected)
 
 
 def test_an_export_that_is_not_the_checkpoint_is_refused_and_leaves_nothing(

@@ -1,14 +1,17 @@
 """Generation: the same codes as a loop without any cache, past the context too; real prompts; a folder to look at."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from clips import write_image, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,15 +22,28 @@ from toto.config import ModelConfig
 from toto.errors import UsageError, UserError
 from toto.shards.ids import CODE_OFFSET, IMAGE_START, VIDEO_START
 from toto.shards.recipe import make_recipe
+from toto.shards.store import open_store
+from toto.shards.verify import verify
+from toto.tokenize.tokenizers.dct import DCT
 from toto.train import checkpoint
-from toto.train.generate import Generation, accuracy_by_frame, copy_accuracy_by_frame, generate
-from toto.train.generate_command import generate as command
+from toto.train.generation import files
+from toto.train.generation.command import generate as command
+from toto.train.generation.files import prompts_of_files
+from toto.train.generation.generate import (
+    Generation,
+    accuracy_by_frame,
+    by_frame,
+    copy_accuracy_by_frame,
+    generate,
+    make,
+)
+from toto.train.generation.prompts import Asked, no_prompts, prompts
+from toto.train.generation.rollout import Rollout, Segment, segments
+from toto.train.generation.sampling import Sampling, uniforms
 from toto.train.load import Loaded, load_model
+from toto.train.models import LanguageModel, make_model, packed
 from toto.train.models.llama import Llama
 from toto.train.parallel import Team
-from toto.train.prompts import Asked, no_prompts, prompts
-from toto.train.rollout import Rollout, Segment, segments
-from toto.train.sampling import Sampling, uniforms
 
 CODES, GRID, CELLS, FRAMES = 64, (2, 3), 6, 4  # a context of four frames
 MODEL = ModelConfig(name="test", dim=48, layers=2, heads=2, mlp_hidden=96)
@@ -86,15 +102,16 @@ def loaded(run: Path) -> Loaded:
     return load_model(run)
 
 
-def untrained(seed: int = 0) -> Llama:
+def untrained(seed: int = 0, arch: str = "llama") -> LanguageModel:
     """A model whose next codes depend on everything before: its logits are far apart."""
-    model = Llama(MODEL, CODES + CODE_OFFSET, seed=seed).requires_grad_(False)
-    for weight in model.parameters():
-        weight.mul_(8 if weight.ndim > 1 else 1)
+    config = replace(MODEL, arch=arch, heads=0, mlp_hidden=0) if arch == "mamba" else replace(MODEL, arch=arch)
+    model = make_model(config, CODES + CODE_OFFSET, seed=seed).requires_grad_(False)
+    for name, weight in model.named_parameters():
+        weight.mul_(8 if weight.ndim == 2 and model.decays(name) else 1)
     return model
 
 
-def naive(model: Llama, start: int, known: np.ndarray, prompt: int, frames: int, regime: str) -> np.ndarray:
+def naive(model: LanguageModel, start: int, known: np.ndarray, prompt: int, frames: int, regime: str) -> np.ndarray:
     """The most likely codes of one clip, each by a forward pass over everything before it in its context."""
     codes = np.zeros((frames, CELLS), np.int64)
     codes[:prompt] = known[:prompt]
@@ -112,12 +129,15 @@ def naive(model: Llama, start: int, known: np.ndarray, prompt: int, frames: int,
 
 
 @pytest.mark.parametrize("regime", ["free", "frame", "token"])
-@pytest.mark.parametrize(("prompt", "start"), [(0, VIDEO_START), (2, IMAGE_START), (3, VIDEO_START)])
-def test_a_rollout_is_a_loop_of_forward_passes(regime: str, prompt: int, start: int) -> None:
-    model, frames = untrained(), 9  # more than two contexts
+@pytest.mark.parametrize(
+    ("arch", "prompt", "start"),
+    [("llama", 0, VIDEO_START), ("llama", 2, IMAGE_START), ("gpt2", 3, VIDEO_START), ("mamba", 2, VIDEO_START)],
+)
+def test_a_rollout_is_a_loop_of_forward_passes(regime: str, arch: str, prompt: int, start: int) -> None:
+    model, frames = untrained(arch=arch), 9  # more than two contexts
     known = np.random.default_rng(prompt).integers(0, CODES, (3, frames, CELLS))
     roll = Rollout(model, start, FRAMES, regime, GREEDY)  # type: ignore[arg-type]
-    found = roll(torch.from_numpy(known), prompt, torch.zeros(3, frames, CELLS, dtype=torch.float64))
+    found, _ = roll(torch.from_numpy(known), prompt, torch.zeros(3, frames, CELLS, dtype=torch.float64))
     for i in range(3):
         assert np.array_equal(found[i], naive(model, start, known[i], prompt, frames, regime)), f"clip {i}"
 
@@ -150,8 +170,9 @@ def test_what_is_known_by_heart_is_continued_past_the_context(loaded: Loaded) ->
     assert copied is not None and max(share for share in copied if share is not None) < 0.2
 
 
-@pytest.mark.parametrize("kind", ["video", "image"])
-def test_batches_change_no_clip(loaded: Loaded, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "small"), [("video", 1 << 24), ("image", 1 << 24), ("video", 0)])
+def test_batches_change_no_clip(loaded: Loaded, kind: str, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "SMALL", small)  # 0: packed matrices serve any number of rows
     asked = Generation(kind, 6, "free", Sampling(temperature=1.5), seed=3)  # type: ignore[arg-type]
     whole = generate(loaded, no_prompts(loaded, 11), asked)  # more than are made at once
     for batch, count in ((1, 11), (3, 2), (16, 9)):
@@ -159,6 +180,32 @@ def test_batches_change_no_clip(loaded: Loaded, kind: str) -> None:
         assert np.array_equal(fewer, whole[:count]), batch
     assert len(np.unique(whole.reshape(11, -1), axis=0)) == 11, "samples repeat"
     assert not np.array_equal(generate(loaded, no_prompts(loaded, 2), replace(asked, seed=4)), whole[:2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "mamba"])
+def test_packed_matrices_give_the_same_logits_and_leave_the_model_alone(
+    arch: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "SMALL", 0)
+    model = untrained(arch=arch).to(dtype)
+    ids = torch.randint(CODE_OFFSET, CODES + CODE_OFFSET, (3, 20), generator=torch.Generator().manual_seed(0))
+    before, near = model(ids), 1e-4 if dtype == torch.float32 else 1.0
+    with packed.packed(model):
+        torch.testing.assert_close(model(ids), before, atol=near * float(before.std()), rtol=0.05)
+    assert torch.equal(model(ids), before)
+
+
+def test_losses_of_frames_are_those_of_the_true_codes(loaded: Loaded) -> None:
+    known = prompts(loaded, Asked("video", 1, FRAMES, 3), needs_truth=True)
+    ids = torch.from_numpy(np.pad(known.codes.reshape(3, -1) + CODE_OFFSET, ((0, 0), (1, 0)), constant_values=1))
+    expected = loaded.model(ids[:, :-1], ids[:, 1:]).view(3, FRAMES, CELLS).mean((0, 2))
+    for regime in ("token", "frame", "free"):  # known by heart: what is made is what is true
+        made = make(loaded, known, Generation("video", FRAMES, regime, GREEDY))  # type: ignore[arg-type]
+        assert made.losses is not None and np.isnan(made.losses[0])
+        assert made.losses[1:] == pytest.approx(expected[1:].numpy(), abs=1e-5), regime
+    found = by_frame(made, known, Generation("video", FRAMES, "free", GREEDY))
+    assert found["loss_by_frame"] == [None, *made.losses[1:].tolist()]
 
 
 def test_the_start_id_is_heard(loaded: Loaded) -> None:
@@ -251,10 +298,10 @@ def test_prompts_of_images(loaded: Loaded) -> None:
 
 
 def test_longer_clips_than_any_run_have_no_truth(loaded: Loaded) -> None:
-    known = prompts(loaded, Asked("video", 2, 20, 2), needs_truth=False)
+    known = prompts(loaded, Asked("video", 2, 70, 2), needs_truth=False)
     assert known.codes.shape == (2, 2, *GRID) and not known.has_truth
-    codes = generate(loaded, known, Generation("video", 20, "free", GREEDY))
-    assert codes.shape == (2, 20, *GRID) and np.array_equal(codes[:, :2], known.codes)
+    codes = generate(loaded, known, Generation("video", 70, "free", GREEDY))
+    assert codes.shape == (2, 70, *GRID) and np.array_equal(codes[:, :2], known.codes)
     assert accuracy_by_frame(codes, known) is None
     with pytest.raises(UserError, match="no window of 20 frames"):
         prompts(loaded, Asked("video", 2, 20, 2), needs_truth=True)
@@ -269,12 +316,8 @@ def invoke(*arguments: str | Path) -> tuple[str, dict]:
 def test_the_command_leaves_codes_facts_and_pictures(run: Path) -> None:
     output, value = invoke("--ckpt", run, "--frames", 8, "--frames-prompt", 2, "--greedy", "--samples", 3)
     folder = run / "generated" / "step-000000150"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "generated.gif",
-        "generated.json",
-        "generated.png",
-        "tokens.npz",
-    ]
+    written = {"curves.png", "generated.gif", "generated.json", "generated.png", "tokens", "tokens.npz"}
+    assert {path.name for path in folder.iterdir()} == written == {Path(path).name for path in value["files"]}
     with np.load(folder / "tokens.npz") as arrays:
         assert arrays["codes"].dtype == np.uint16 and arrays["codes"].shape == (3, 8, *GRID)
         assert np.array_equal(arrays["codes"], arrays["true_codes"]) and arrays["prompt_frames"] == 2
@@ -295,6 +338,108 @@ def test_the_command_starts_from_nothing(run: Path, tmp_path: Path) -> None:
         assert arrays["codes"].shape == (2, FRAMES, *GRID) and "true_codes" not in arrays
 
 
+def test_the_clips_are_a_dataset_that_the_next_generation_replaces(run: Path, tmp_path: Path) -> None:
+    arguments = ("--ckpt", run, "--frames", 6, "--frames-prompt", 2, "--samples", 3, "--out", tmp_path)
+    value = invoke(*arguments, "--regime", "all", "--movie")[1]
+    dataset = Dataset(tmp_path / "tokens", split="made")
+    assert (dataset.dataset_id, dataset.splits) == (value["dataset_id"], ["made", "true"])
+    with np.load(tmp_path / "tokens.npz") as arrays:
+        for i in range(3):
+            (row,) = dataset.frames(f"free/{i:06d}")
+            assert np.array_equal(row.codes, arrays["codes"][i]) and row.frame_index.tolist() == [0, 4, 8, 12, 16, 20]
+            (row,) = Dataset(tmp_path / "tokens").frames(f"true/{i:06d}")
+            assert np.array_equal(row.codes, arrays["true_codes"][i])
+    assert {row.source.split("/")[0] for row in dataset.rows()} == {"free", "frame", "token"} == set(value["by_regime"])
+    derived = dataset.info["settings"]["derived"]
+    assert (derived["how"], derived["checkpoint"], derived["frames_prompt"]) == ("generate", value["checkpoint_id"], 2)
+    assert verify(open_store(tmp_path / "tokens"), deep=True).ok
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert np.asarray(picture).std() > 10
+    assert frames_of(tmp_path / "generated.mp4") == 6
+    other = invoke(*arguments, "--kind", "image", "--frames-prompt", 0)[1]
+    replaced = Dataset(tmp_path / "tokens")
+    assert replaced.dataset_id == other["dataset_id"] != value["dataset_id"] and replaced.splits == ["made"]
+    assert [row.n_frames for row in replaced.rows()] == [1] * 18
+
+
+def test_only_what_a_generation_made_is_replaced(run: Path, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes" / "tokens").mkdir(parents=True)
+    (tmp_path / "notes" / "tokens" / "mine.txt").write_text("x")
+    shutil.copytree(world / "tokens", tmp_path / "data" / "tokens")
+    for out in (tmp_path / "notes", tmp_path / "data"):
+        before = sorted(out.rglob("*"))
+        result = CliRunner().invoke(command, ["--ckpt", str(run), "--samples", "1", "--out", str(out)])
+        assert isinstance(result.exception, UsageError) and "no generation made it" in str(result.exception)
+        assert sorted(out.rglob("*")) == before, "nothing was written, nothing is gone"
+    result = CliRunner().invoke(command, ["--ckpt", str(run), "--out", __file__])
+    assert isinstance(result.exception, UsageError) and "is a file" in str(result.exception)
+
+
+def frames_of(path: Path) -> int:
+    """Frames of a video file."""
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def square(path: Path) -> Loaded:
+    """An untrained model of squares of 2×2 codes."""
+    return Loaded(
+        model=make_model(MODEL, 512 + CODE_OFFSET, seed=0).requires_grad_(False).eval(),
+        config=MODEL,
+        used_ids=512 + CODE_OFFSET,
+        tokenizer=DCT(512).spec,
+        context=16,
+        frames=4,
+        stride=4,
+        grid=(2, 2),
+        step=1,
+        path=path,
+        id="0" * 16,
+        recipe={},
+    )
+
+
+def test_files_are_prompts(tmp_path: Path) -> None:
+    source = square(tmp_path)
+    video, picture = write_video(tmp_path / "a b.mp4", 30), write_image(tmp_path / "x.png", (16, 16))
+    known = prompts_of_files(source, [video, picture], Asked("video", 2, 4, 3), exact=False)
+    pixels = np.asarray(Image.open(picture)).transpose(2, 0, 1)
+    assert known.prompt == 1 and not known.has_truth
+    assert np.array_equal(known.codes[1, 0], DCT(512).encode(pixels[None])[0])
+    assert np.array_equal(known.codes[2], known.codes[0])
+    assert [where["sources"] for where in known.sources] == [[str(video)], [str(picture)], [str(video)]]
+    assert generate(source, known, Generation("video", 4, "free", GREEDY)).shape == (3, 4, 2, 2)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"broken.mp4: no frame could be read \(open_error\)"):
+        prompts_of_files(source, [picture, tmp_path / "broken.mp4"], Asked("video", 1, 4, 1), exact=True)
+
+
+def test_what_comes_after_the_prompt_in_a_file_is_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.random.default_rng(0).integers(0, 512, (5, 2, 2))
+
+    def tokenize(loaded: Loaded, folder: Path) -> None:
+        clips = [Video("000000.png", codes, "all"), Video("000001.png", codes[:3], "all")]
+        write_tokens(folder / "tokens", clips, (), 512)
+
+    monkeypatch.setattr(files, "_tokenize", tokenize)
+    long, short = (write_image(tmp_path / name) for name in ("long.png", "short.png"))  # nobody decodes them here
+    known = prompts_of_files(square(tmp_path), [long, short], Asked("video", 2, 3, 2), exact=True)
+    assert known.has_truth and np.array_equal(known.codes, np.stack([codes[:3]] * 2))
+    assert known.sources[1] == {"sources": [str(short)], "frames": [0, 4, 8]} and known.fps == pytest.approx(6.25)
+    known = prompts_of_files(square(tmp_path), [long, short], Asked("video", 2, 4, 2), exact=True)
+    assert not known.has_truth and known.codes.shape == (2, 2, 2, 2)
+    with pytest.raises(UserError, match=r"short.png: frames at this stride: 3; --frames-prompt is 4"):
+        prompts_of_files(square(tmp_path), [long, short], Asked("video", 4, 8, 2), exact=True)
+
+
+def test_without_the_tokenizing_stage_files_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'toto-video\[tokenize\]'$"):
+        prompts_of_files(square(tmp_path), [write_image(tmp_path / "x.png")], Asked("video", 1, 4, 1), exact=True)
+
+
 def test_the_command_says_why_there_is_no_truth(run: Path, tmp_path: Path) -> None:
     arguments = ("--frames", 20, "--frames-prompt", 3, "--samples", 1, "--precision", "bf16", "--out", tmp_path)
     output, value = invoke("--ckpt", run, *arguments)
@@ -308,8 +453,7 @@ def test_without_the_tokenizer_there_are_codes_and_one_line(
     monkeypatch.setitem(sys.modules, "toto.tokenize.tokenizers.dct", None)
     output, value = invoke("--ckpt", run, "--samples", 1, "--out", tmp_path)
     assert "pip install 'toto-video[tokenize]'" in output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["generated.json", "tokens.npz"]
-    assert len(value["files"]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "generated.json", "tokens", "tokens.npz"}
 
 
 def test_prompts_of_another_tokenizer_are_refused(loaded: Loaded, tmp_path: Path) -> None:
@@ -332,6 +476,9 @@ def test_prompts_of_another_grid_are_refused(loaded: Loaded, tmp_path: Path) -> 
         (["--temperature", "0"], "temperature 0"),
         (["--frames-prompt", "0", "--data", "x"], "nothing is read from it"),
         (["--split", "test"], "no split 'test'"),
+        (["--prompt", "nowhere.mp4"], "nowhere.mp4: no such file"),
+        (["--prompt", __file__], "no tokenizer dct of 64 codes"),
+        (["--prompt", __file__, "--data", "x"], "prompts come from one place"),
         (["--frames", "30", "--regime", "frame"], "no window of 30 frames"),
     ],
 )

@@ -13,7 +13,7 @@ from train_toy import Ended, call, trained
 from toto import Dataset
 from toto.train.baselines import fit
 from toto.train.load import load_model
-from toto.train.metrics import read_metrics
+from toto.train.watch.metrics import read_metrics
 
 CODES, FRAMES, GRID = 16, 8, (2, 2)
 

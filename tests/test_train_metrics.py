@@ -9,7 +9,8 @@ from train_toy import RECIPE, batches, steps, trained, world
 
 from toto.shards.stream import open_run
 from toto.shards.streaming.keyed import MASK
-from toto.train.metrics import BOARD, FILE, Metrics, read_metrics
+from toto.train.watch.metrics import FILE, Lines, read_metrics
+from toto.train.watch.sinks import BOARD
 
 
 @pytest.fixture(scope="module")
@@ -60,25 +61,35 @@ def test_tensorboard_holds_the_same_losses(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "end", ['{"step": 3, "lo', '{"step": 3, "loss": 1.0', "\0\0\0", '{"step": "3"}\n', "[3]\n", "\n"]
+    "end",
+    [
+        *('{"step": 3, "lo', '{"step": 3, "loss": 1.0', "\0\0\0", '{"step": "3"}\n', "[3]\n", "\n"),
+        *(
+            "[" * 200_000,
+            '{"step": -1}\n',
+            '{"step": 1' + "0" * 30 + "}\n",
+            '{"step": 3, "x": "' + "y" * 2**21 + '"}\n',
+        ),
+    ],
+    ids=range(10),
 )
 def test_what_a_kill_left_of_a_line_is_dropped(end: str, tmp_path: Path) -> None:
     whole = [{"step": step, "loss": step / 10} for step in (1, 2)]
     (tmp_path / FILE).write_text("".join(json.dumps(line) + "\n" for line in whole) + end)
     assert read_metrics(tmp_path) == whole
-    metrics = Metrics(tmp_path, resumed_at=2)
-    metrics.write({"step": 3, "loss": 0.3})
-    metrics.close()
+    lines = Lines(tmp_path, resumed_at=2)
+    lines.write({"step": 3, "loss": 0.3})
+    lines.close()
     assert read_metrics(tmp_path) == [*whole, {"step": 3, "loss": 0.3}]
     assert len((tmp_path / FILE).read_text().splitlines()) == 3
 
 
 def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, resumed_at=0)
+    lines = Lines(tmp_path, resumed_at=0)
     for step in range(1, 8):
-        metrics.write({"step": step, "loss": 1.0})
-    metrics.close()
-    Metrics(tmp_path, resumed_at=4).close()
+        lines.write({"step": step, "loss": 1.0})
+    lines.close()
+    Lines(tmp_path, resumed_at=4).close()
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4]
 
 

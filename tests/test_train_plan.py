@@ -63,10 +63,40 @@ def test_epochs_of_the_published_datasets(name: str, epochs: float) -> None:
     assert sum(source["share"] for source in value["sources"]) == pytest.approx(1)
 
 
+def test_a_checkpoint_beside_the_training_takes_a_copy_in_memory() -> None:
+    value, text = plan("--size", "base", "--recipe", "demo")
+    assert value["checkpoint_copy_bytes"] == value["checkpoint_bytes"] and "of host memory" in text
+    value, text = plan("--size", "base", "--recipe", "demo", *sets("checkpoint_async=off"))
+    assert value["checkpoint_copy_bytes"] == 0 and "of host memory" not in text
+
+
 def test_days_go_down_with_gpus_and_utilisation() -> None:
     one, half = plan("--size", "large")[0], plan("--size", "large", "--gpus", "16", "--mfu", "0.2")[0]
     assert one["gpu_days"] == pytest.approx(one["training_flops"] / (989e12 * 0.4) / 86_400)
     assert half["gpu_days"] == pytest.approx(2 * one["gpu_days"]) and half["seconds"] == pytest.approx(one["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("size", "kib", "megabytes", "alone", "together"),
+    [("base", 36, 151, 10.6e3, 42.3e3), ("large", 64, 268, 4.87e3, 23.5e3), ("1b", 176, 738, 1.26e3, 8.27e3)],
+)
+def test_generation_is_bounded_by_the_bytes_of_a_step(
+    size: str, kib: int, megabytes: int, alone: float, together: float
+) -> None:
+    value, text = plan("--size", size, "--clips", "100")
+    found = value["generation"]
+    assert found["kv_bytes_per_token"] == kib * 1024
+    assert found["cache_bytes"] / 1e6 == pytest.approx(megabytes, rel=0.005)  # 16 frames of 256
+    assert found["tokens_per_s"]["1"] == pytest.approx(alone, rel=0.01)  # 3.35 TB/s of an H100 over weights and cache
+    assert found["tokens_per_s"]["64"] == pytest.approx(together, rel=0.01)
+    assert found["gpu_hours"] * 3600 == pytest.approx(100 * 4096 / found["tokens_per_s"]["64"])
+    assert found["decode_flops_per_token"] == 2 * value["macs"] > found["prefill_flops"] / 2048
+    assert "100 clips" in text and "of cache a token" in text
+
+
+def test_mamba_keeps_a_state_that_does_not_grow() -> None:
+    found = plan("--size", "mamba")[0]["generation"]
+    assert (found["kv_bytes_per_token"], found["cache_bytes"]) == (0, 42 * 2048 * (16 + 3) * 4)
 
 
 def test_epochs_are_exact_where_shards_are(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from clips import environment
 from train_toy import Strike, batches, call_ranks, command_line, history, losses, same_state, trained, world
 
 from toto.train import checkpoint
-from toto.train.metrics import read_metrics
+from toto.train.watch.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,10 @@ from train_toy import (
 )
 
 from toto import Dataset
+from toto.shards.hashing import json_sha256
 from toto.train import checkpoint
-from toto.train.metrics import BOARD, FILE
+from toto.train.watch.metrics import FILE
+from toto.train.watch.sinks import BOARD
 
 CHANGES = 170  # about so many files does an undisturbed run open, rename or remove
 AGAIN = "run the same command again to go on"
@@ -177,7 +179,7 @@ def test_a_run_of_an_older_version_goes_on(data: Path, alone: Path, tmp_path: Pa
         for key in ("schedule", "decay_share", "spike_sigmas", "sharding", "hop"):
             section.pop(key, None)
     (run / "run.json").write_text(json.dumps(value))
-    facts_of.write_text(json.dumps({**facts, "hash": checkpoint.json_sha256(facts)}))
+    facts_of.write_text(json.dumps({**facts, "hash": json_sha256(facts)}))
     for key, said in (("models.tiny.arch=gpt2", "'llama', not 'gpt2'"), ("recipes.demo.schedule=wsd", "'cosine', not")):
         assert call(command_line(data, run, "--set", key), tmp_path / "other").failed(2, said)
     assert_same(trained(data, run), alone)

@@ -11,7 +11,7 @@ from train_toy import call
 
 from toto.tokenize.demo import build
 from toto.train import checkpoint
-from toto.train.metrics import read_metrics
+from toto.train.watch.metrics import read_metrics
 
 PARAMETERS = 276_861_952 - (8192 - 512) * 1024  # Table 1's, with the demo's 512 codes for the dVAE's 8,192
 SPACE = 2 * 3_330_000_000  # bytes: of the checkpoint, and as much again

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from train_toy import call, command_line, history, losses, state, trained, world
 
 from toto.shards.stream import open_run
-from toto.train.metrics import read_metrics
 from toto.train.spikes import MEMORY, PATIENCE, WARM_UP, WINDOW, SpikeGuard
+from toto.train.watch.metrics import read_metrics
 
 CPU = torch.device("cpu")
 

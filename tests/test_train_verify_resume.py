@@ -15,8 +15,8 @@ from train_toy import sets, world
 from toto.errors import UsageError, UserError
 from toto.train import verify_resume
 from toto.train.cli import cli
-from toto.train.metrics import read_metrics
 from toto.train.verify_resume import Trial, Verdict
+from toto.train.watch.metrics import read_metrics
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from token_world import moving_videos, write_tokens
 
 from toto.train import checkpoint
 from toto.train.load import model_config
-from toto.train.metrics import read_metrics
 from toto.train.models import make_model
 from toto.train.optimizer import make_optimizer
+from toto.train.watch.metrics import read_metrics
 
 MODEL = {"dim": 32, "layers": 2, "heads": 2, "mlp_hidden": 64}
 RECIPE = {
@@ -37,7 +37,7 @@ RECIPE = {
     "checkpoint_every": 6,
     "keep_checkpoints": 3,
 }
-SPEED = ("tokens_per_s", "mfu")  # of a line of metrics.jsonl: not the same twice
+SPEED = ("tokens_per_s", "mfu", "mfu_palm", "seconds")  # of a line of metrics.jsonl: not the same twice
 NAN_STEPS = "NAN_STEPS"  # among the extra variables of a command: the steps whose losses are NaN
 SECONDS = 240  # until a process that does not end is given up
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clips import tokenize, write_clips
-from drill import Content, content
+from drill_tokenize import Content, content
 
 from toto import Dataset
 

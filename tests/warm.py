@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 IMPORTED = ["toto.tokenize.cli", "toto.shards.cli", "toto.train.cli", "toto.evaluate.cli"]
-IMPORTED += ["toto.train.loop", "toto.train.summary", "toto.train.safe_reader"]
-IMPORTED += ["torch._dynamo", "torch.utils.tensorboard.writer"]
+IMPORTED += ["toto.train.begin", "toto.train.summary", "toto.train.checkpoint.safe_reader"]
+IMPORTED += ["torch._dynamo", "torch.utils.tensorboard.writer", "s3fs"]
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(IMPORTED)

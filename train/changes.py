@@ -16,9 +16,12 @@ FREE = (
     "log_every",
     "validate_every",
     "validation_sequences",
+    "sample_every",
     "checkpoint_every",
+    "checkpoint_async",
     "keep_checkpoints",
     "keep_every",
+    "wandb",
 )
 # Keys that were not there from the first version on, and what was done before they were.
 BEFORE = {"arch": "llama", "schedule": "cosine", "hop": None}

@@ -8,12 +8,12 @@ import click
 
 import toto
 from toto import command
-from toto.errors import UsageError, UserError
 from toto.train.export_command import export
-from toto.train.generate_command import generate
+from toto.train.generation.command import generate
 from toto.train.loss_command import loss_by_position
 from toto.train.options import needed, what_options
 from toto.train.verify_resume_command import verify_resume
+from toto.train.watch.curves_command import curves
 
 
 @click.group(cls=command.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,8 +32,9 @@ def cli() -> None:
 
 @cli.command()
 @what_options
-@click.option("--out", metavar="DIR", help="The run's folder; default: ${TOTO_RUNS:-runs}/SIZE.")
+@click.option("--out", metavar="DIR|URI", help="The run's folder; default: ${TOTO_RUNS:-runs}/SIZE.")
 @click.option("--stop-at", type=click.IntRange(1), metavar="STEP", help="Save and stop after this step; go on later.")
+@click.option("--profile", type=click.IntRange(1, 100), metavar="STEPS", help="Write down what so many steps spend.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def pretrain(
     size: str | None,
@@ -44,6 +45,7 @@ def pretrain(
     as_json: bool,
     out: str | None,
     stop_at: int | None,
+    profile: int | None,
     device: str,
 ) -> None:
     """Train a model to predict the next visual token; run again after any interruption and it goes on.
@@ -53,35 +55,25 @@ def pretrain(
              torchrun --nproc-per-node 8 -m toto.train pretrain --size large
     """
     from toto.config import load
-    from toto.train.alone import alone
+    from toto.train.begin import begun
     from toto.train.loop import train
     from toto.train.parallel import joined
-    from toto.train.run import Asked, folder_of, prepare
+    from toto.train.run import Asked
     from toto.train.summary import summary_of
 
     pipelines = load(configs, sets)
     asked = Asked(needed(size), recipe, data, out, stop_at)
     with ExitStack() as held, joined(device) as team:
-        refused: UserError | None = None
-        if team.is_first:
-            try:
-                held.enter_context(alone(folder_of(asked)))
-                prepare(asked, pipelines, team)
-            except UserError as error:
-                refused = error
-        code = team.agree(refused.exit_code if refused else 0)
-        if code:
-            raise refused or (UsageError if code == 2 else UserError)("the first process refused to start; it says why")
-        job = prepare(asked, pipelines, team, writes=False)
+        job = held.enter_context(begun(asked, pipelines, team))
         if team.is_first:
             command.say(summary_of(job, team))
             sys.stdout.flush()
-        done = train(job, team)
+        done = train(job, team, profile or 0)
         if not team.is_first:
             return
         command.say(f"{done.checkpoint}: {done.step:,} steps done" + ending(done))
         if as_json:
-            command.print_json({**vars(done), "checkpoint": str(done.checkpoint)})
+            command.print_json(vars(done))
 
 
 @cli.command()
@@ -91,6 +83,7 @@ def pretrain(
 @click.option(
     "--mfu", type=click.FloatRange(0.01, 1), default=0.4, show_default=True, help="Share of the peak that is reached."
 )
+@click.option("--clips", type=click.IntRange(1), default=2048, show_default=True, help="For the time to generate.")
 def plan(
     size: str | None,
     recipe: str,
@@ -101,6 +94,7 @@ def plan(
     gpus: int,
     gpu: str,
     mfu: float,
+    clips: int,
 ) -> None:
     """Parameters, compute, memory, GPU-days and epochs of a run, before anything is spent.
 
@@ -110,7 +104,7 @@ def plan(
     from toto.config import load
     from toto.train.plan import Machine, make_plan, plan_text
 
-    found = make_plan(needed(size), recipe, data, load(configs, sets), Machine(gpu, gpus, mfu))
+    found = make_plan(needed(size), recipe, data, load(configs, sets), Machine(gpu, gpus, mfu, clips))
     command.say(plan_text(found))
     if as_json:
         command.print_json(found)
@@ -118,13 +112,13 @@ def plan(
 
 def ending(done: Any) -> str:
     """`, loss 2.310, 12.9k tokens/s, …` of what was measured; `, nothing left to do` where no step was."""
-    from toto.train.progress import amount
+    from toto.train.watch.progress import amount
 
     parts = [
         f"loss {done.loss:.4f}" if done.loss is not None else "nothing left to do",
         f"held-out {done.validation_loss:.4f}" if done.validation_loss is not None else "",
         f"{amount(done.tokens_per_s)} tokens/s" if done.tokens_per_s else "",
-        f"MFU {done.mfu:.0%}" if done.mfu else "",
+        f"MFU {done.mfu:.0%} (causal attention; {done.mfu_palm:.0%} as PaLM counts)" if done.mfu else "",
     ]
     return "".join(f", {part}" for part in parts if part)
 
@@ -132,6 +126,7 @@ def ending(done: Any) -> str:
 cli.add_command(generate)
 cli.add_command(export)
 cli.add_command(loss_by_position)
+cli.add_command(curves)
 cli.add_command(verify_resume)
 
 

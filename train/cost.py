@@ -10,12 +10,13 @@ from toto.config import ModelConfig, RecipeConfig
 from toto.lazy import cached_property
 from toto.shards.ids import CODE_OFFSET, model_vocab
 from toto.train.layer_cost import LayerCost, layer_cost
+from toto.train.models.language_model import CHUNK_TOKENS
 
 FLOPS_PER_MAC = 2
 TRAINING_PASSES = 3  # forward, and backward to the inputs and to the weights
 FP32, BF16 = 4, 2  # bytes
 ADAM_MOMENTS = 2
-LOGIT_BYTES = 16  # of one logit in a chunk: in the compute dtype and fp32, its log-softmax, its gradients
+LOGIT_BYTES = 8  # of one logit in a chunk: in the compute dtype, in fp32, its gradient in the compute dtype
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,17 @@ class Cost:
         """Keys and values of one position in every layer: 36 KiB for base in bf16; 0 for Mamba."""
         return self._layers.state_values * element_bytes
 
+    @property
+    def state_bytes(self) -> int:
+        """What decoding keeps of one sequence whatever its length: 6.5 MB for mamba, in fp32."""
+        return self._layers.fixed_state * FP32
+
     def memory(
         self,
         micro_sequences: int,
         compute_bytes: int = BF16,
         checkpoint_blocks: bool = False,
-        chunk_tokens: int = 8192,
+        chunk_tokens: int = CHUNK_TOKENS,
     ) -> Memory:
         """Bytes for a micro-batch of `micro_sequences`; with `checkpoint_blocks` one block is kept at a time."""
         c, tokens = self.config, micro_sequences * self.context

@@ -6,9 +6,13 @@ A sequence is `[start] t1 … tN` (N = context), with `predict_end` also `[end]`
 predicts all but the first, so each code is predicted once. What a step holds depends on the stream alone.
 """
 
+import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator
 from dataclasses import dataclass, replace
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -17,13 +21,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from toto.errors import UsageError, UserError
 from toto.shards.stream import Stream
+from toto.shards.streaming.keyed import MASK
 
-PREFETCH = 4  # micro-batches that a worker reads ahead
+READ_TOKENS = 1 << 18  # of micro-batches that are read together: one by one, small ones take three times as long
+PREFETCH = 4  # readings that a worker is ahead: 2 MiB
 GRACE_S = 120  # a worker that was told to stop reads on for so long at most
 
 
 @dataclass(frozen=True)
-class Batch:
+class MicroBatch:
     """One micro-batch of one rank."""
 
     step: int
@@ -38,7 +44,7 @@ class Batch:
         """int64 [b, context + 1], with predict_end [b, context + 2]: moved as stored, and widened there."""
         return training_ids(self.tokens.to(device, non_blocking=True), self.predict_end)
 
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> "MicroBatch":
         """A copy in pinned memory; DataLoader asks for it."""
         return replace(self, tokens=self.tokens.pin_memory(), parts=self.parts.pin_memory())
 
@@ -102,10 +108,11 @@ def loader(
     workers: int,
     predict_end: bool,
     pinned: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[MicroBatch, None, None]:
     """This rank's micro-batches of these steps, in order: as many for each step on every rank, and as even as can be.
 
-    UsageError when a rank would have no sequence; what goes wrong in a worker is raised here.
+    Close it where signals do no harm, which ends the workers. UsageError when a rank would have no sequence; what goes
+    wrong in a worker is raised here.
     """
     batch = stream.recipe.batch_sequences
     if batch < world:
@@ -116,8 +123,8 @@ def loader(
     return _batches(reader, workers, pinned)
 
 
-def _batches(reader: "_Reader", workers: int, pinned: bool) -> Iterator[Batch]:
-    """DataLoader hands micro-batch i to worker i mod workers and gives them back in order."""
+def _batches(reader: "_Reader", workers: int, pinned: bool) -> Generator[MicroBatch, None, None]:
+    """DataLoader hands reading i to worker i mod workers and gives them back in order."""
     made = DataLoader(
         reader,
         batch_size=None,
@@ -127,10 +134,10 @@ def _batches(reader: "_Reader", workers: int, pinned: bool) -> Iterator[Batch]:
         worker_init_fn=_read_on,
         generator=torch.Generator(),  # its seed for workers would be drawn from the model's generator otherwise
     )
-    for item in made:
-        if isinstance(item, UserError):
-            raise item
-        yield item
+    for found in made:
+        if isinstance(found, UserError):
+            raise found
+        yield from found
 
 
 def _read_on(worker: int) -> None:
@@ -138,10 +145,20 @@ def _read_on(worker: int) -> None:
     It ends them by itself, and without it they end too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_S))
+    threading.Thread(target=_end_with_trainer, daemon=True).start()
+
+
+def _end_with_trainer() -> None:
+    """Ends this worker when the trainer is killed: it holds the trainer's connections open, so that other ranks would
+    notice the loss only after the 5 s in which DataLoader does."""
+    trainer = parent_process()
+    if trainer is not None:
+        wait([trainer.sentinel])
+        os._exit(1)
 
 
 class _Reader(Dataset[Any]):
-    """Micro-batch i of a rank, for any i."""
+    """Reading i of a rank, for any i: the micro-batches of a step, or some of them, from one look into the stream."""
 
     def __init__(
         self, stream: Stream, steps: range, rank: int, world: int, micro_sequences: int, predict_end: bool
@@ -153,29 +170,39 @@ class _Reader(Dataset[Any]):
         # as many on every rank, where weights that are cut are gathered in each
         most = -(-batch // world)
         self._per_step = min(-(-most // micro_sequences), batch // world)
+        together = max(1, READ_TOKENS // (min(micro_sequences, most) * stream.context))
+        self._readings = [range(self._per_step)[i : i + together] for i in range(0, self._per_step, together)]
 
     def __len__(self) -> int:
-        return len(self._steps) * self._per_step
+        return len(self._steps) * len(self._readings)
 
-    def __getitem__(self, i: int) -> Batch | UserError:
-        """The micro-batch, or what a user has to be told: an exception would reach them inside a worker's traceback."""
+    def __getitem__(self, i: int) -> list[MicroBatch] | UserError:
+        """Micro-batches, or what a user has to be told: an exception would reach them inside a worker's traceback."""
         if not 0 <= i < len(self):
             raise IndexError(i)
+        step, reading = divmod(i, len(self._readings))
         try:
-            return self._read(self._steps[i // self._per_step], i % self._per_step)
+            return self._read(self._steps[step], self._readings[reading])
         except UserError as error:
             return UserError(str(error))
 
-    def _read(self, step: int, micro: int) -> Batch:
+    def _read(self, step: int, micros: range) -> list[MicroBatch]:
         start = step * self._stream.recipe.batch_sequences + self._first
-        own = range(micro * self._share // self._per_step, (micro + 1) * self._share // self._per_step)
-        read = self._stream.sequences(range(start + own.start, start + own.stop))
-        return Batch(
-            step=step,
-            tokens=torch.from_numpy(read.tokens),
-            parts=torch.from_numpy(read.parts),
-            hash=read.hash,
-            first=micro == 0,
-            last=micro == self._per_step - 1,
-            predict_end=self._predict_end,
-        )
+        ends = [micro * self._share // self._per_step for micro in range(micros.start, micros.stop + 1)]
+        read = self._stream.sequences(range(start + ends[0], start + ends[-1]))
+        tokens, parts = torch.from_numpy(read.tokens), torch.from_numpy(read.parts)
+        made = []
+        for micro, first, end in zip(micros, ends, ends[1:], strict=False):
+            own = slice(first - ends[0], end - ends[0])
+            made.append(
+                MicroBatch(
+                    step=step,
+                    tokens=tokens[own],
+                    parts=parts[own],
+                    hash=int(read.hashes[own].sum()) & MASK,
+                    first=micro == 0,
+                    last=micro == self._per_step - 1,
+                    predict_end=self._predict_end,
+                )
+            )
+        return made

@@ -8,7 +8,7 @@ from toto import command
 
 
 @click.command("export")
-@click.option("--ckpt", required=True, metavar="PATH", help="A checkpoint, or a run: its newest one.")
+@click.option("--ckpt", required=True, metavar="PATH|URI", help="A checkpoint, or a run: its newest one.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new folder.")
 @click.option("--dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of the weights.")
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare logits and tokens by transformers.")

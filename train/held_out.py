@@ -18,7 +18,7 @@ def held_out(loaded: Loaded, data: str | None, split: str | None, kind: Kind) ->
     `split` None is the one that was trained on, or would be. UserError where there are none, or where they were made
     with another tokenizer.
     """
-    own = Recipe.from_json(json.dumps(loaded.recipe), str(loaded.path))
+    own = Recipe.from_json(json.dumps(loaded.recipe), loaded.place)
     if data is None:
         recipe = _own(loaded, own, split, kind)
     else:
@@ -33,11 +33,11 @@ def _own(loaded: Loaded, own: Recipe, split: str | None, kind: Kind) -> Recipe:
     """Those of the model's own datasets that have the kind, and the split."""
     alike = [part for part in own.parts if part.kind == kind]
     if not alike:
-        raise UserError(f"{loaded.path} was trained on no {kind} sequences; choose another --kind, or give --data")
+        raise UserError(f"{loaded.place} was trained on no {kind} sequences; choose another --kind, or give --data")
     able = [part for part in alike if not split or split in Dataset(part.uri, part.dataset_id).splits]
     if not able:
         names = ", ".join(part.name for part in alike)
-        raise UserError(f"{names}: no split {split!r}, on which {loaded.path} could be judged; choose another --split")
+        raise UserError(f"{names}: no split {split!r}, on which {loaded.place} could be judged; choose another --split")
     parts = tuple(replace(part, split=split or part.split) for part in able)
     return replace(own, parts=parts, phases=(Phase(0, (1,) * len(parts)),))
 

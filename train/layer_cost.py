@@ -15,8 +15,9 @@ class LayerCost:
     macs: int  # multiply-adds that do not depend on the length of the sequence
     square_macs: int  # of attention, for each position of the sequence, when every position sees all
     kept: int  # values that autograd keeps of one block, in the compute dtype, without compilation
-    kept_at_end: int  # values that it keeps around the last norm
+    kept_at_end: int  # values that it keeps around the last norm, and the gradient of what the head reads
     state_values: int  # that decoding keeps for each position
+    fixed_state: int = 0  # fp32 values that it keeps whatever the length
 
 
 def layer_cost(config: ModelConfig) -> LayerCost:
@@ -30,10 +31,9 @@ def _llama(c: ModelConfig) -> LayerCost:
         parameters={"attention": attention, "mlp": mlp, "norms": (2 * c.layers + 1) * c.dim},
         macs=attention + mlp,
         square_macs=2 * c.layers * c.dim,
-        # both norms 3 widths each, queries, keys and their joint matrix 5, attention's result twice; gate, up,
-        # silu(gate), their product. tests/test_train_cost.py counts them. Fused norms on a GPU keep less, compiled
-        # blocks less again: an upper bound.
-        kept=13 * c.dim + 4 * c.mlp_hidden,
+        # both norms 2 widths each, queries, keys and values 3, attention's result twice; gate, up (models/lean.py).
+        # tests/test_train_cost.py counts them. Compiled blocks keep no more: an upper bound.
+        kept=9 * c.dim + 2 * c.mlp_hidden,
         kept_at_end=3 * c.dim,
         state_values=2 * c.layers * c.dim,
     )
@@ -51,7 +51,7 @@ def _gpt2(c: ModelConfig) -> LayerCost:
         square_macs=2 * c.layers * c.dim,
         # norms 2 widths each, queries to values and their joint matrix, result; up, gelu(up)
         kept=8 * c.dim + 2 * c.mlp_hidden,
-        kept_at_end=2 * c.dim,
+        kept_at_end=3 * c.dim,
         state_values=2 * c.layers * c.dim,
     )
 
@@ -65,9 +65,10 @@ def _mamba(c: ModelConfig) -> LayerCost:
         parameters={"mixer": c.layers * (matrices + small), "norms": (c.layers + 1) * c.dim},
         macs=c.layers * (matrices + scan),
         square_macs=0,
-        # norm 3 widths; in the inner channels: in, convolution, silu, steps, gate, output, and copies of them in fp32;
+        # norm 2 widths; in the inner channels: in, convolution, silu, steps, gate, output, and copies of them in fp32;
         # the state before each chunk of the scan
-        kept=3 * c.dim + 11 * inner + inner * c.states // CHUNK + rank + 2 * c.states,
+        kept=2 * c.dim + 11 * inner + inner * c.states // CHUNK + rank + 2 * c.states,
         kept_at_end=3 * c.dim,
         state_values=0,
+        fixed_state=c.layers * inner * (c.states + c.conv_window - 1),
     )

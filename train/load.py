@@ -1,6 +1,7 @@
 """A checkpoint -> its model, ready for use, and what has to be known about it; nothing but the folder is needed."""
 
-from dataclasses import dataclass, fields
+import os
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from toto.config import ModelConfig
 from toto.errors import UserError
 from toto.train import checkpoint
+from toto.train.checkpoint.fetch import copied, is_remote
 from toto.train.models import LanguageModel, make_model
 
 
@@ -25,27 +27,47 @@ class Loaded:
     stride: int | None  # source frames between two frames of a window; None: as stored
     grid: tuple[int, int]  # codes of a frame, rows and columns
     step: int
-    path: Path  # the checkpoint's folder
+    path: Path  # the checkpoint's folder; of one under a URI the folder here beside which results are put
     id: str  # hash of the checkpoint: of its weights, and of all that is said here
     recipe: dict[str, Any]  # the stream of sequences (recipe.json)
+    uri: str | None = None  # where it was read from, when that is no folder of this machine
+
+    @property
+    def place(self) -> str:
+        """Where it was read from: its folder or URI."""
+        return self.uri or str(self.path)
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
-    """The model of a checkpoint, or of the newest checkpoint of a run.
+    """The model of a checkpoint, or of the newest checkpoint of a run; a folder, or an fsspec URI.
 
     Every file is checked against its hash and no code is unpickled. UserError for what is missing, damaged, or of
     another format.
     """
-    folder = checkpoint.resolve(Path(path))
+    if is_remote(str(path)):
+        with copied(str(path)) as (folder, uri):
+            try:
+                return replace(_loaded(folder, device), path=_beside(uri), uri=uri)
+            except UserError as error:
+                raise UserError(str(error).replace(str(folder), uri)) from None
+    return _loaded(checkpoint.resolve(Path(str(path).removeprefix("file://"))), device)
+
+
+def _loaded(folder: Path, device: torch.device | str) -> Loaded:
     facts = checkpoint.read_facts(folder)
     try:
-        return _loaded(folder, facts, device)
+        return _read(folder, facts, device)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise UserError(f"{folder}/{checkpoint.FACTS} does not describe a model of toto ({problem})") from None
 
 
-def _loaded(folder: Path, facts: dict[str, Any], device: torch.device | str) -> Loaded:
+def _beside(uri: str) -> Path:
+    """`${TOTO_RUNS:-runs}/RUN/STEP` of s3://bucket/RUN/STEP."""
+    return Path(os.environ.get("TOTO_RUNS") or "runs", *uri.split("://", 1)[1].split("/")[-2:])
+
+
+def _read(folder: Path, facts: dict[str, Any], device: torch.device | str) -> Loaded:
     config = model_config(facts, folder)
     model = make_model(config, facts["used_ids"], seed=None)
     checkpoint.load(folder, checkpoint.tensors_of(model))
@@ -79,11 +101,11 @@ def check_fits(loaded: Loaded, tokenizer: dict[str, Any], grid: tuple[int, int],
     """UserError when a model cannot read shards: other ids mean nothing to it, in another grid cells lie elsewhere."""
     if tokenizer["id"] != loaded.tokenizer["id"]:
         raise UserError(
-            f"{place} was made with {tokenizer['name']} (id {tokenizer['id'][:12]}), but {loaded.path} was trained on "
+            f"{place} was made with {tokenizer['name']} (id {tokenizer['id'][:12]}), but {loaded.place} was trained on "
             f"{loaded.tokenizer['name']} (id {loaded.tokenizer['id'][:12]}); take shards of that tokenizer"
         )
     if grid != loaded.grid:
         raise UserError(
-            f"{place} has frames of {grid[0]}×{grid[1]} codes, but {loaded.path} was trained on "
+            f"{place} has frames of {grid[0]}×{grid[1]} codes, but {loaded.place} was trained on "
             f"{loaded.grid[0]}×{loaded.grid[1]}; take shards of that resolution"
         )

@@ -7,7 +7,8 @@ the tokens of all processes divided by their number, so that they do not depend 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -22,10 +23,11 @@ from toto.shards.recipe import Recipe
 from toto.shards.stream import Stream
 from toto.train import checkpoint
 from toto.train.changes import differing
+from toto.train.checkpoint.mirror import Mirror
+from toto.train.checkpoint.saver import FAILED, Saver
 from toto.train.cost import Cost, memory_of
-from toto.train.data import Batch, loader
+from toto.train.data import MicroBatch, loader
 from toto.train.hardware import autocast, memory_bytes, peak_flops
-from toto.train.log import Done, RunLog, StepSums
 from toto.train.models import LanguageModel, make_model
 from toto.train.optimizer import learning_rate, make_optimizer, set_learning_rate
 from toto.train.parallel import Team, whole, without_averaging
@@ -33,6 +35,11 @@ from toto.train.position_loss import PositionLoss, position_loss
 from toto.train.spikes import FOLDER as SPIKES
 from toto.train.spikes import SpikeGuard, guard_of, write_spike
 from toto.train.stopping import Stopping, stop
+from toto.train.watch.log import RunLog
+from toto.train.watch.profiler import Profiler
+from toto.train.watch.samples import Samples
+from toto.train.watch.sinks import open_sinks
+from toto.train.watch.values import Done, StepSums, Yardstick
 
 CPU_MICRO_TOKENS = 8192  # of one forward pass on a CPU: larger ones gain nothing there
 
@@ -48,26 +55,32 @@ class Job:
     validation: Recipe | None  # held-out sequences; None where the datasets have none
     facts: dict[str, Any]  # what every checkpoint says of itself
     stop_at: int | None = None  # the step after which this run pauses
+    mirror: Mirror | None = None  # where the run is kept; None: in its folder
 
     @property
     def last(self) -> int:
         """The number of steps after which this call is done."""
         return min(self.recipe.steps, self.stop_at or self.recipe.steps)
 
+    @property
+    def place(self) -> str:
+        """Where the run is kept: a folder or a URI."""
+        return self.mirror.store.uri if self.mirror else str(self.folder)
 
-def train(job: Job, team: Team) -> Done:
-    """Trains from the newest checkpoint of the run's folder (or from the start) to `job.last`.
+    def checkpoint(self, step: int) -> str:
+        """Where the checkpoint after so many steps is, or will be."""
+        return f"{self.place}/{checkpoint.name_of(step)}"
+
+
+def train(job: Job, team: Team, profile: int = 0) -> Done:
+    """Trains from the newest checkpoint of the run's folder (or from the start) to `job.last`; the first process
+    profiles `profile` steps of it.
 
     Ctrl-C and SIGTERM save first. UserError when a loss is not finite, a shard is gone, or a checkpoint cannot be
     read or written; the last good checkpoint stays.
     """
     recipe, stream = job.recipe, Stream(job.stream)
-    model = make_model(job.model, stream.used_ids, recipe.seed, recipe.recompute).to(team.device)
-    if recipe.compile == "on" or (recipe.compile == "auto" and team.device.type == "cuda"):
-        model.compile_blocks()
-    if recipe.sharding == "fsdp":
-        team.shard(model, recipe.precision)
-    optimizer = make_optimizer(model, recipe)
+    model, optimizer = _made(job, stream.used_ids, team)
     guard = guard_of(recipe.spike_sigmas, team)
     start = _resume(job, model, optimizer, guard, team)
     if team.is_first:
@@ -79,45 +92,74 @@ def train(job: Job, team: Team) -> Done:
     steps = range(start, job.last)
     pinned = team.device.type == "cuda"
     batches = loader(stream, steps, team.rank, team.world, micro, recipe.loader_workers, recipe.predict_end, pinned)
-    names = [part.name for part in job.stream.parts]
-    cost = Cost(job.model, stream.used_ids, job.facts["context"])
-    flops, peak = cost.training_flops_per_token, peak_flops(team.device, recipe.precision)[0] * team.world
-    log = RunLog(job.folder, names, flops, peak, team, range(start, job.last), partial(write_spike, job.folder, stream))
+    log = _opened_log(job, stream, steps, team)
+    profiler = Profiler(job.folder, team, profile, recipe.log_every)
+    samples = Samples(job, team)
     saved = start if start else -1
     try:
-        with Stopping() as stopping:
-            for step, parts in groupby(batches, key=lambda batch: batch.step):
+        with Stopping() as stopping, closing(batches), Saver(job.folder, recipe, job.facts, team, job.mirror) as saver:
+            for step, parts in groupby(log.clock.each("data", batches), key=lambda batch: batch.step):
                 rate = learning_rate(recipe, step)
                 set_learning_rate(optimizer, rate)
                 log.add(one_step(spread, optimizer, guard, parts, step, rate, job, team))
-                asked, done = team.agree(stopping.asked), step + 1
+                with log.clock("agree"):
+                    asked, done = team.agree(saver.failed or stopping.asked), step + 1
+                if asked == FAILED:
+                    saver.wait()  # it says why
                 saves = asked or done == job.last or done % recipe.checkpoint_every == 0
                 validates = held_out and (done % recipe.validate_every == 0 or done == recipe.steps)
-                if saves or validates or done % recipe.log_every == 0:
+                draws = recipe.sample_every and done % recipe.sample_every == 0
+                if saves or validates or draws or done % recipe.log_every == 0:
                     log.flush()  # ends the run at a loss that is not finite: it must not be saved
                 if held_out and validates:
-                    with log.pause():
+                    with log.pause("validation"):
                         log.validation(done, validate(job, held_out, model, team, micro))
+                if draws:
+                    with log.pause("samples"):
+                        samples.draw(done, model, log)
+                profiler.after(done, log)
                 if saves:
-                    with log.pause():
-                        tensors = checkpoint.tensors_of(model, optimizer, guard.state if guard else None)
-                        checkpoint.save(job.folder, done, tensors, job.facts, team)
-                        if team.is_first:
-                            checkpoint.retain(job.folder, recipe.keep_checkpoints, recipe.keep_every)
+                    with log.pause("checkpoint"):
+                        saver.save(done, checkpoint.tensors_of(model, optimizer, guard.state if guard else None))
                     saved = done
                 if asked:
-                    log.say(f"saved {job.folder / checkpoint.name_of(done)}")
+                    saver.wait()
+                    log.say(f"saved {job.checkpoint(done)}")
                     stop(asked)
+            with log.pause("checkpoint"):
+                saver.wait()
     finally:
+        profiler.close(log)
         log.close()
-    return log.done(job.folder / checkpoint.name_of(saved), saved)
+    return log.done(job.checkpoint(saved), saved)
+
+
+def _made(job: Job, used_ids: int, team: Team) -> tuple[LanguageModel, torch.optim.Optimizer]:
+    """The model as it is before the first step, on its device, and its optimiser."""
+    recipe = job.recipe
+    model = make_model(job.model, used_ids, recipe.seed, recipe.recompute).to(team.device)
+    if recipe.compile == "on" or (recipe.compile == "auto" and team.device.type == "cuda"):
+        model.compile_blocks()
+    if recipe.sharding == "fsdp":
+        team.shard(model, recipe.precision)
+    return model, make_optimizer(model, recipe)
+
+
+def _opened_log(job: Job, stream: Stream, steps: range, team: Team) -> RunLog:
+    """The log of these steps, which goes on where they begin."""
+    recipe, names = job.recipe, [part.name for part in job.stream.parts]
+    cost = Cost(job.model, stream.used_ids, job.facts["context"])
+    yardstick = Yardstick(cost, peak_flops(team.device, recipe.precision)[0] * team.world)
+    facts = {"model": asdict(job.model), "recipe": asdict(recipe)}
+    sinks = open_sinks(job.folder, steps.start, recipe.wandb, facts) if team.is_first else None
+    return RunLog(job.folder, names, yardstick, team, steps, sinks, partial(write_spike, job.folder, stream))
 
 
 def one_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     guard: SpikeGuard | None,
-    parts: Iterable[Batch],
+    parts: Iterable[MicroBatch],
     step: int,
     rate: float,
     job: Job,
@@ -182,7 +224,7 @@ def _resume(
     job: Job, model: LanguageModel, optimizer: torch.optim.Optimizer, guard: SpikeGuard | None, team: Team
 ) -> int:
     """Fills model, optimiser and guard from the newest checkpoint; the steps that are done."""
-    if team.is_first:
+    if team.leads:
         checkpoint.clean(job.folder)
     team.wait()
     there = checkpoint.found(job.folder)

@@ -1,6 +1,6 @@
 """`toto-train loss-by-position`: the held-out loss of a checkpoint by frame and cell (Fig. 10), beside what is trivial.
 
-checkpoint + held-out sequences ─▶ losses ─▶ loss_by_position.json, loss_by_position.png
+checkpoint + held-out sequences ─▶ losses of each source ─▶ loss_by_position.json, loss_by_position.png
 training sequences ─▶ unigram and copy (baselines.py), on the same held-out sequences
 """
 
@@ -23,7 +23,7 @@ RESAMPLES = 2000
 
 
 @click.command("loss-by-position")
-@click.option("--ckpt", required=True, metavar="PATH", help="A checkpoint, or a run: its newest one.")
+@click.option("--ckpt", required=True, metavar="PATH|URI", help="A checkpoint, or a run: its newest one.")
 @click.option("--data", metavar="URI", help="Another dataset than the model was trained on; same tokenizer.")
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="What is held out.")
 @click.option("--kind", type=click.Choice(["video", "image"]), default="video", show_default=True)
@@ -64,13 +64,11 @@ def loss_by_position(
         count = min(sequences or whole, whole)
         found = position_loss(loaded.model, stream, range(count), micro, precision, team)
         value: dict[str, Any] = {
-            "model": found.mean,
-            "by_frame": found.by_frame.tolist(),
-            "grid": found.grid.tolist(),
-            "sequences": count,
+            **found.as_json(),
+            "by_source": {name: part.as_json() for name, part in found.by_source.items()},
             "split": split,
             "kind": kind,
-            "checkpoint": str(loaded.path),
+            "checkpoint": loaded.place,
             "checkpoint_id": loaded.id,
             "dataset_ids": [part.dataset_id for part in stream.recipe.parts],
         }
@@ -124,7 +122,8 @@ def text_of(value: dict[str, Any]) -> str:
     if "copy" in value:
         lines += [f"  unigram  {value['unigram']:.3f}"]
         lines += [f"  copy     {value['copy']:.3f}  (λ {value['copy_share']:.3f})"]
-    lines += [f"  model    {value['model']:.3f}"]
+    error = f" (standard error {value['model_error']:.3f})" if value["model_error"] is not None else ""
+    lines += [f"  model    {value['model']:.3f}{error}"]
     if "copy" in value:
         better = value["better_than_copy"]
         low, high = better["interval"]
@@ -132,6 +131,9 @@ def text_of(value: dict[str, Any]) -> str:
             lines += [f"  better than copy by {better['mean']:.3f} (95 % interval {low:.3f} to {high:.3f})"]
         else:
             lines += [f"  worse than copy by {-better['mean']:.3f} (95 % interval {-high:.3f} to {-low:.3f})"]
+    if len(value["by_source"]) > 1:
+        each = ", ".join(f"{name} {part['model']:.3f}" for name, part in value["by_source"].items())
+        lines += [f"by source  {each}"]
     return "\n".join([*lines, f"by frame   {frames}"])
 
 

@@ -18,8 +18,9 @@ from toto.shards.store import open_store
 from toto.shards.stream import Stream
 from toto.shards.streaming.shares import Later, Weights, total
 from toto.train.cost import Cost, memory_of
-from toto.train.progress import amount, duration
+from toto.train.generation.cost import GenerationCost, lines_of
 from toto.train.run import Source, batch_sequences, later_of, make_stream, name_sources
+from toto.train.watch.progress import amount, duration
 
 DAY = 86_400  # seconds
 PATCH = 8  # pixels of a code's side: of dct, dVAE and SD-VAE; used only while there are no shards
@@ -33,6 +34,7 @@ class Machine:
     card: str
     gpus: int
     mfu: float  # share of the peak, with causal attention counted
+    clips: int = 2048  # whose generation is told; FVD is taken over so many
 
     @property
     def peak(self) -> float:
@@ -77,7 +79,9 @@ def make_plan(
         "memory_bytes": one.total,
         "memory": {**vars(one), "each_further_sequence": two.total - one.total},
         "checkpoint_bytes": one.weights + one.moments,
+        "checkpoint_copy_bytes": 0 if recipe.checkpoint_async == "off" else one.weights + one.moments,
         "gpu": {"card": machine.card, "gpus": machine.gpus, "mfu": machine.mfu, "peak_flops": machine.peak},
+        "generation": GenerationCost(cost, machine.card).value(machine.clips),
         "gpu_days": gpu_days,
         "seconds": gpu_days / machine.gpus * DAY,
         "sources": [
@@ -94,6 +98,8 @@ def plan_text(plan: dict[str, Any]) -> str:
     fits = max(0, int((GPU_BYTES - plan["memory_bytes"]) // memory["each_further_sequence"]) + 1)
     flops, tokens = f"{plan['training_flops']:.2e} FLOPs", f"{amount(plan['tokens'])} tokens"
     fitting = f"an 80 GB card holds micro-batches of {fits:,}" if fits else "too large for a card of 80 GB"
+    copied = plan["checkpoint_copy_bytes"]
+    copy = f", and {amount(copied)}B of host memory, over all processes, to write it beside training" if copied else ""
     rows = [
         ("parameters", f"{plan['parameters']:,}  ({groups}; {plan['used_ids']:,} ids, tied)"),
         ("context", f"{plan['context']:,} tokens a sequence"),
@@ -104,9 +110,10 @@ def plan_text(plan: dict[str, Any]) -> str:
         ("", f"{flops}, {amount(plan['training_flops_per_token'])} a token"),
         ("memory", f"{amount(states)}B of states, {amount(memory['logits'])}B of logits"),
         ("", f"{amount(memory['each_further_sequence'])}B for each sequence of a micro-batch; {fitting}"),
-        ("checkpoint", f"{amount(plan['checkpoint_bytes'])}B"),
+        ("checkpoint", f"{amount(plan['checkpoint_bytes'])}B" + copy),
         ("time", f"{plan['gpu_days']:.3g} {gpu['card']}-days at {gpu['mfu']:.0%} of {amount(gpu['peak_flops'])}FLOP/s"),
         ("", f"{duration(plan['seconds'])} on {gpu['gpus']}"),
+        *zip(("generation", "", "", ""), lines_of(plan["generation"], gpu["card"]), strict=True),
     ]
     table = [f"  {name:<12} {text}" for name, text in rows]
     return "\n".join(

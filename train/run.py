@@ -26,12 +26,15 @@ from toto.shards.stream import Stream
 from toto.shards.streaming.shares import Later, Weight, total
 from toto.train.changes import FREE, as_now
 from toto.train.checkpoint import found
+from toto.train.checkpoint.fetch import is_remote
+from toto.train.checkpoint.mirror import Mirror
 from toto.train.hardware import faster_precision
 from toto.train.loop import Job
-from toto.train.metrics import FILE as METRICS
 from toto.train.parallel import Team
+from toto.train.watch.metrics import FILE as METRICS
 
 RUN = "run.json"
+KEPT = (RUN, RECIPE, METRICS)  # what a run needs to go on, beside a checkpoint
 FORMAT = 1
 SECTIONS = {"model": dict, "recipe": dict, "data": list, "validation": dict | None}  # of run.json
 SOURCE_KEYS = {"name", "uri", "weight"}
@@ -60,18 +63,25 @@ class Asked:
     stop_at: int | None = None
 
 
-def folder_of(asked: Asked) -> Path:
-    """The run's folder: the one that was asked for, else ${TOTO_RUNS:-runs}/SIZE."""
-    return Path(asked.out or f"{os.environ.get('TOTO_RUNS') or 'runs'}/{asked.size}")
+def folder_of(asked: Asked, mirror: Mirror | None = None) -> Path:
+    """The run's folder: the one that was asked for, else ${TOTO_RUNS:-runs}/SIZE; of a URI the working folder."""
+    if mirror:
+        return mirror.folder
+    return Path((asked.out or f"{os.environ.get('TOTO_RUNS') or 'runs'}/{asked.size}").removeprefix("file://"))
 
 
-def prepare(asked: Asked, pipelines: Pipelines, team: Team, writes: bool = True) -> Job:
+def mirror_of(asked: Asked) -> Mirror | None:
+    """Where the run is kept, when that is no folder of this machine; UsageError, UserError for a URI of no use."""
+    return Mirror(asked.out) if asked.out and is_remote(asked.out) else None
+
+
+def prepare(asked: Asked, pipelines: Pipelines, team: Team, writes: bool = True, mirror: Mirror | None = None) -> Job:
     """The job of a command line: a new one, which is written down, or that of the run that is there.
 
     UsageError for unknown names and for a folder of another run; UserError where shards are missing.
     """
     model, recipe = pipelines.model(asked.size), pipelines.recipe(asked.recipe)
-    folder = folder_of(asked)
+    folder = folder_of(asked, mirror)
     written = read_run(folder) if (folder / RUN).is_file() else None
     if writes and not found(folder) and not (folder / METRICS).is_file():
         written = None  # a try that did not get as far as a step binds nobody
@@ -87,8 +97,8 @@ def prepare(asked: Asked, pipelines: Pipelines, team: Team, writes: bool = True)
         "phases": [asdict(phase) for phase in later],
     }
     if written:
-        _same(written, wanted, folder)
-        stream = _moved(_read_stream(folder), sources)
+        _same(written, wanted, mirror.store.uri if mirror else str(folder))
+        stream = _moved(read_stream(folder), sources)
         validation = written["validation"] and _moved(
             Recipe.from_json(json.dumps(written["validation"]), str(folder / RUN)), sources
         )
@@ -120,7 +130,7 @@ def prepare(asked: Asked, pipelines: Pipelines, team: Team, writes: bool = True)
         with naming(folder):
             write_whole(folder / RECIPE, stream.to_json().encode())
             write_whole(folder / RUN, (json.dumps(record, indent=1) + "\n").encode())
-    return Job(folder, model, recipe, stream, validation, facts, asked.stop_at)
+    return Job(folder, model, recipe, stream, validation, facts, asked.stop_at, mirror)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -222,7 +232,8 @@ def _validation(stream: Recipe, sources: Sequence[Source], recipe: RecipeConfig)
     return make_stream(able, recipe, HELD_OUT) if able else None
 
 
-def _read_stream(folder: Path) -> Recipe:
+def read_stream(folder: Path) -> Recipe:
+    """The stream of a run; UserError where its recipe.json is missing or damaged."""
     try:
         text = (folder / RECIPE).read_text()
     except OSError:
@@ -247,7 +258,7 @@ def batch_sequences(batch_tokens: int, context: int) -> int:
     return batch_tokens // context
 
 
-def _same(written: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+def _same(written: dict[str, Any], wanted: dict[str, Any], folder: str) -> None:
     for section in ("model", "recipe"):
         told = as_now(written[section], wanted[section])
         for key, value in wanted[section].items():

@@ -4,6 +4,7 @@ The first signal is remembered; whoever trains looks at `asked` between two step
 """
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ class Stopping:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Stopping":
+        if threading.current_thread() is not threading.main_thread():  # no other hears signals
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._remember)
         return self

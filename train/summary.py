@@ -7,7 +7,7 @@ from toto.train.checkpoint import found
 from toto.train.cost import Cost
 from toto.train.loop import Job, micro_sequences
 from toto.train.parallel import Team
-from toto.train.progress import amount
+from toto.train.watch.progress import amount
 
 CPU_TOKENS = 10**9  # a day or more for any model here
 
@@ -18,7 +18,7 @@ def summary_of(job: Job, team: Team) -> str:
     cost = Cost(job.model, facts["used_ids"], facts["context"])
     per_step = job.stream.batch_sequences * facts["context"]
     there = found(job.folder)
-    begins = f"goes on after {there[-1]}" if there else "starts anew"
+    begins = f"goes on after {job.place}/{there[-1].name}" if there else "starts anew"
     memory = cost.memory(1)
     height, width = facts["grid"]
     lines = [
@@ -27,9 +27,11 @@ def summary_of(job: Job, team: Team) -> str:
         *_data_lines(job),
         f"steps     {recipe.steps:,} of {job.stream.batch_sequences:,} sequences = {per_step:,} tokens: "
         f"{amount(recipe.steps * per_step)} tokens in all",
+        f"compute   {amount(cost.training_flops_per_token)} FLOPs a token by causal attention, which MFU counts; "
+        f"{amount(cost.palm_training_flops_per_token)} FLOPs by the whole square, as PaLM (12·L·d·T)",
         f"machine   {team.world} × {team.device}, {recipe.precision}, micro-batches of {micro_sequences(job, team)}"
         + (f", {torch.get_num_threads()} threads" if team.device.type == "cpu" else ""),
-        f"run       {job.folder} {begins}; a checkpoint of {amount(memory.weights + memory.moments)}B every "
+        f"run       {job.place} {begins}; a checkpoint of {amount(memory.weights + memory.moments)}B every "
         f"{recipe.checkpoint_every:,} steps",
     ]
     if team.device.type == "cpu" and recipe.steps * per_step > CPU_TOKENS:

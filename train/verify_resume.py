@@ -24,8 +24,8 @@ from typing import Any
 
 from toto.errors import UserError
 from toto.train.checkpoint import found
-from toto.train.metrics import read_metrics
 from toto.train.run import read_run
+from toto.train.watch.metrics import read_metrics
 
 TOLERANCE = 1e-3  # nats: sums over other micro-batches and processes, in bf16 too
 POLL_S = 0.02
@@ -110,9 +110,9 @@ class Trial:
                 raise _failed(run)
 
     def _killed(self, run: Path, kill_at: int, sets: Sequence[str]) -> int:
-        """Kills the run once its log tells of `kill_at` steps; how many it told of."""
+        """Kills the run once its log tells of `kill_at` steps and it has a checkpoint; how many it told of."""
         with self._started(run, self.steps, 1, sets) as child:
-            while child.poll() is None and _last_step(run) < kill_at:
+            while child.poll() is None and (_last_step(run) < kill_at or not found(run)):
                 time.sleep(POLL_S)
             if child.poll():
                 raise _failed(run)
@@ -147,9 +147,7 @@ class Trial:
             "log_every=1",
             "validate_every=0",
         )
-        words = [
-            word for key in (*kept, "validate_every=0", *sets) for word in ("--set", f"recipes.{self.recipe}.{key}")
-        ]
+        words = [word for key in (*kept, *sets) for word in ("--set", f"recipes.{self.recipe}.{key}")]
         launcher = ["-m", "toto.train"]
         if processes > 1:
             launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launcher]

@@ -25,6 +25,8 @@ _DISK_ERRORS = {
     errno.EROFS: "the target is read-only; choose another with --out",
     errno.EACCES: "permission denied; choose another place or change its permissions",
 }
+_stops: list[int] = []  # signals that came: where one reaches a library, that may make an error of its own of it
+STOPPED = "stopped by {}; run the same command again to go on"
 
 
 class Terminated(BaseException):
@@ -35,9 +37,10 @@ class CommandGroup(click.Group):
     """A click group whose commands all take `--debug` (adds the traceback to an error)."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        cmd.params.append(
-            click.Option(["--debug"], is_flag=True, expose_value=False, help="Add the traceback to an error.")
-        )
+        if all(option.name != "debug" for option in cmd.params):  # a group of its own has it already
+            cmd.params.append(
+                click.Option(["--debug"], is_flag=True, expose_value=False, help="Add the traceback to an error.")
+            )
         super().add_command(cmd, name)
 
 
@@ -57,7 +60,9 @@ def run(group: click.Command) -> NoReturn:
     # Threads that wait must sleep: where others use the cores too, spinning ones made a training step of torch 5 times
     # as slow with 4 threads on 4 busy cores, and no faster on idle ones. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as behind nohup
+        signal.signal(signal.SIGINT, _stop)
     warnings.formatwarning = _one_line
     sys.exit(_exit_code(group))
 
@@ -67,9 +72,9 @@ def _exit_code(group: click.Command) -> int:
         result = group.main(standalone_mode=False)
         return result if isinstance(result, int) else 0
     except (KeyboardInterrupt, click.Abort):
-        return _fail("stopped by Ctrl-C; run the same command again to go on", 130)
+        return _fail(STOPPED.format("Ctrl-C"), 130)
     except Terminated:
-        return _fail("stopped by SIGTERM; run the same command again to go on", 143)
+        return _fail(STOPPED.format("SIGTERM"), 143)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -83,6 +88,11 @@ def _exit_code(group: click.Command) -> int:
             raise
         advice = _DISK_ERRORS.get(error.errno, error.strerror or "cannot be used")
         return _fail(f"{error.filename or error.strerror}: {advice}", 1)
+    except Exception:
+        if not _stops:
+            raise
+        name, code = ("SIGTERM", 143) if _stops[0] == signal.SIGTERM else ("Ctrl-C", 130)
+        return _fail(STOPPED.format(name), code)
 
 
 def _fail(message: str, code: int) -> int:
@@ -97,5 +107,6 @@ def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
     return f"warning: {plain_lines(str(message))}\n"
 
 
-def _raise_terminated(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
+def _stop(signum: int, frame: FrameType | None) -> None:
+    _stops.append(signum)
+    raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt

@@ -129,9 +129,12 @@ class RecipeConfig:
     log_every: int = whole(10, 1, 10**6)  # steps between two lines of the log
     validate_every: int = whole(1000, 0, 10**9)  # steps; 0: never
     validation_sequences: int = whole(512, 1, 10**7)
+    sample_every: int = whole(5000, 0, 10**9)  # steps between clips that the model makes; 0: never
     checkpoint_every: int = whole(1000, 1, 10**9)  # steps; the end and every stop are saved too
+    checkpoint_async: str = choice("auto", "auto", "on", "off")  # training goes on while one is written
     keep_checkpoints: int = whole(3, 1, 10**6)  # the newest ones
     keep_every: int = whole(0, 0, 10**9)  # steps; checkpoints at multiples of it stay for good; 0: none does
+    wandb: str | None = text(None)  # a project of Weights & Biases that is told too; none: it is not
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What GPUs can do at best: dense bf16 FLOP/s from NVIDIA's data sheets (SXM where a card has several forms)."""
+"""What GPUs can do at best, from NVIDIA's data sheets (SXM where a card has several forms)."""
 
 from toto.errors import UsageError
 
-PEAK_BF16 = {
+PEAK_BF16 = {  # dense FLOP/s
     "B200": 2.25e15,
     "H200": 989e12,
     "H100": 989e12,
@@ -11,6 +11,15 @@ PEAK_BF16 = {
     "L4": 121e12,
     "A10": 125e12,
 }
+BANDWIDTH = {  # of the memory, bytes/s; A100 with 80 GB
+    "B200": 8e12,
+    "H200": 4.8e12,
+    "H100": 3.35e12,
+    "A100": 2.039e12,
+    "L40S": 864e9,
+    "L4": 300e9,
+    "A10": 600e9,
+}
 
 
 def peak_bf16(card: str) -> float:
@@ -18,3 +27,9 @@ def peak_bf16(card: str) -> float:
     if card not in PEAK_BF16:
         raise UsageError(f"--gpu {card}: not in the table of peaks; known: {', '.join(PEAK_BF16)}")
     return PEAK_BF16[card]
+
+
+def bandwidth(card: str) -> float:
+    """Bytes/s of a card of the table."""
+    peak_bf16(card)
+    return BANDWIDTH[card]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toto.train.models.rope import rotate
+from toto.train.models.lean import heads
 
 
 class Attention(nn.Module):
@@ -18,13 +18,14 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotation: Tensor | None, memory: "KeysValues | None" = None) -> Tensor:
         B, T, D = x_BTD.shape
-        q, k, v = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = heads(self.qkv(x_BTD), self.heads, rotation)
         mask = None
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
         if memory is not None:
             k, v, mask = memory.extend(k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
+        if memory is not None and T == 1 and _shares_one_query(q):
+            y = torch.softmax(q * (D // self.heads) ** -0.5 @ k.transpose(-1, -2), dim=-1) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
         return self.out(y.transpose(1, 2).reshape(B, T, D))
 
 
@@ -60,3 +61,9 @@ class KeysValues:
         reach = torch.arange(start, end, device=k_BHTD.device)[:, None]
         mask = torch.arange(end, device=k_BHTD.device) <= reach  # [new, all]: its own position and those before
         return *kept, mask
+
+
+def _shares_one_query(q: Tensor) -> bool:
+    """Whether torch's kernel shares the keys of one query among threads: then the last bits of a row depend on how many
+    rows stand beside it."""
+    return q.device.type == "cpu" and q.dtype == torch.float32 and torch.get_num_threads() > 1

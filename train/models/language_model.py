@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from toto.config import ModelConfig
 from toto.shards.ids import CODE_OFFSET, model_vocab
+from toto.train.models.head_loss import head_losses
 
-IGNORED = -100  # a target that costs nothing
-CHUNK_TOKENS = 8192  # positions whose logits exist at once: 8,320 ids in fp32 are 273 MB
+CHUNK_TOKENS = 2048  # positions whose logits exist at once: 8,320 ids in fp32 are 68 MB
 
 
 class Memory(Protocol):
@@ -76,8 +76,8 @@ class LanguageModel(nn.Module):
     def forward(self, ids_BT: Tensor, targets_BT: Tensor | None = None, chunk_tokens: int = CHUNK_TOKENS) -> Tensor:
         """Logits fp32 [B, T, used_ids]; with targets int64 [B, T], each position's loss in nats, fp32 [B, T].
 
-        A target of -100 costs 0. Losses are computed for `chunk_tokens` positions at a time, and again in the
-        backward pass, so that the logits of all positions never exist at once.
+        A target of -100 costs 0. Losses are computed for `chunk_tokens` positions at a time, so that the logits of all
+        positions never exist at once.
         """
         x_BTD = self.embed(ids_BT)
         for block in self.blocks:
@@ -85,10 +85,9 @@ class LanguageModel(nn.Module):
         x_BTD = self.norm(x_BTD)
         if targets_BT is None:
             return self.logits(x_BTD)
-        x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
-        chunks = zip(x_ND.split(chunk_tokens), targets_N.split(chunk_tokens), strict=True)
-        losses = [checkpoint(self._losses, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
-        return torch.cat(losses).view(targets_BT.shape)
+        x_ND, targets_N = _as_computed(x_BTD).flatten(0, 1), targets_BT.flatten()
+        losses_N = head_losses(x_ND, self.table.weight, targets_N, self.used_ids, chunk_tokens)
+        return losses_N.view(targets_BT.shape)
 
     def features(self, ids_BT: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
         """States [B, T, D] after the asked layers, before the final norm; blocks past the highest do not run."""
@@ -101,13 +100,15 @@ class LanguageModel(nn.Module):
     def embed(self, ids: Tensor, start: int = 0) -> Tensor:
         """States of layer 0, [B, T, D], of ids at positions start, start + 1, …; in autocast's dtype where that is on,
         so that all blocks add up in it."""
-        x = self.table(ids)
-        device = x.device.type
-        return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+        return _as_computed(self.table(ids))
 
     def logits(self, x: Tensor) -> Tensor:
         """Normalised states [..., D] -> fp32 [..., used_ids]."""
-        return F.linear(x, self.table.weight)[..., : self.used_ids].float()
+        return self.head(x)[..., : self.used_ids].float()
+
+    def head(self, x: Tensor) -> Tensor:
+        """Normalised states [..., D] times the table."""
+        return F.linear(x, self.table.weight)
 
     def compile_blocks(self) -> None:
         """Compiles every block for one shape; names of weights stay as they are."""
@@ -135,9 +136,6 @@ class LanguageModel(nn.Module):
             return checkpoint(block, x_BTD, told, use_reentrant=False, preserve_rng_state=False)
         return block(x_BTD, told)
 
-    def _losses(self, x_ND: Tensor, targets_N: Tensor) -> Tensor:
-        return F.cross_entropy(self.logits(x_ND), targets_N, ignore_index=IGNORED, reduction="none")
-
     @torch.no_grad()
     def _draw(self, generator: torch.Generator) -> None:
         """N(0, init_std); what is added to the residual state / sqrt(2L), so that its size does not grow with depth."""
@@ -151,3 +149,9 @@ class LanguageModel(nn.Module):
         if self.config.table_mean_std:
             self.table.weight += self.config.table_mean_std * torch.randn(self.config.dim, generator=generator)
         self.table.weight[self.used_ids :] = 0.0
+
+
+def _as_computed(x: Tensor) -> Tensor:
+    """In autocast's dtype where that is on."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

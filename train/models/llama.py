@@ -4,13 +4,13 @@ Suffixes of names: B sequences, T positions, D width, H heads.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toto.config import ModelConfig
 from toto.errors import UsageError
 from toto.train.models.attention import Attention, KeysValues
 from toto.train.models.language_model import LanguageModel, Memory
+from toto.train.models.lean import rms_norm, swiglu_down
 from toto.train.models.rope import rotation
 
 
@@ -23,7 +23,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class MLP(nn.Module):
@@ -35,8 +35,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return swiglu_down(self.gate_up(x), self.down)
 
 
 class Block(nn.Module):
@@ -83,7 +82,8 @@ class Llama(LanguageModel):
     def positions(self, start: int, end: int, device: torch.device) -> Tensor:
         """fp32 [2, end - start, head_dim / 2] on the device: cosines and sines of these positions."""
         if self._rotation.shape[1] < end or self._rotation.device != device:
-            made = rotation(end, self.config.dim // self.config.heads, self.config.rope_theta)
+            longest = max(end, 2 * self._rotation.shape[1])  # decoding asks for one more each time
+            made = rotation(longest, self.config.dim // self.config.heads, self.config.rope_theta)
             with torch.inference_mode(False):
                 self._rotation = made.to(device)
         return self._rotation[:, start:end]

@@ -1,6 +1,5 @@
 """What the model learned, as parts of the page: loss curve, loss by position, probe, continuations, model card."""
 
-import io
 import json
 from typing import Any
 
@@ -8,7 +7,6 @@ from toto.demo.learning import PROMPT, Places
 from toto.evaluate.report import sections_of
 from toto.evaluate.results import read_result
 from toto.shards.look import page
-from toto.train.metrics import read_metrics
 
 
 def learned_html(places: Places) -> list[str]:
@@ -39,6 +37,9 @@ def figures(places: Places) -> list[tuple[str, str, str]]:
 
 
 def _prediction(places: Places, loss: dict[str, Any]) -> str:
+    from toto.train.watch.curves import read_curve  # here: a page without a model need not wait for torch
+    from toto.train.watch.curves_picture import picture
+
     better = loss["better_than_copy"]
     low, high = better["interval"]
     rows = [
@@ -50,7 +51,7 @@ def _prediction(places: Places, loss: dict[str, Any]) -> str:
         f"Nats a token on {loss['sequences']:,} held-out clips; lower is better. The model is better than copying by "
         f"{better['mean']:.3f} (95 % interval {low:.3f} to {high:.3f})."
     )
-    curve = page.picture(loss_curve(read_metrics(places.run)), "Loss by training step")
+    curve = page.picture(picture([read_curve(places.run, places.run.name)], ["steps"]), "Loss by training step")
     along = page.picture((places.loss / "loss_by_position.png").read_bytes(), "Loss by position in a clip")
     return page.section(
         "What it predicts",
@@ -88,7 +89,7 @@ def _continued(places: Places) -> str:
 
 
 def _card(places: Places) -> str:
-    from toto.train.run import read_run  # here: a page without a model need not wait for torch
+    from toto.train.run import read_run  # here, as above
 
     run = read_run(places.run)
     model = [(key, str(value)) for key, value in run["model"].items()]
@@ -101,27 +102,3 @@ def _card(places: Places) -> str:
         f"<code>{page.text(places.run)}</code>, its sequences in <code>recipe.json</code>.",
         f'<div class="columns">{columns}</div>',
     )
-
-
-def loss_curve(lines: list[dict[str, Any]]) -> bytes:
-    """A PNG of the losses in metrics.jsonl."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.2, 3.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    training: dict[str, Any] = {"color": "#2f5fd0", "linewidth": 1}
-    held_out: dict[str, Any] = {"color": "#c2571a", "marker": "o", "linewidth": 1.6}
-    for key, name, look in (
-        ("loss", "training batch", training),
-        ("validation_loss", "held-out clips", held_out),
-    ):
-        told = [line for line in lines if key in line]
-        axes.plot([line["step"] for line in told], [line[key] for line in told], label=name, **look)
-    axes.set(xlabel="step", ylabel="nats a token")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()

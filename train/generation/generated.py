@@ -1,13 +1,16 @@
 """The folder that `toto-train generate` leaves: codes, what made them, and pictures.
 
+tokens/          the clips as a dataset (dataset.py)
 tokens.npz       codes [n, frames, h, w], true_codes where they are known, prompt_frames
-generated.json   settings, checkpoint, dataset ids, sources, accuracy of each frame
-generated.gif    clips that move, the true one left where it is known      generated.png    the same as strips
+generated.json   settings, checkpoint, dataset ids, sources, accuracy and loss of each frame
+generated.gif    clips that move, the true one left where it is known; generated.mp4 when asked for
+generated.png    the same as strips      curves.png   accuracy and loss, frame by frame
 """
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,14 @@ from toto.errors import UserError
 from toto.files import write_whole
 from toto.shards.look.clips import decoder
 from toto.shards.look.pictures import NO_PILLOW, Band, Strip, fit, gif_bytes, has_pillow, png_bytes, sheet
-from toto.train.prompts import Prompts
+from toto.shards.rewrite.foreign import facts_of
+from toto.shards.statistics.plots import NO_MATPLOTLIB, has_matplotlib
+from toto.train.generation.dataset import TRUE, Clips, write_dataset
+from toto.train.generation.generate import Made
+from toto.train.generation.prompts import Prompts
+from toto.train.load import Loaded
 
+NO_MP4 = "no MP4: it needs pip install 'toto-video[tokenize]'; the GIF shows the same"
 MOST_CLIPS = 8  # in pictures
 STRIP_FRAMES, MOVING_FRAMES = 8, 256  # most frames of a clip: in the PNG, in the GIF
 SIDE = 128  # pixels of a frame, about
@@ -35,16 +44,50 @@ def write_tokens(folder: Path, codes: np.ndarray, known: Prompts, dtype: np.dtyp
     return folder / "tokens.npz"
 
 
+def write_shards(
+    folder: Path, made: Mapping[str, Made], known: Prompts, value: dict[str, Any], loaded: Loaded
+) -> tuple[Path, str]:
+    """`tokens/`, a dataset of the clips of every regime and of the true ones; the folder, and the dataset's id."""
+    codes = {regime: clips.codes for regime, clips in made.items()}
+    if known.has_truth:
+        codes[TRUE] = known.codes
+    stride = loaded.stride or 1
+    told = {"kind": value["kind"], "grid": list(loaded.grid), "stride": stride, "name": "generated"}
+    if known.clips and value["kind"] == "video":
+        told["fps"] = known.fps * stride
+    facts = facts_of(told, loaded.tokenizer, str(folder))
+    kept = ("frames_prompt", "temperature", "top_k", "top_p", "greedy", "seed", "precision", "prompts")
+    origins = [{"dataset_id": name} for name in known.dataset_ids]
+    derived = {"from": origins, "checkpoint": loaded.id, "step": loaded.step, **{key: value[key] for key in kept}}
+    return folder / "tokens", write_dataset(
+        folder / "tokens", Clips(codes, value["kind"], facts, derived), loaded.place
+    )
+
+
 def write_facts(folder: Path, value: dict[str, Any]) -> Path:
     """`generated.json`."""
     write_whole(folder / "generated.json", (json.dumps(value, indent=1) + "\n").encode())
     return folder / "generated.json"
 
 
-def write_pictures(
-    folder: Path, codes: np.ndarray, known: Prompts, tokenizer: dict[str, Any], fps: float
+def write_curves(
+    folder: Path, regimes: dict[str, dict[str, Any]], context_frames: int
 ) -> tuple[list[Path], str | None]:
-    """`generated.gif` and `generated.png`; what was written, and one line where no pictures can be made here."""
+    """`curves.png`, where the truth is known; what was written, and one line where it cannot be drawn here."""
+    if any(found["accuracy_by_frame"] is None for found in regimes.values()):
+        return [], None
+    if not has_matplotlib():
+        return [], NO_MATPLOTLIB
+    from toto.train.generation.curves import picture
+
+    write_whole(folder / "curves.png", picture(regimes, context_frames))
+    return [folder / "curves.png"], None
+
+
+def write_pictures(
+    folder: Path, codes: np.ndarray, known: Prompts, tokenizer: dict[str, Any], fps: float, mp4: bool = False
+) -> tuple[list[Path], str | None]:
+    """`generated.gif` and `.png`, and `.mp4` too; what was written, and one line where pictures cannot be made here."""
     if not has_pillow():
         return [], NO_PILLOW
     try:
@@ -57,9 +100,17 @@ def write_pictures(
     frames = {name: [_decoded(decode, of[i, :MOVING_FRAMES]) for i in clips] for name, of in columns.items()}
     captions = [_caption(i, known) for i in clips]
     moving, still = folder / "generated.gif", folder / "generated.png"
-    write_whole(moving, gif_bytes(_moments(frames, captions), fps))
+    moments = _moments(frames, captions)
+    write_whole(moving, gif_bytes(moments, fps))
     write_whole(still, png_bytes(sheet(_bands(frames, captions, known.prompt))))
-    return [moving, still], None
+    if not mp4:
+        return [moving, still], None
+    try:
+        write_video = import_module("toto.media").write_video
+    except ImportError:
+        return [moving, still], NO_MP4
+    write_video(moments, folder / "generated.mp4", fps)
+    return [moving, still, folder / "generated.mp4"], None
 
 
 def _decoded(decode: Callable[[np.ndarray], np.ndarray], codes: np.ndarray) -> list[np.ndarray]:
@@ -71,7 +122,7 @@ def _decoded(decode: Callable[[np.ndarray], np.ndarray], codes: np.ndarray) -> l
 
 def _caption(i: int, known: Prompts) -> str:
     given = f"{known.prompt} frame{'' if known.prompt == 1 else 's'} given" if known.prompt else "nothing given"
-    source = f" · {known.clips[i][0].source}" if known.clips else ""
+    source = f" · {known.named[i][0]}" if known.clips else ""
     return f"{i}{source} · {given}"
 
 

@@ -33,6 +33,7 @@ class Prompts:
     has_truth: bool  # `codes` holds every frame that is to be made
     clips: Sequence[Sequence[Window]] = ()  # of each sequence: one window, or one image a frame
     dataset_ids: tuple[str, ...] = ()
+    names: Sequence[Sequence[str]] = ()  # of each sequence, what the user calls its sources; else their keys
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -41,9 +42,14 @@ class Prompts:
     def sources(self) -> list[dict[str, Any]]:
         """Of each sequence, source keys and decoded frame numbers."""
         return [
-            {"sources": [clip.source for clip in clips], "frames": [int(i) for c in clips for i in c.frame_index]}
-            for clips in self.clips
+            {"sources": list(named), "frames": [int(i) for c in clips for i in c.frame_index]}
+            for named, clips in zip(self.named, self.clips, strict=True)
         ]
+
+    @property
+    def named(self) -> Sequence[Sequence[str]]:
+        """Of each sequence, its sources."""
+        return self.names or [[clip.source for clip in clips] for clips in self.clips]
 
     @property
     def fps(self) -> float:
@@ -76,7 +82,7 @@ def prompts(loaded: Loaded, asked: Asked, needs_truth: bool) -> Prompts:
     stream = held_out(loaded, asked.data, asked.split, asked.kind)
     if stream.grid != loaded.grid:
         theirs, ours = ("×".join(map(str, grid)) for grid in (stream.grid, loaded.grid))
-        raise UserError(f"{asked.data}: a grid of {theirs} codes, but {loaded.path} was trained on {ours}")
+        raise UserError(f"{asked.data}: a grid of {theirs} codes, but {loaded.place} was trained on {ours}")
     try:
         return _first(_cut(stream, asked.frames, asked.seed), asked, has_truth=True)
     except UserError:

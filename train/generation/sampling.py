@@ -34,9 +34,9 @@ class Sampling:
 
     def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Codes int64 [...] from logits [..., used_ids] and numbers float64 [...] of [0, 1)."""
-        codes = logits[..., CODE_OFFSET:].double()
         if self.greedy:
-            return codes.argmax(-1)
+            return logits[..., CODE_OFFSET:].argmax(-1)
+        codes = logits[..., CODE_OFFSET:].double()
         codes = (codes - codes.amax(-1, keepdim=True)) / self.temperature  # at most 0: no temperature overflows
         if self.top_k is None and self.top_p is None:
             return _draw(codes.softmax(-1), uniforms)

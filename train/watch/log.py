@@ -1,4 +1,7 @@
-"""The log of a run: sums that steps leave on the device -> lines of metrics.jsonl, TensorBoard, and the live line.
+"""The log of a run: sums that steps leave on the device -> values for every sink, and the live line.
+
+    steps ─▶ StepSums ─every log_every steps─▶ losses, rates, speeds ─▶ Sinks
+                                               └ where the seconds went, once for all of these steps
 
 Losses are read every few steps only, because reading waits for the GPU. A loss that is not finite ends the run there,
 before anything of it is saved.
@@ -8,65 +11,43 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-
-import torch
+from typing import Any
 
 from toto.errors import UserError
-from toto.train.metrics import Metrics
 from toto.train.parallel import Team
 from toto.train.position_loss import PositionLoss
-from toto.train.progress import Progress
+from toto.train.watch.clock import Clock
+from toto.train.watch.progress import Progress
+from toto.train.watch.sinks import Sinks
+from toto.train.watch.values import Done, StepSums, Yardstick
 
 MOST_NOT_FINITE = 8  # steps in a row that are skipped: what comes after them would be no better
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a call of `train` ended."""
-
-    checkpoint: Path
-    step: int
-    loss: float | None  # of the last step; None where nothing was left to do
-    validation_loss: float | None
-    tokens_per_s: float | None  # median over the log
-    mfu: float | None
-
-
-@dataclass
-class StepSums:
-    """What one step adds up, still on the device: reading it would wait for the GPU."""
-
-    step: int
-    losses: torch.Tensor  # float64 [parts, 2]: loss and number of tokens of each part of the mixture
-    grad_norm: torch.Tensor
-    ledger: torch.Tensor  # int64: hash of the batch
-    rate: float
-    skipped: torch.Tensor | None  # 0 or 1; None where no step is skipped
-
-
 class RunLog:
-    """Collects what steps add up; every process checks it, the first one writes it."""
+    """Collects what steps add up; every process checks it, the first one writes it (the others have no sinks)."""
 
     def __init__(
         self,
         folder: Path,
         parts: list[str],
-        flops_per_token: float,
-        peak_flops: float,
+        yardstick: Yardstick,
         team: Team,
         steps: range,
+        sinks: Sinks | None,
         write_spike: Callable[[int, float | None, float | None], Path],
     ) -> None:
         self._folder, self._parts, self._write_spike = folder, parts, write_spike
-        self._flops, self._peak = flops_per_token, peak_flops
-        self._metrics = Metrics(folder, steps.start) if team.is_first else None
+        self._yardstick, self._sinks = yardstick, sinks
         self._progress = Progress(steps.start, steps.stop, team.is_first)
         self._waiting: list[StepSums] = []
         self._not_finite_in_a_row = 0
-        self._since = time.perf_counter()
+        self.clock = Clock()
+        self._seconds: dict[str, float] = {}
+        self._read_at = time.perf_counter()
+        self._paused = 0.0  # seconds since then
         self._speeds: list[float] = []
         self._loss: float | None = None
         self._validation: float | None = None
@@ -81,51 +62,80 @@ class RunLog:
         if not self._waiting:
             return
         tables = [(sums, sums.losses.tolist(), float(sums.grad_norm)) for sums in self._waiting]  # waits for the device
-        seconds = time.perf_counter() - self._since
-        tokens = sum(count for _, table, _ in tables for _, count in table)
-        speed = tokens / seconds
-        for sums, table, norm in tables:
-            self._line(sums, table, norm, speed)
-        self._speeds.append(speed)
-        self._progress.show(tables[-1][0].step + 1, self._loss or math.nan, speed, self._mfu(speed))
+        training, spent = self._lap()
+        with self.clock("log"):
+            speed = sum(count for _, table, _ in tables for _, count in table) / training
+            for sums, table, norm in tables:
+                told = {"seconds": spent} if sums is self._waiting[-1] else {}
+                self._line(sums, table, norm, speed, told)
+            self._speeds.append(speed)
+            done, (mfu, palm) = tables[-1][0].step + 1, self._mfu(speed)
+            self._progress.show(done, self._loss or math.nan, speed, mfu, palm)
         self._waiting.clear()
-        self._since = time.perf_counter()
 
     def validation(self, step: int, found: PositionLoss) -> None:
         """The held-out loss after `step` steps; UserError when it is not finite."""
         if not math.isfinite(found.mean):
             raise self._not_finite(step, f"the held-out loss is {found.mean}")
         self._validation = found.mean
-        if self._metrics:
-            by_frame = [round(value, 6) for value in found.by_frame.tolist()]
-            self._metrics.write({"step": step, "validation_loss": found.mean, "validation_by_frame": by_frame})
+        if self._sinks:
+            self._sinks.write(
+                {
+                    "step": step,
+                    "validation_loss": found.mean,
+                    "validation_error": found.error,
+                    "validation_by_frame": [round(value, 6) for value in found.by_frame.tolist()],
+                    "validation_losses": {name: round(part.mean, 6) for name, part in found.by_source.items()},
+                }
+            )
         self.say(f"step {step:,}  validation loss {found.mean:.4f} nats over {found.sequences:,} held-out sequences")
 
+    def samples(self, step: int, folder: Path, picture: Path | None, remark: str | None) -> None:
+        """Clips that the model made after `step` steps, in a folder of the run; `remark` says why there is no
+        picture."""
+        if self._sinks:
+            self._sinks.write({"step": step, "samples": str(folder.relative_to(self._folder))})
+            if picture:
+                self._sinks.picture(step, "samples", picture)
+        self.say(f"step {step:,}  samples in {folder}" + (f" ({remark})" if remark else ""))
+
     @contextmanager
-    def pause(self) -> Iterator[None]:
-        """What happens inside does not count as training time."""
+    def pause(self, name: str) -> Iterator[None]:
+        """What happens inside does not count as training time, but as `name`."""
         started = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - started
+        with self.clock(name):
+            yield
+        self._paused += time.perf_counter() - started
 
     def say(self, text: str) -> None:
         """A line for the person who watches."""
         self._progress.say(text)
 
-    def done(self, checkpoint: Path, step: int) -> Done:
+    def done(self, checkpoint: str, step: int) -> Done:
         """What this call came to; the first log interval, which warms up, counts only where it is all there is."""
         speeds = self._speeds[1:] or self._speeds
         speed = median(speeds) if speeds else None
-        mfu = None if speed is None else self._mfu(speed)
-        return Done(checkpoint, step, self._loss, self._validation, speed, mfu)
+        mfu, palm = (None, None) if speed is None else self._mfu(speed)
+        self._lap()
+        return Done(checkpoint, step, self._loss, self._validation, speed, mfu, palm, _rounded(self._seconds))
 
     def close(self) -> None:
         """Ends the live line and the files."""
         self._progress.close()
-        if self._metrics:
-            self._metrics.close()
+        if self._sinks:
+            self._sinks.close()
 
-    def _line(self, sums: StepSums, table: list[list[float]], norm: float, speed: float) -> None:
+    def _lap(self) -> tuple[float, dict[str, float]]:
+        """Seconds of training since the last call, and where all of them went."""
+        now = time.perf_counter()
+        wall = now - self._read_at
+        training, spent = wall - self._paused, {"wall": wall, **self.clock.take()}
+        self._read_at, self._paused = now, 0.0
+        for name, seconds in spent.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        return training, _rounded(spent)
+
+    def _line(self, sums: StepSums, table: list[list[float]], norm: float, speed: float, more: dict[str, Any]) -> None:
         total, count = (sum(column) for column in zip(*table, strict=True))
         loss, step = total / count, sums.step + 1
         skipped = sums.skipped is not None and bool(sums.skipped)
@@ -134,10 +144,11 @@ class RunLog:
             self._tell_spike(step, loss, norm)
         else:
             self._loss = loss
-        if self._metrics:
+        if self._sinks:
+            mfu, palm = self._mfu(speed)
             parts = zip(self._parts, table, strict=True)
             by_part = {name: _finite(part / tokens) for name, (part, tokens) in parts if tokens}
-            self._metrics.write(
+            self._sinks.write(
                 {
                     "step": step,
                     "loss": _finite(loss),
@@ -146,8 +157,10 @@ class RunLog:
                     "grad_norm": _finite(norm),
                     "tokens": int(count),
                     "tokens_per_s": round(speed, 1),
-                    "mfu": round(self._mfu(speed), 5),
+                    "mfu": round(mfu, 5),
+                    "mfu_palm": round(palm, 5),
                     "losses": by_part,
+                    **more,
                     **({"skipped": True} if skipped else {}),
                 }
             )
@@ -160,7 +173,7 @@ class RunLog:
 
     def _tell_spike(self, step: int, loss: float, norm: float) -> None:
         """Says that a step was skipped, and writes down what it read."""
-        if self._metrics:
+        if self._sinks:
             path = self._write_spike(step, _finite(loss), _finite(norm))
             self.say(f"step {step:,}  skipped: loss {loss:.4g}, gradient {norm:.3g}; what it read is in {path}")
 
@@ -170,8 +183,13 @@ class RunLog:
             f"or look at the batch: toto-shards seen --run {self._folder} --step {step}"
         )
 
-    def _mfu(self, tokens_per_s: float) -> float:
-        return tokens_per_s * self._flops / self._peak
+    def _mfu(self, tokens_per_s: float) -> tuple[float, float]:
+        return self._yardstick.mfu(tokens_per_s), self._yardstick.mfu_palm(tokens_per_s)
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    """To a tenth of a millisecond."""
+    return {name: round(spent, 4) for name, spent in seconds.items()}
 
 
 def _finite(number: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Frames by a model, past its context too: known frames and uniform numbers -> codes of all frames.
+"""Frames by a model, past its context too: known frames and uniform numbers -> all frames, losses of the true ones.
 
     segments(prompt, frames, context):  |prompt ─────new| ─▶ |last half ─────new| ─▶ …     each a prefill and new frames
 
@@ -9,7 +9,7 @@ Three regimes (the names of 1X's world-model challenge: fully autoregressive, te
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,19 @@ from torch import Tensor
 
 from toto.errors import UsageError
 from toto.shards.ids import CODE_OFFSET
+from toto.train.generation.sampling import Sampling
 from toto.train.models import LanguageModel
 from toto.train.models.decoder import Decoder
-from toto.train.sampling import Sampling
 
 Regime = Literal["free", "frame", "token"]
-Frames = Iterator[tuple[int, Tensor]]  # number of a frame, its codes int64 [R, cells]
+REGIMES: tuple[Regime, ...] = ("free", "frame", "token")
+
+
+class Rolled(NamedTuple):
+    """What a batch became."""
+
+    codes: Tensor  # int64 [R, F, cells]
+    losses: Tensor | None  # fp32 [R, F, cells], nats of the true codes, 0 in the prompt; None where no truth is known
 
 
 @dataclass(frozen=True)
@@ -44,58 +51,83 @@ class Rollout:
     regime: Regime
     sampling: Sampling
 
-    def __call__(self, known: Tensor, prompt: int, uniforms: Tensor, made: Callable[[], None] = lambda: None) -> Tensor:
-        """Codes int64 [R, F, cells] of all frames, of which the first `prompt` are those of `known`.
+    def __call__(self, known: Tensor, prompt: int, uniforms: Tensor, made: Callable[[], None] = lambda: None) -> Rolled:
+        """All frames, of which the first `prompt` are those of `known`.
 
-        `known` int64 [R, n, cells] holds the prompt, and all F frames where the regime is not free; `uniforms` are
-        float64 [R, F, cells], one for each code; `made` is called after each new frame.
+        `known` int64 [R, n, cells] holds the prompt, or all F frames, which it must where the regime is not free;
+        `uniforms` are float64 [R, F, cells], one for each code; `made` is called after each new frame.
         """
         rows, frames, cells = uniforms.shape
         codes = torch.empty((rows, frames, cells), dtype=torch.int64, device=known.device)
         codes[:, :prompt] = known[:, :prompt]
-        past = codes if self.regime == "free" else known
+        losses = torch.zeros((rows, frames, cells), device=known.device) if known.shape[1] == frames else None
+        batch = _Batch(self, known, uniforms, codes, losses)
         decoder = Decoder(self.model, rows, self.context_frames * cells)
         empty = decoder.mark()
         for segment in segments(prompt, frames, self.context_frames):
-            frames_of = self._at_once(segment, past, uniforms)
-            if self.regime != "token":
+            if self.regime == "token":
+                made_frames = batch.at_once(segment)
+            else:
                 decoder.rewind(empty)
-                frames_of = self._one_by_one(decoder, segment, past, uniforms)
-            for frame, new in frames_of:
-                codes[:, frame] = new
+                made_frames = batch.one_by_one(decoder, segment)
+            for _ in made_frames:
                 made()
-        return codes
+        return Rolled(codes, losses)
 
-    def _one_by_one(self, decoder: Decoder, segment: Segment, past: Tensor, uniforms: Tensor) -> Frames:
+
+@dataclass(frozen=True)
+class _Batch:
+    """Clips that are made together, in buffers that have their whole shape from the start."""
+
+    of: Rollout
+    known: Tensor
+    uniforms: Tensor
+    codes: Tensor
+    losses: Tensor | None
+
+    def one_by_one(self, decoder: Decoder, segment: Segment) -> Iterator[int]:
         """Each frame code by code; the next one follows it, or the true one in its place."""
+        past = self.codes if self.of.regime == "free" else self.known
         logits = decoder.feed(self._ids(past[:, segment.first : segment.new]))
         for frame in range(segment.new, segment.end):
-            begin, new = decoder.mark(), torch.empty_like(past[:, 0])
+            begin, new = decoder.mark(), self.codes[:, frame]
             for cell in range(new.shape[1]):
                 if cell:
                     logits = decoder.feed(new[:, cell - 1 : cell] + CODE_OFFSET)
-                new[:, cell] = self.sampling.choose(logits, uniforms[:, frame, cell])
-            yield frame, new
+                self._take(logits, frame, slice(cell, cell + 1))
+            yield frame
             if frame + 1 < segment.end:
-                if self.regime == "frame":
+                if self.of.regime == "frame":
                     decoder.rewind(begin)
                 read = decoder.position - begin.position
                 logits = decoder.feed(past[:, frame, read:] + CODE_OFFSET)
 
     @torch.inference_mode()
-    def _at_once(self, segment: Segment, past: Tensor, uniforms: Tensor) -> Frames:
+    def at_once(self, segment: Segment) -> Iterator[int]:
         """All frames by one forward pass: every code after the true ones."""
-        ids, top = self._ids(past[:, segment.first : segment.end])[:, :-1], self.model.config.layers
-        states = self.model.features(ids, [top])[top]
-        cells = past.shape[2]
+        model = self.of.model
+        ids, top = self._ids(self.known[:, segment.first : segment.end])[:, :-1], model.config.layers
+        states = model.features(ids, [top])[top]
+        cells = self.known.shape[2]
         for frame in range(segment.new, segment.end):
             start = (frame - segment.first) * cells
-            logits = self.model.logits(self.model.norm(states[:, start : start + cells]))
-            yield frame, self.sampling.choose(logits, uniforms[:, frame])
+            for row in range(len(states)):  # logits of one frame of one clip at a time: 16 of 256 codes are 134 MB
+                logits = model.logits(model.norm(states[row, start : start + cells]))
+                self._take(logits, frame, slice(None), slice(row, row + 1))
+            yield frame
+
+    def _take(self, logits: Tensor, frame: int, cells: slice, rows: slice = slice(None)) -> None:
+        """The next codes from logits [R or cells, used_ids], and what the true ones cost."""
+        drawn = self.uniforms[rows, frame, cells]
+        self.codes[rows, frame, cells] = self.of.sampling.choose(logits, drawn.flatten()).view_as(drawn)
+        if self.losses is not None:
+            truth = self.known[rows, frame, cells]
+            nats = F.cross_entropy(logits, truth.flatten() + CODE_OFFSET, reduction="none")
+            self.losses[rows, frame, cells] = nats.view_as(truth)
 
     def _ids(self, codes: Tensor) -> Tensor:
         """The start id and the ids of codes [R, n, cells]: int64 [R, 1 + n * cells]."""
-        return F.pad(codes.flatten(1) + CODE_OFFSET, (1, 0), value=self.start_id)
+        return F.pad(codes.flatten(1) + CODE_OFFSET, (1, 0), value=self.of.start_id)
 
 
 def segments(prompt: int, frames: int, context_frames: int) -> list[Segment]:

@@ -16,8 +16,8 @@ class Progress:
         self._started, self._first = time.monotonic(), first
         self._said = 0.0
 
-    def show(self, step: int, loss: float, tokens_per_s: float, mfu: float) -> None:
-        """The line after `step` finished steps."""
+    def show(self, step: int, loss: float, tokens_per_s: float, mfu: float, mfu_palm: float) -> None:
+        """The line after `step` finished steps; MFU by causal attention, and as PaLM counts."""
         now = time.monotonic()
         if not self._shown or (not self._live and now - self._said < PLAIN_SECONDS and step != self._last):
             return
@@ -25,7 +25,7 @@ class Progress:
         left = (now - self._started) / max(1, step - self._first) * (self._last - step)
         line = (
             f"step {step:,}/{self._last:,}  loss {loss:.3f}  {amount(tokens_per_s)} tokens/s  "
-            f"MFU {mfu:.0%}  ETA {duration(left)}"
+            f"MFU {mfu:.0%} causal, {mfu_palm:.0%} PaLM  ETA {duration(left)}"
         )
         sys.stderr.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
         sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""What can be seen of a run while it goes on: its log, pictures, seconds, profiles, and curves afterwards."""

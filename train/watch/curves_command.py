@@ -1,0 +1,51 @@
+"""`toto-train curves`: the losses of one run or several over steps, tokens and compute, as a picture and as numbers."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from toto import command
+
+if TYPE_CHECKING:
+    from toto.train.watch.curves import Curve
+
+
+@click.command("curves")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: `curves` in the first run.")
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+def curves(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Training and held-out losses of runs over steps, tokens and compute; runs may be going on.
+
+    \b
+    Example: toto-train curves runs/tiny
+             toto-train curves runs/base runs/large runs/1b --out figure-2
+    """
+    from toto.files import write_whole
+    from toto.train.watch.curves import named, read_curve
+    from toto.train.watch.curves_picture import picture
+
+    found = [read_curve(run, name) for run, name in named(list(dict.fromkeys(runs)))]
+    folder = out or runs[0] / "curves"
+    value = {"runs": [curve.as_json() for curve in found]}
+    write_whole(folder / "curves.json", (json.dumps(value, indent=1) + "\n").encode())
+    write_whole(folder / "curves.png", picture(found))
+    command.say("\n".join(map(line_of, found)))
+    command.say(f"{folder / 'curves.json'}, .png")
+    if as_json:
+        command.print_json(value)
+
+
+def line_of(curve: "Curve") -> str:
+    """A run for a person."""
+    from toto.train.watch.progress import amount
+
+    steps = curve.steps[-1:]
+    held_out = f"  held out {curve.held_out[-1]:.3f}" if len(curve.held_out) else ""
+    return (
+        f"{curve.name}  {amount(curve.cost.parameters)} parameters  {int(steps[0]):,} steps  "
+        f"{amount(float(curve.tokens(steps)[0]))} tokens  {amount(float(curve.flops(steps)[0]))} FLOPs  "
+        f"loss {curve.last_loss():.3f}{held_out}"
+    )
