@@ -135,6 +135,19 @@ def test_decay_leaves_gains_biases_and_the_logarithms_of_a_alone() -> None:
         assert all("norm" in n for n, p in model.named_parameters() if id(p) in without and n.endswith("weight"))
 
 
+@OTHERS
+def test_a_model_in_half_precision_still_decodes_as_it_reads(arch: str) -> None:
+    model, ids = loud(arch), sequences(2, 20)
+    full = model(ids)
+    model.halve()
+    kept = {name for name, weight in model.named_parameters() if weight.dtype == torch.float32}
+    assert all(name.endswith(("A_log", "dt_proj.bias")) for name in kept) and bool(kept) == (arch == "mamba")
+    whole, decoder, scale = model(ids).float(), Decoder(model, rows=2, length=20), float(full.std())
+    for i in range(20):
+        torch.testing.assert_close(decoder.feed(ids[:, i : i + 1]).float(), whole[:, i], atol=0.05 * scale, rtol=0.05)
+    assert float((whole - full).abs().mean()) < 0.1 * scale
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

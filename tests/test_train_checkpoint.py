@@ -177,6 +177,7 @@ def test_tensors_that_a_stranger_describes_stay_in_their_folder(tmp_path: Path, 
         {"model": {}},
         {"model": {"dim": "x"}},
         {"model": {**vars(MODEL), "heads": 0}},
+        {"model": {**vars(MODEL), "dim": 1 << 20, "layers": 1 << 20}},  # no memory holds it
         {"grid": []},
         {"used_ids": None},
     ],

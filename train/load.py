@@ -11,6 +11,7 @@ from toto.config import ModelConfig
 from toto.errors import UserError
 from toto.train import checkpoint
 from toto.train.checkpoint.fetch import copied, is_remote
+from toto.train.cost import Cost
 from toto.train.models import LanguageModel, make_model
 
 
@@ -69,6 +70,7 @@ def _beside(uri: str) -> Path:
 
 def _read(folder: Path, facts: dict[str, Any], device: torch.device | str) -> Loaded:
     config = model_config(facts, folder)
+    _check_size(config, facts, folder)
     model = make_model(config, facts["used_ids"], seed=None)
     checkpoint.load(folder, checkpoint.tensors_of(model))
     model.requires_grad_(False)
@@ -86,6 +88,14 @@ def _read(folder: Path, facts: dict[str, Any], device: torch.device | str) -> Lo
         id=checkpoint.identity(facts),
         recipe=facts["recipe"],
     )
+
+
+def _check_size(config: ModelConfig, facts: dict[str, Any], folder: Path) -> None:
+    """UserError where the files cannot hold the weights of the model: a stranger may name one that no memory holds."""
+    wanted = 4 * Cost(config, facts["used_ids"], facts["context"]).parameters
+    there = sum(path.stat().st_size for path in (folder / checkpoint.STATE).iterdir())
+    if there < wanted:
+        raise UserError(f"{folder}: its files have {there:,} bytes, the weights of the model that it names {wanted:,}")
 
 
 def model_config(facts: dict[str, Any], folder: Path) -> ModelConfig:

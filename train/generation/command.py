@@ -114,7 +114,7 @@ def generate(
     folder = out or loaded.path.parent / "generated" / loaded.path.name
     refuse_foreign(folder)
     if precision == "bf16":
-        loaded.model.bfloat16()
+        loaded.model.halve()
     context_frames = loaded.context // (loaded.grid[0] * loaded.grid[1])
     frames = frames or context_frames
     prompt = min(frames, context_frames) // 2 if frames_prompt is None else frames_prompt

@@ -41,7 +41,7 @@ class LanguageModel(nn.Module):
     `checkpoint_blocks` a block's activations are computed again in the backward pass instead of kept.
     """
 
-    gathers_half = True  # weights that are cut among processes may be gathered in bf16, as they are used
+    in_full: tuple[str, ...] = ()  # ends of the names of weights that are needed in fp32, whatever the others have
     residual: tuple[str, ...]  # ends of the names of matrices whose product is added to the state
 
     def __init__(
@@ -68,6 +68,18 @@ class LanguageModel(nn.Module):
     @abstractmethod
     def memories(self, rows: int, length: int) -> list[Memory]:
         """What the blocks keep while `rows` sequences of at most `length` positions are decoded, one for each."""
+
+    @property
+    def gathers_half(self) -> bool:
+        """Whether weights that are cut among processes may be gathered in bf16, as they are used."""
+        return not self.in_full
+
+    def halve(self) -> None:
+        """Casts the weights to bf16, but for those of `in_full`."""
+        full = {name: weight.data for name, weight in self.named_parameters() if name.endswith(self.in_full)}
+        self.bfloat16()
+        for name, weight in full.items():
+            self.get_parameter(name).data = weight
 
     def positions(self, start: int, end: int, device: torch.device) -> Tensor | None:
         """What blocks are told of positions start … end - 1; None where they are told nothing."""

@@ -85,7 +85,7 @@ class Block(nn.Module):
 class Mamba(LanguageModel):
     """Mamba-1 with a tied head."""
 
-    gathers_half = False  # the scan needs A and the steps' biases in fp32
+    in_full = ("A_log", "dt_proj.bias")  # the scan's rates: small errors of theirs add up over positions
     residual = ("mixer.out_proj.weight",)
 
     def make_block(self) -> Block:

@@ -65,8 +65,9 @@ class Samples:
     def _room(self) -> LanguageModel:
         """A model that the weights fit into; on a GPU in the precision of the compute."""
         copy = make_model(self._job.model, self._job.facts["used_ids"], seed=None)
-        half = self._job.recipe.precision == "bf16" and self._team.device.type == "cuda"
-        return copy.to(self._team.device, torch.bfloat16 if half else None).requires_grad_(False).eval()
+        if self._job.recipe.precision == "bf16" and self._team.device.type == "cuda":
+            copy.halve()
+        return copy.to(self._team.device).requires_grad_(False).eval()
 
     def _make(self, step: int, copy: LanguageModel, log: RunLog) -> None:
         device = self._team.device
