@@ -146,7 +146,9 @@ def _less(what: str, unit: str, mine: Side, other: Side, name: str, bar: float |
 def _tell_losses_and_mfu(sides: dict[str, Side], shape: Shape) -> None:
     """The losses show that all do the same work: each starts near ln(8196) = 9.01, on the same ids."""
     cost = Cost(load().model(shape.size), CODES + SPECIAL, shape.context)
-    peak, source = peak_flops(torch.device("cuda" if torch.cuda.is_available() else "cpu"), shape.precision)
+    torch.set_num_threads(shape.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    peak, source = max(peak_flops(device, shape.precision) for _ in range(5))  # others may want the cores meanwhile
     click.echo(f"  MFU, causal attention (PaLM: the whole square), of {peak / 1e12:.3g} TFLOP/s ({source})")
     for name, side in sides.items():
         rate = median(_tokens_per_second(side, shape))
