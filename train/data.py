@@ -15,13 +15,13 @@ from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from toto.errors import UsageError, UserError
 from toto.shards.stream import Stream
 from toto.shards.streaming.keyed import MASK
+from toto.shards.streaming.position import Position
 
 READ_TOKENS = 1 << 18  # of micro-batches that are read together: one by one, small ones take three times as long
 PREFETCH = 4  # readings that a worker is ahead: 2 MiB
@@ -49,7 +49,7 @@ class MicroBatch:
         return replace(self, tokens=self.tokens.pin_memory(), parts=self.parts.pin_memory())
 
 
-class Sequences(Dataset[dict[str, torch.Tensor]]):
+class Sequences(Position, Dataset[dict[str, torch.Tensor]]):
     """Sequences `consumed` … `total` - 1 of a stream, for DataLoader, StatefulDataLoader and the Hugging Face Trainer.
 
     `[i]` is {"input_ids", "labels"}, both int64 [context + 1] (+ 1 with predict_end): `[start] t1 … tN`; labels equal
@@ -57,41 +57,17 @@ class Sequences(Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(self, stream: Stream, total: int, consumed: int = 0, predict_end: bool = False) -> None:
-        if not 0 <= consumed <= total:
-            raise UsageError(f"{consumed} of {total} sequences consumed")
-        self.stream, self.total, self.consumed, self.predict_end = stream, total, consumed, predict_end
-
-    def __len__(self) -> int:
-        return self.total - self.consumed
+        super().__init__(stream.recipe.id, total, consumed)
+        self.stream, self.predict_end = stream, predict_end
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
         return self.__getitems__([i])[0]
 
     def __getitems__(self, wanted: list[int]) -> list[dict[str, torch.Tensor]]:
         """Several at once; DataLoader asks for a batch this way."""
-        for i in wanted:
-            if not -len(self) <= i < len(self):
-                raise IndexError(f"sequence {i} of {len(self)}")
-        numbers = np.array([self.consumed + i % len(self) for i in wanted], np.int64)
-        ids = training_ids(torch.from_numpy(self.stream.sequences(numbers).tokens), self.predict_end)
+        tokens = self.stream.sequences(self.numbers(wanted)).tokens
+        ids = training_ids(torch.from_numpy(tokens), self.predict_end)
         return [{"input_ids": line, "labels": line.clone()} for line in ids]
-
-    def state_dict(self, done: int = 0) -> dict[str, Any]:
-        """Where a run is that took `done` sequences from this dataset. StatefulDataLoader and the Trainer count what
-        they took themselves, and need it without."""
-        return {"consumed": self.consumed + done, "recipe": self.stream.recipe.id}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on there; UserError when the state is of another recipe."""
-        if state.get("recipe") != self.stream.recipe.id:
-            raise UserError(
-                f"this state is of recipe {state.get('recipe')}, the stream's is {self.stream.recipe.id}: "
-                "other datasets, weights, windows or seed; go on with the recipe.json of that run"
-            )
-        consumed = state.get("consumed")
-        if not isinstance(consumed, int) or not 0 <= consumed <= self.total:
-            raise UserError(f"this state has consumed {consumed} sequences; the run has {self.total}")
-        self.consumed = consumed
 
 
 def training_ids(tokens: torch.Tensor, predict_end: bool) -> torch.Tensor:

@@ -74,8 +74,15 @@ def _read(folder: Path, facts: dict[str, Any], device: torch.device | str) -> Lo
     model = make_model(config, facts["used_ids"], seed=None)
     checkpoint.load(folder, checkpoint.tensors_of(model))
     model.requires_grad_(False)
+    return described(model.to(device).eval(), config, facts, folder, facts["step"], checkpoint.identity(facts))
+
+
+def described(
+    model: LanguageModel, config: ModelConfig, facts: dict[str, Any], path: Path, step: int, checkpoint_id: str = ""
+) -> Loaded:
+    """A model with what a run's facts say of it."""
     return Loaded(
-        model=model.to(device).eval(),
+        model=model,
         config=config,
         used_ids=facts["used_ids"],
         tokenizer=facts["tokenizer"],
@@ -83,9 +90,9 @@ def _read(folder: Path, facts: dict[str, Any], device: torch.device | str) -> Lo
         frames=facts["frames"],
         stride=facts["stride"],
         grid=(facts["grid"][0], facts["grid"][1]),
-        step=facts["step"],
-        path=folder,
-        id=checkpoint.identity(facts),
+        step=step,
+        path=path,
+        id=checkpoint_id,
         recipe=facts["recipe"],
     )
 

@@ -27,7 +27,8 @@ class Position:
         return np.array([self.consumed + i % len(self) for i in wanted], np.int64)
 
     def state_dict(self, done: int = 0) -> dict[str, Any]:
-        """Where a run is that took `done` sequences. A loader that counts what it took itself needs it without."""
+        """Where a run is that took `done` sequences. Loaders that count what they took
+        themselves, as StatefulDataLoader and the Trainer do, need it without."""
         return {"consumed": self.consumed + done, "recipe": self._recipe_id}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -35,7 +36,7 @@ class Position:
         if state.get("recipe") != self._recipe_id:
             raise UserError(
                 f"this state is of recipe {state.get('recipe')}, the stream's is {self._recipe_id}: "
-                "other datasets, weights, windows or seed; go on with the recipe of that run"
+                "other datasets, weights, windows or seed; go on with the recipe.json of that run"
             )
         consumed = state.get("consumed")
         if not isinstance(consumed, int) or not 0 <= consumed <= self.total:

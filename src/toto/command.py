@@ -88,7 +88,7 @@ def _exit_code(group: click.Command) -> int:
             raise
         advice = _DISK_ERRORS.get(error.errno, error.strerror or "cannot be used")
         return _fail(f"{error.filename or error.strerror}: {advice}", 1)
-    except Exception:
+    except Exception:  # of whatever kind a library makes of a signal; without a signal it is raised again
         if not _stops:
             raise
         name, code = ("SIGTERM", 143) if _stops[0] == signal.SIGTERM else ("Ctrl-C", 130)

@@ -8,7 +8,6 @@ own, torch's generators are put back, and the seconds count as a pause. The firs
 weights that are cut among processes are gathered one after the other. What goes wrong is told, and the run goes on.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +20,7 @@ from toto.train.generation import generated
 from toto.train.generation.generate import Generation, by_frame, make
 from toto.train.generation.prompts import Asked, Prompts, prompts
 from toto.train.generation.sampling import Sampling
-from toto.train.load import Loaded
+from toto.train.load import Loaded, described
 from toto.train.models import LanguageModel, make_model
 from toto.train.parallel import Team, whole
 from toto.train.watch.log import RunLog
@@ -73,7 +72,7 @@ class Samples:
         device = self._team.device
         folder = self._job.folder / FOLDER / checkpoint.name_of(step)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            loaded = self._loaded(copy, step)
+            loaded = described(copy, self._job.model, self._job.facts, self._job.folder, step)
             known, asked = self._known(loaded), self._asked()
             made = make(loaded, known, asked)
             generated.write_tokens(folder, made.codes, known, id_dtype(loaded.used_ids - CODE_OFFSET))
@@ -108,21 +107,3 @@ class Samples:
         facts = self._job.facts
         frames = facts["context"] // (facts["grid"][0] * facts["grid"][1])
         return Generation(kind, frames, "free", Sampling(), batch=CLIPS)
-
-    def _loaded(self, copy: LanguageModel, step: int) -> Loaded:
-        job = self._job
-        facts = job.facts
-        return Loaded(
-            model=copy,
-            config=job.model,
-            used_ids=facts["used_ids"],
-            tokenizer=facts["tokenizer"],
-            context=facts["context"],
-            frames=facts["frames"],
-            stride=facts["stride"],
-            grid=(facts["grid"][0], facts["grid"][1]),
-            step=step,
-            path=Path(job.folder),
-            id="",
-            recipe=facts["recipe"],
-        )
