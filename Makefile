@@ -41,7 +41,7 @@ lint: setup  ## ruff, mypy, and who may import whom
 bench: setup  ## every benchmark in bench/ (ARGS=--json)
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
-drill: setup  ## the proofs that take longer than a test may: random kill -9
+drill: setup  ## the proofs that take longer than a test may: random kill -9, the large model
 	@$(BIN)/python tests/drill.py $(ARGS)
 
 fuzz: setup  ## damaged and hostile datasets, for ten minutes (ARGS="--minutes 60")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,22 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **extra}
 
 
-def call(stage: str, *arguments: str | Path, cwd: Path | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
+def call(
+    stage: str,
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    first: Callable[[], None] | None = None,
+    **extra: str,
+) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end in a process that starts warm, or cold where it is given an import path of its own.
 
-    `extra` goes into its environment.
+    `first` is called in it before the command; `extra` goes into its environment.
     """
     if "PYTHONPATH" in extra:
         return call_cold(stage, *arguments, cwd=cwd, **extra)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "stdout"), Path(folder, "stderr")
-        process = warm.start(stage, [*map(str, arguments)], output, environment(**extra), cwd)
+        process = warm.start(stage, [*map(str, arguments)], output, environment(**extra), cwd, first)
         process.join(SECONDS)
         if process.exitcode is None:
             process.kill()
@@ -159,5 +166,7 @@ def killed(done: subprocess.CompletedProcess[str]) -> bool:
 
 def _row_hash(record: Any) -> str:
     values = [getattr(record, field.name) for field in dataclasses.fields(record)]
-    plain = [value.tolist() if isinstance(value, np.ndarray) else value for value in values]
+    plain = [
+        (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value for value in values
+    ]
     return hashlib.sha256(repr(plain).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_WORKERS = 4  # a Ray of its own takes about 1 GB
+LONG = ("test_train_", "test_demo", "test_docs", "test_tokenize_")
 
 # One thread each, as a worker has: no test has imported numpy, pyarrow or torch yet, which read these once.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as commands have it: a thread that waits burns no core
+
+# Bytecode is kept: else each of some hundred processes, workers of Ray among them, compiles all of toto anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Started in the background, as some CI does, a process ignores Ctrl-C, and so would every command under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,11 +37,26 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `make test` a file's tests share a process, as they share fixtures; the long ones, of Ray, come first."""
+    """Under `make test` a file's tests share a process, as they share fixtures; the files that take long come first."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """0 for tests of Ray, then LONG in its order; the many short files of the rest fill the workers' last seconds."""
+    if item.get_closest_marker("ray") is not None:
+        return 0
+    return next((turn for turn, start in enumerate(LONG, start=1) if item.path.name.startswith(start)), len(LONG) + 1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Commands under test start warm (warm.py) from here on."""
+    if not session.config.option.collectonly:
+        import warm  # imports toto, and with it numpy
+
+        warm.prepare()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,11 +1,11 @@
 """The proofs that take longer than a test may: kill -9 at random moments, of runs of Ray and of trainers.
 
-    .venv/bin/python tests/drill.py [--only tokenize|train|launch] [--kills 20] [--files 10000] [--seed 0] [--json]
+    .venv/bin/python tests/drill.py [--only PART] [--kills 20] [--files 10000] [--seed 0] [--json]
 
 `tokenize` kills a worker, a driver, or all of its Ray, and then tokenizes 10,000 tiny pictures (drill_tokenize.py);
 `train` kills trainers of one process and of two (drill_train.py); `launch` has Ray Train and torchrun lose a worker and
-a node (drill_launch.py). Each prints a line a kill. Exit code 1 when anything differs from what nobody disturbed, a run
-does not reach its end, or a process stays behind.
+a node (drill_launch.py); `large` trains the paper's model two steps (drill_large.py). Each prints a line a kill. Exit
+code 1 when anything differs from what nobody disturbed, a run does not reach its end, or a process stays behind.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import drill_large
 import drill_launch
 import drill_tokenize
 import drill_train
@@ -23,7 +24,7 @@ from toto.command import print_json
 
 def main() -> int:
     """The command line; 1 when any kill did harm."""
-    parts = {"tokenize": tokenizing, "train": training, "launch": launching}
+    parts = {"tokenize": tokenizing, "train": training, "launch": launching, "large": large}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=parts, help="one of them; default: all")
     parser.add_argument("--kills", type=int, default=20, help="of tokenize and of train")
@@ -77,6 +78,13 @@ def launching(folder: Path, given: argparse.Namespace) -> tuple[dict[str, str], 
     """What came of each launcher, and whether anything was harmed."""
     found = drill_launch.drill_launch(folder, random.Random(given.seed))
     return found, set(found.values()) != {"same"}
+
+
+def large(folder: Path, given: argparse.Namespace) -> tuple[str, bool]:
+    """What came of two steps of the real model, and whether anything is wrong."""
+    found = drill_large.drill_large(folder)
+    print(f"two steps of large, and its checkpoint: {found}", flush=True)
+    return found, found != "same"
 
 
 if __name__ == "__main__":

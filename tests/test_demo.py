@@ -1,16 +1,17 @@
 """The demo on a few clips of one's own: every command run as typed, and a page that a real browser shows whole."""
 
-import os
 import shlex
 import subprocess
-import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import browser
 import numpy as np
 import pytest
-from clips import command, environment, write_image, write_video
+from clips import call, write_image, write_video
 from PIL import Image
+from warm_scripts import stand_beside, warm_scripts
 
 from toto import Dataset
 from toto.demo.report import reading_code
@@ -21,14 +22,11 @@ BROKEN = "<b>broken.mp4"
 
 
 @pytest.fixture(scope="module")
-def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The console scripts, for where toto is not installed beside this Python."""
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of console scripts."""
     folder = tmp_path_factory.mktemp("bin")
-    for stage in ("tokenize", "shards"):
-        script = folder / f"toto-{stage}"
-        script.write_text(f'#!/bin/sh\nexec {shlex.join(command(stage))} "$@"\n')
-        script.chmod(0o755)
-    return folder
+    with warm_scripts(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +41,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def demo(scripts: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    path = f"{os.environ['PATH']}{os.pathsep}{scripts}"
-    line = [sys.executable, "-m", "toto.demo", "--ray-address", "local", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, env=environment(PATH=path), timeout=240)
+    return call("demo", "--ray-address", "local", *arguments, first=partial(stand_beside, scripts))
 
 
 @pytest.fixture(scope="module")

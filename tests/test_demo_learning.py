@@ -4,15 +4,16 @@ import json
 import re
 import shlex
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import browser
 import pytest
 import yaml
-from clips import ROOT, environment
+from clips import ROOT, call
 from test_demo import scripts  # noqa: F401
 from test_docs import SMALL, TINY
+from warm_scripts import stand_beside
 
 from toto.tokenize.demo import build
 
@@ -27,13 +28,7 @@ def done(scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subpr
     config["models"]["tiny"] |= SMALL
     config["recipes"]["demo"] |= SHORT
     (folder / "pipelines.yaml").write_text(yaml.safe_dump(config))
-    return run(scripts, folder), folder
-
-
-def run(scripts: Path, folder: Path) -> subprocess.CompletedProcess[str]:  # noqa: F811
-    path = f"{scripts}:{Path(sys.executable).parent}:/usr/bin:/bin"
-    line = [sys.executable, "-m", "toto.demo", "--ray-address", "local"]
-    return subprocess.run(line, capture_output=True, text=True, env=environment(PATH=path), cwd=folder, timeout=280)
+    return call("demo", "--ray-address", "local", cwd=folder, first=partial(stand_beside, scripts)), folder
 
 
 def test_the_whole_road_is_commands_that_anyone_could_type(

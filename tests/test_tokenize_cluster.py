@@ -191,13 +191,13 @@ def test_a_node_that_is_killed_and_one_that_joins_change_nothing(
     """Sources and target are named as they are seen from this folder; the nodes have another."""
     monkeypatch.chdir(world.parent)
     out = Path(os.path.relpath(tmp_path / "set"))
-    how = ("--ray-address", cluster.address, "--workers", "2", "--worker-resource", "joined")
-    cluster.add(2)
+    how = ("--ray-address", cluster.address, "--workers", "1", "--worker-resource", "joined")
+    cluster.add(1)
     run = Run(Path(world.name), out, *CODES, *how, **cluster.key)
     run.wait_for_commits(1)
     cluster.kill(0)
     committed = run.committed()
-    cluster.add(2)  # the run waits for it: there is no other with its resource
+    cluster.add(1)  # the run waits for it: there is no other with its resource
     assert run.end() == 0, run.stderr()
     cluster.kill(1)
     assert 1 <= committed < UNITS

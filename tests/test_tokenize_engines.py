@@ -1,10 +1,10 @@
 """One dataset, whatever makes it: one `local` run or several at once. test_tokenize_cluster.py has what Ray makes."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
-from clips import PIXELS, call, command, environment, one_line, run_arguments, tokenize
+import warm
+from clips import PIXELS, SECONDS, call, environment, one_line, run_arguments, tokenize
 from drill_tokenize import Content, content
 from unit_clips import CODES, local_content, write_units
 
@@ -49,11 +49,12 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(address: str, world: Pa
 
 def test_four_local_processes_share_one_target(world: Path, expected: Content, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    words = command("tokenize", "run", *run_arguments(world, out), *CODES, "--ray-address", "local")
-    four = [subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    for process in four:
-        _, said = process.communicate(timeout=240)
-        assert process.returncode == 0, said
+    words = ["run", *run_arguments(world, out), *CODES, "--ray-address", "local"]
+    said = [(tmp_path / f"stdout-{i}", tmp_path / f"stderr-{i}") for i in range(4)]
+    four = [warm.start("tokenize", words, output, environment()) for output in said]
+    for process, (_, stderr) in zip(four, said, strict=True):
+        process.join(SECONDS)
+        assert process.exitcode == 0, stderr.read_text()
     assert content(out) == expected
     store = open_store(out)
     assert committed_units(store) == set(read_plans(store).units)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clips import PIXELS, command, environment, killed, reasons_of, rows_of, run_arguments, tokenize, write_clips
+import warm
+from clips import PIXELS, environment, killed, reasons_of, rows_of, run_arguments, tokenize, write_clips
 from clips import write_image as draw
 from fault_proxy import FaultProxy
 from object_store import BUCKET, faults, s3, upload  # noqa: F401
@@ -90,6 +91,7 @@ def test_two_runs_at_once_end_what_two_killed_ones_began(
     world: Path,
     expected: Content,
     faults: FaultProxy,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     out = target("killed")
     for point in ("after_shard", "after_commit"):
@@ -98,8 +100,11 @@ def test_two_runs_at_once_end_what_two_killed_ones_began(
     assert len(open_store(out).list(COMMITS)) == 1
     words = ["run", *run_arguments(world, out), "--ray-address", "local", *PIXELS]  # type: ignore[arg-type]
     faults.share = 0.05
-    runs = [subprocess.Popen(command("tokenize", *words), env=environment()) for _ in range(2)]
-    assert [run.wait(120) for run in runs] == [0, 0]
+    said = [(tmp_path / f"stdout-{i}", tmp_path / f"stderr-{i}") for i in range(2)]
+    runs = [warm.start("tokenize", words, output, environment()) for output in said]
+    for run, (_, stderr) in zip(runs, said, strict=True):
+        run.join(120)
+        assert run.exitcode == 0, stderr.read_text()
     faults.share = 0.0
     assert content(out) == expected
     assert verify(open_store(out), deep=True).problems == []

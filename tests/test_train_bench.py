@@ -2,20 +2,20 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
+import launches
 import pytest
 
 BENCH = Path(__file__).resolve().parent.parent / "bench" / "train.py"
 
 
-def test_steps_of_both_sides_are_told_in_one_line() -> None:
+def test_steps_of_both_sides_are_told_in_one_line(tmp_path: Path) -> None:
     options = ["--only", "steps", "--size", "tiny", "--context", "16", "--tokens", "32", "--precision", "fp32"]
-    command = [sys.executable, str(BENCH), *options, "--peer", "transformers", "--repeats", "2", "--json"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    *printed, last = ended.stdout.splitlines()
+    options += ["--peer", "transformers", "--repeats", "2", "--json"]
+    stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
+    assert launches.script(BENCH, options, (stdout, stderr)).wait() == 0, stderr.read_text()
+    *printed, last = stdout.read_text().splitlines()
     speed, time, memory = json.loads(last)
     assert speed.keys() == {"what", "ours", "peer", "unit", "ratio", "bar"}
     assert (speed["unit"], speed["bar"], memory["unit"], memory["bar"]) == ("tokens/s", 0.95, "GB", 1)

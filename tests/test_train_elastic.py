@@ -1,18 +1,18 @@
-"""A process that is lost under torchrun is replaced: the group starts again, goes on, and sees the same batches."""
+"""Under torchrun a lost process is replaced, and SIGTERM saves first: the group sees the same batches throughout."""
 
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import launches
 import pytest
 import torch.distributed as dist
-from clips import environment
-from ray_run import children
+from launches import descendants, is_gone
 from train_toy import batches, command_line, losses, trained, world
 
 from toto.errors import UserError
@@ -23,28 +23,34 @@ fork = multiprocessing.get_context("fork")
 
 
 @LINUX
-def test_torchrun_goes_on_with_the_same_batches_after_the_loss_of_the_first_process(tmp_path: Path) -> None:
+def test_torchrun_replaces_a_lost_process_and_saves_when_it_is_told_to_end(tmp_path: Path) -> None:
     data, run = world(tmp_path / "set"), tmp_path / "run"
-    changed = {"steps": 40, "loader_workers": 1, "validate_every": 0}
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m", "toto.train"]
-    started = subprocess.Popen(
-        [sys.executable, "-m", *torchrun, *command_line(data, run, **changed)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    while not checkpoint.found(run) and started.poll() is None:
+    endless = {"steps": 100_000, "checkpoint_every": 10, "loader_workers": 1, "validate_every": 0}
+    options = ["--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    started = launches.torchrun(options, command_line(data, run, **endless), run)
+    told_of, said = (run.with_name(f"run.{name}") for name in ("stdout", "stderr"))
+    wait_for(lambda: checkpoint.found(run), started, said)
+    os.kill(min(descendants(started.pid)), signal.SIGKILL)  # rank 0, which was started first
+    wait_for(lambda: "goes on after" in told_of.read_text(), started, said)
+    again = len(batches(run))
+    wait_for(lambda: len(batches(run)) > max(again, 20), started, said)
+    left = descendants(started.pid)
+    assert len(left) == 4, "two ranks and their readers"
+    os.kill(started.pid, signal.SIGTERM)
+    assert started.wait(200), said.read_text()
+    saved, told = checkpoint.found(run)[-1], batches(run)
+    assert f"saved {saved}" in said.read_text() and checkpoint.read_facts(saved)["step"] == len(told)
+    assert all(is_gone(pid) for pid in left)
+    expected = trained(data, tmp_path / "alone", "--stop-at", str(len(told)), **endless)
+    assert told == batches(expected)
+    assert losses(run) == pytest.approx(losses(expected), abs=1e-3)
+
+
+def wait_for(happened: Callable[[], Any], started: launches.Process, said: Path) -> None:
+    """Returns when something happened; AssertionError when the processes end before."""
+    while not happened():
+        assert started.poll() is None, said.read_text()
         time.sleep(0.005)
-    assert started.poll() is None, started.communicate()[0]
-    (first,) = children(started.pid, "RANK=0")
-    os.kill(first, signal.SIGKILL)
-    said, _ = started.communicate(timeout=200)
-    assert started.returncode == 0, said
-    assert "goes on after" in said and "Traceback" not in said and "40 steps done" in said, said
-    expected = trained(data, tmp_path / "alone", **changed)
-    assert batches(run) == batches(expected)
-    assert losses(run) == pytest.approx(losses(expected), abs=1e-4)
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])

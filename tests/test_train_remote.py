@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import fsspec
@@ -19,6 +20,7 @@ from toto.errors import UserError
 from toto.shards.hashing import json_sha256
 from toto.shards.store import owner
 from toto.train import checkpoint
+from toto.train.alone import alone
 from toto.train.checkpoint.fetch import copied
 from toto.train.checkpoint.mirror import Mirror
 from toto.train.cli import cli
@@ -228,11 +230,25 @@ def test_a_strangers_checkpoint_writes_nowhere_else(files: dict, local: Path, ma
 
 def test_working_folders_that_no_run_uses_any_more_are_removed(machine: Path, proxy: FaultProxy) -> None:
     mirror = Mirror(f"s3://{BUCKET}/fresh")
-    folders = [mirror.folder.with_name(name) for name in ("unused", "used", mirror.folder.name)]
-    for folder, days in zip(folders, (8, 6, 8), strict=True):
+    folders = [mirror.folder.with_name(name) for name in ("unused", "used", "held", mirror.folder.name)]
+    for folder in folders:
         folder.mkdir(parents=True)
+    fork = get_context("fork")
+    told, ended = fork.Event(), fork.Event()
+
+    def hold() -> None:
+        with alone(folders[2]):
+            told.set()
+            ended.wait()
+
+    holder = fork.Process(target=hold, daemon=True)
+    holder.start()
+    told.wait()
+    for folder, days in zip(folders, (8, 6, 8, 8), strict=True):
         os.utime(folder, (time.time() - days * 86_400,) * 2)
     mirror.pull(("run.json",))
+    ended.set()
+    holder.join()
     assert set(mirror.folder.parent.iterdir()) == set(folders[1:])
 
 
@@ -274,7 +290,7 @@ def test_two_machines_train_one_run_without_a_folder_in_common(
     data: Path, local: Path, machine: Path, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     uri = f"s3://{BUCKET}/machines"
-    words = command_line(data, Path("out"), **TOY)
+    words = command_line(data, Path("out"), **{**TOY, "checkpoint_every": 4})
     words[words.index("--out") + 1] = uri
     for stop in ("4", "8"):
         with socket.socket() as free:
@@ -299,8 +315,8 @@ def test_two_machines_train_one_run_without_a_folder_in_common(
             ended = command.ended()
             assert ended.code == 0, ended.stderr
     assert {name for name in there(uri) if "step-" in name} == {
-        *names(6, 8),
-        *(f"{checkpoint.name_of(n)}/state/__1_0.distcp" for n in (6, 8)),
+        *names(4, 8),
+        *(f"{checkpoint.name_of(n)}/state/__1_0.distcp" for n in (4, 8)),
     }
     log = tmp_path / "log"
     log.mkdir()

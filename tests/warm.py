@@ -3,56 +3,124 @@
     process = start("train", ["pretrain", …], (stdout, stderr))
     process.join()
 
-One costs as little as its work, where a fresh Python spends a second or two on imports. All else is as in a fresh one:
-its own memory, environment, current folder, signals and exit code.
+One costs as little as its work, where a fresh Python spends seconds on imports. All else is as in a fresh one: its own
+memory, environment, current folder, signals and exit code. The server is a copy of this process from before its first
+test (`prepare`, which conftest.py calls), so that what the tests' modules import is there at no price; it imports the
+rest when it is first asked for a process.
 """
 
+import gc
 import multiprocessing
 import os
+import select
+import socket
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from multiprocessing import connection, forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-IMPORTED = ["toto.tokenize.cli", "toto.shards.cli", "toto.train.cli", "toto.evaluate.cli"]
-IMPORTED += ["toto.train.begin", "toto.train.summary", "toto.train.checkpoint.safe_reader"]
-IMPORTED += ["torch._dynamo", "torch.utils.tensorboard.writer", "s3fs"]
+from toto import console
+from toto.command import Later
+
+STAGES = ("tokenize", "shards", "train", "evaluate")
+IMPORTED = (
+    *("toto.tokenize.run", "toto.tokenize.engine_local", "toto.tokenize.calibrate", "toto.tokenize.sources.folder"),
+    *("toto.train.begin", "toto.train.summary", "toto.train.checkpoint.safe_reader", "toto.evaluate.report"),
+    *("torch._dynamo", "torch.utils.tensorboard.writer", "matplotlib.backends.backend_agg", "scipy.spatial", "s3fs"),
+    "pandas",  # which pyarrow looks for
+)
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(IMPORTED)
+_server.set_forkserver_preload([*IMPORTED])  # of the server that is started where nobody has called `prepare`
+
+
+def prepare() -> None:
+    """Makes this process's server. To be called once, while it has no threads of its own and has opened nothing yet."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        address = connection.arbitrary_address("AF_UNIX")
+        listener.bind(address)
+        listener.listen()
+        asked, alive = os.pipe()  # `asked` ends when nobody who could ask for a process is left
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # execnet's thread reads a pipe
+            pid = os.fork()
+        if not pid:
+            os.close(alive)
+            _serve(listener, asked)
+        os.close(asked)
+    known = forkserver._forkserver  # type: ignore[attr-defined]
+    known._forkserver_address, known._forkserver_alive_fd, known._forkserver_pid = address, alive, pid
 
 
 def start(
     stage: str,
     arguments: Sequence[str],
-    output: tuple[Path, Path],
+    output: tuple[Path, Path] | tuple[Connection, Connection],
     environment: Mapping[str, str],
     cwd: Path | None = None,
     first: Callable[[], None] | None = None,
 ) -> BaseProcess:
-    """Starts the command line of a stage; stdout and stderr go to files. `first` is called before it, and pickled."""
+    """Starts the command line of a stage, or of the `demo`; stdout and stderr go to files, new or open ones. `first`,
+    pickled, is called before it.
+    """
     given = (stage, list(arguments), output, dict(environment), cwd or Path.cwd(), first)
     process = _server.Process(target=_run, args=given)
     process.start()
     return process
 
 
+def _serve(listener: socket.socket, asked: int) -> None:
+    """The server's life. It lets go of the files of the process that it is a copy of, and waits to be needed."""
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in map(int, os.listdir("/dev/fd")):
+            if number not in (listener.fileno(), asked, nothing) and _is_open(number):
+                os.dup2(nothing, number, inheritable=number < 3)  # closed by whoever thinks that it is theirs
+        select.select([listener, asked], [], [])
+        _import_all()
+        gc.freeze()  # no process looks through what all of them share
+        forkserver.main(listener.detach(), asked, [])
+    finally:
+        os._exit(0)
+
+
+def _import_all() -> None:
+    """What commands import, the first of them in a process sooner or later."""
+    for module in IMPORTED:
+        import_module(module)
+    for stage in STAGES:
+        for command in import_module(f"toto.{stage}.cli").cli.commands.values():
+            if isinstance(command, Later):
+                command.load()
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:  # of the listing itself
+        return False
+    return True
+
+
 def _run(
     stage: str,
     arguments: list[str],
-    output: tuple[Path, Path],
+    output: tuple[Path, Path] | tuple[Connection, Connection],
     environment: dict[str, str],
     cwd: Path,
     first: Callable[[], None] | None,
 ) -> None:
     multiprocessing.set_start_method("fork", force=True)  # as in any other process; the server's children inherit its
-    for number, path in enumerate(output, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    for number, place in enumerate(output, start=1):
+        opened = isinstance(place, Connection)
+        os.dup2(place.fileno() if opened else os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = ["toto-eval" if stage == "evaluate" else f"toto-{stage}", *arguments]
     if first is not None:
         first()
-    import_module(f"toto.{stage}.cli").main()
+    getattr(console, stage)()
