@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import toto
 from toto import command
 from toto.errors import UsageError
-from toto.evaluate.compare import METRICS, Comparison, compare, side
-from toto.evaluate.results import Result, read_result
-from toto.evaluate.settings import ONE_FRAME, POOLINGS, ProbeSettings
+from toto.evaluate.settings import METRICS, ONE_FRAME, POOLINGS, ProbeSettings
+
+if TYPE_CHECKING:
+    from toto.evaluate.compare import Comparison
+    from toto.evaluate.results import Result
 
 TASKS = {
     "probe": "classify videos or images by heads on frozen features of every layer (paper §4.1, §4.2)",
@@ -24,9 +27,9 @@ def cli() -> None:
 
     \b
     Example:
-      toto-eval probe --ckpt runs/tiny
-      toto-eval compare runs/tiny/eval/A runs/tiny/eval/B
-      toto-eval report runs/tiny/eval/A --out report.html
+      toto-eval probe --ckpt runs/demo/model --out runs/demo/probe
+      toto-eval compare runs/demo/probe runs/demo/probe --layer-b 0
+      toto-eval report runs/demo/probe --out report.html
     """
 
 
@@ -47,8 +50,10 @@ def cli() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: a folder in eval/ of the run.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="tasks.probe.frames=16")
-@click.option("--config", "configs", multiple=True, metavar="FILE", help="Not ./pipelines.yaml.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key: tasks.probe.frames=16")
+@click.option(
+    "--config", "configs", multiple=True, metavar="FILE", help="Instead of ./pipelines.yaml; more are merged over it."
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def probe(
     ckpt: str,
@@ -128,9 +133,12 @@ def compare_command(
     A and B are result folders, or the same one twice with other layers or poolings.
 
     \b
-    Example: toto-eval compare runs/tiny/eval/A runs/tiny/eval/A --layer-b 0
-             toto-eval compare runs/tiny/eval/A runs/tiny/eval/A --pooling-b one-frame
+    Example: toto-eval compare runs/demo/probe runs/demo/probe --layer-b 0
+             toto-eval compare runs/demo/probe runs/demo/probe --pooling-b one-frame
     """
+    from toto.evaluate.compare import compare, side
+    from toto.evaluate.results import read_result
+
     sides = side(read_result(a), layer_a, pooling_a), side(read_result(b), layer_b, pooling_b)
     found = compare(*sides, metric=metric)
     command.say(compare_text(found))
@@ -146,9 +154,10 @@ def report(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """One static HTML page of results: curves by layer, tables, paired differences, classes.
 
     \b
-    Example: toto-eval report runs/tiny/eval/A runs/base/eval/A --out report.html
+    Example: toto-eval report runs/demo/probe --out report.html
     """
     from toto.evaluate.report import write_report
+    from toto.evaluate.results import read_result
 
     found = [read_result(path) for path in results]
     page = out or found[0].path / "report.html"
@@ -191,7 +200,7 @@ def pooling_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in POOLINGS if name in names)
 
 
-def probe_text(result: Result) -> str:
+def probe_text(result: "Result") -> str:
     """`probe` for a person."""
     value = result.value
     poolings = [name for name in (*POOLINGS, ONE_FRAME) if any(head["pooling"] == name for head in value["heads"])]
@@ -216,7 +225,7 @@ def probe_text(result: Result) -> str:
     return "\n".join(lines)
 
 
-def compare_text(found: Comparison) -> str:
+def compare_text(found: "Comparison") -> str:
     """`compare` for a person."""
     scale = 100
     unit = "points" if found.metric != "probability" else "points of probability"

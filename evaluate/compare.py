@@ -6,18 +6,10 @@ Sources are drawn with replacement, each with both of its scores, so what makes 
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from toto.errors import UsageError, UserError
 from toto.evaluate.interval import LEVEL, RESAMPLES, paired_bootstrap
 from toto.evaluate.results import Result
-from toto.evaluate.settings import ONE_FRAME
-
-METRICS = {
-    "top1": lambda rank, probability: (rank == 0).astype(np.float64),
-    "top5": lambda rank, probability: (rank < 5).astype(np.float64),
-    "probability": lambda rank, probability: probability.astype(np.float64),  # of the true class
-}
+from toto.evaluate.settings import METRICS, ONE_FRAME
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,17 @@
 """What decides a probe's numbers, besides model and data; written into every result."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 POOLINGS = ("average", "frames", "attention")
 ONE_FRAME = "one-frame"  # the control: the first frame's mean, which in a causal model has seen no other frame
+
+METRICS: dict[str, Callable[[Any, Any], Any]] = {  # rank and probability of each source's true class -> its score
+    "top1": lambda rank, probability: (rank == 0).astype(float),
+    "top5": lambda rank, probability: (rank < 5).astype(float),
+    "probability": lambda rank, probability: probability.astype(float),
+}
 
 # l2 of `mean cross-entropy + l2/2 |W|^2`; our choice: below, heads on a thousand windows only overfit
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)

@@ -1,30 +1,28 @@
-"""toto-tokenize: plan, run, status, retry, weights. What they print; the work is in cost.py, run.py, retry.py, …"""
+"""toto-tokenize: plan, run, status, retry, weights. What they print; the work is in cost.py, run.py, retry.py, …
 
-from typing import Any
+What a command needs is imported when it is called: `--help` and completed words wait for nothing.
+"""
+
+import os
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from toto import __version__, command
-from toto.config import DatasetConfig
 from toto.errors import UsageError, UserError
 from toto.gpus import peak_bf16
-
-try:
-    import av  # noqa: F401
-    import scipy  # noqa: F401
-except ImportError as error:
-    raise SystemExit(f"toto-tokenize needs {error.name}: pip install 'toto-video[tokenize]'") from None
-
-from toto.shards.leftovers import clean
-from toto.shards.store import open_store
 from toto.tokenize.cli_options import Target, resolve, run_options, split_options, target_options
-from toto.tokenize.cli_text import left_out_text, plan_text, status_text
-from toto.tokenize.cost import Prices, cost, published_cost
-from toto.tokenize.retry import retry as retry_sources
-from toto.tokenize.run import Result, tokenize
-from toto.tokenize.sources import list_sources
-from toto.tokenize.status import status as read_status
-from toto.tokenize.weights_cli import weights
+
+if TYPE_CHECKING:
+    from toto.config import DatasetConfig
+    from toto.tokenize.run import Result
+
+for package in ("av", "scipy"):
+    if find_spec(package) is None:
+        raise SystemExit(f"toto-tokenize needs {package}: pip install 'toto-video[tokenize]'")
 
 
 @click.group(cls=command.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,6 +69,10 @@ def plan(
     \b
     Example: toto-tokenize plan k400 --cost-per-core-hour 0.05
     """
+    from toto.tokenize.cli_text import plan_text
+    from toto.tokenize.cost import Prices, cost, published_cost
+    from toto.tokenize.sources import list_sources
+
     prices = Prices(core_hour, gpu_hour, card, utilisation)
     peak_bf16(card)
     target = resolve(**names, anywhere=published, untrained=published)
@@ -95,6 +97,8 @@ def run(as_json: bool, **names: Any) -> int:
     \b
     Example: toto-tokenize run demo --workers 4
     """
+    from toto.tokenize.run import tokenize
+
     options, target = split_options(names)
     return finish(tokenize(target.config, target.job, options), target, as_json)
 
@@ -109,6 +113,12 @@ def retry(as_json: bool, reason: str | None, **names: Any) -> int:
     \b
     Example: toto-tokenize retry k400 --reason missing
     """
+    from toto.config_layers import unknown
+    from toto.tokenize.clip import REASONS
+    from toto.tokenize.retry import retry as retry_sources
+
+    if reason is not None and reason not in REASONS:
+        raise UsageError(f"--reason: {unknown('reason', reason, REASONS)}")
     options, target = split_options(names)
     return finish(retry_sources(target.config, target.job, options, reason), target, as_json)
 
@@ -122,6 +132,11 @@ def status(cleaning: bool, as_json: bool, **names: Any) -> None:
     \b
     Example: toto-tokenize status demo
     """
+    from toto.shards.leftovers import clean
+    from toto.shards.store import open_store
+    from toto.tokenize.cli_text import status_text
+    from toto.tokenize.status import status as read_status
+
     target = resolve(**names, anywhere=True)
     store = open_store(target.job.out)
     found = read_status(store)
@@ -133,15 +148,17 @@ def status(cleaning: bool, as_json: bool, **names: Any) -> None:
         command.print_json(found.value())
 
 
-def published_tokens(config: DatasetConfig) -> int:
+def published_tokens(config: "DatasetConfig") -> int:
     """As the paper counts them; UsageError where it does not say."""
     if config.published_tokens is None:
         raise UsageError(f"datasets.{config.name}.published_tokens is not set, so --published has nothing to plan")
     return config.published_tokens
 
 
-def finish(result: Result, target: Target, as_json: bool) -> int:
+def finish(result: "Result", target: Target, as_json: bool) -> int:
     """Says what a run left; the exit code."""
+    from toto.tokenize.cli_text import changed_text, left_out_text
+
     value = result.snapshot.value
     totals, units = value["totals"], value["units"]
     if not result.units_done and units["committed"] == units["planned"]:
@@ -154,10 +171,7 @@ def finish(result: Result, target: Target, as_json: bool) -> int:
     if result.ignored:
         command.say(f"left out of the listing: {left_out_text(result.ignored)}")
     if result.changed:
-        command.say(
-            f"{len(result.changed)} sources were changed after they had been planned (first: {result.changed[0]}); "
-            "rows that were made before that stay, the rest is read as it is now"
-        )
+        command.say(changed_text(result.changed, result.changed_done))
     if totals["quarantined"]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in value["quarantine"].items())
         command.say(f"{totals['quarantined']} sources in quarantine: {reasons}")
@@ -169,9 +183,25 @@ def finish(result: Result, target: Target, as_json: bool) -> int:
     return 0
 
 
-cli.add_command(weights)
+cli.add_command(
+    command.Later(
+        "weights",
+        "toto.tokenize.weights_cli:weights",
+        "Say where the weights of the tokenizers come from and which are here.",
+    )
+)
 
 
 def main() -> None:
-    """The console script."""
-    command.run(cli)
+    """The console script. After Ray the process leaves at once: a thread of its C++ that is still there when Python
+    takes itself down ends it with SIGSEGV now and then, whatever the exit code was (seen with 2.60 after Ctrl-C).
+    """
+    try:
+        command.run(cli)
+    except SystemExit as end:
+        if "ray" not in sys.modules:
+            raise
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(int(end.code or 0))

@@ -2,23 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from toto.config import DatasetConfig, load
-from toto.tokenize.engine import LOCAL, OWN_RAY, Options
-from toto.tokenize.job import Job, make_job
-from toto.tokenize.tokenizer_spec import refuse_missing_gpu
+if TYPE_CHECKING:
+    from toto.config import DatasetConfig
+    from toto.tokenize.engine import Options
+    from toto.tokenize.job import Job
 
 
 @dataclass(frozen=True)
 class Target:
     """What DATASET and the options of a command name together."""
 
-    config: DatasetConfig
+    config: "DatasetConfig"
     tokenizer: str  # its name in pipelines.yaml
-    job: Job
+    job: "Job"
 
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,6 +107,9 @@ def resolve(
 
     `anywhere`: the dataset's root is not needed, and so need not be set. `untrained`: nor are a network's weights.
     """
+    from toto.config import load
+    from toto.tokenize.job import make_job
+
     pipelines = load(configs, sets)
     config = pipelines.dataset(dataset, anywhere)
     chosen = pipelines.tokenizer(tokenizer or config.tokenizer)
@@ -114,8 +117,11 @@ def resolve(
     return Target(config, chosen.name, job)
 
 
-def split_options(names: dict[str, Any]) -> tuple[Options, Target]:
+def split_options(names: dict[str, Any]) -> tuple["Options", Target]:
     """The parameters of `run` and `retry` -> how and what."""
+    from toto.tokenize.engine import LOCAL, OWN_RAY, Options
+    from toto.tokenize.tokenizer_spec import refuse_missing_gpu
+
     how = ("workers", "tokenizer_actors", "gpus_per_tokenizer", "worker_resource", "limit", "quiet")
     options = Options(names.pop("ray_address") or OWN_RAY, **{name: names.pop(name) for name in how})
     target = resolve(**names)

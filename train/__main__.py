@@ -1,6 +1,6 @@
 """`python -m toto.train`, which is how torchrun starts toto-train."""
 
-from toto.train.cli import main
+from toto.console import train
 
 if __name__ == "__main__":
-    main()
+    train()

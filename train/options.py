@@ -19,8 +19,16 @@ def what_options(function: Any) -> Any:
                 metavar="NAME|URI[=WEIGHT]",
                 help="Train on this dataset (may be given again), not on the recipe's mixture.",
             ),
-            click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="recipes.pretrain.steps=1000"),
-            click.option("--config", "configs", multiple=True, metavar="FILE", help="Not ./pipelines.yaml."),
+            click.option(
+                "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key: recipes.pretrain.steps=1000"
+            ),
+            click.option(
+                "--config",
+                "configs",
+                multiple=True,
+                metavar="FILE",
+                help="Instead of ./pipelines.yaml; more are merged over it.",
+            ),
             click.option("--json", "as_json", is_flag=True, help="End with one line of JSON."),
         ]
     ):

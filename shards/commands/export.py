@@ -78,6 +78,3 @@ class _Progress:
         if done == total or time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + SHOWN_EVERY_S
             click.echo(f"\r\x1b[Kexport {done:,}/{total:,}" + ("\n" if done == total else ""), nl=False, err=True)
-
-
-commands = [export]

@@ -72,7 +72,7 @@ def pack_command(
     Run again, it goes on where it was stopped.
 
     \b
-    Example: toto-shards pack data/k600/dvae-128 --out data/k600/packed
+    Example: toto-shards pack data/demo/dct-512-64 --out data/demo/packed
     """
     _finish(pack(uri, out, shard_bytes, seed, _options(workers, proof)), out, as_json)
 
@@ -112,7 +112,7 @@ def split_command(
     The same group goes to the same split in every dataset, and stays there when sources are added.
 
     \b
-    Example: toto-shards split data/k600/dvae-128 --from train --into train=0.99,dev=0.01 --out data/k600/divided
+    Example: toto-shards split data/demo/dct-512-64 --from train --into train=0.9,dev=0.1 --out data/demo/divided
     """
     if of is not None and pool:
         raise UsageError("--from divides one split, --pool all of them: give one of the two")
@@ -220,6 +220,3 @@ def _finish(result: Result, out: str, as_json: bool) -> None:
     command.say(f"dataset id {value['dataset_id']}")
     if as_json:
         command.print_json(value)
-
-
-commands = [pack_command, split_command, merge_command, import_command]

@@ -12,6 +12,7 @@ from toto import command
 from toto.errors import UsageError
 from toto.files import write_whole
 from toto.plain import plain
+from toto.shards.commands.output_file import OutputFile
 from toto.shards.statistics import diff as comparing
 from toto.shards.statistics.diff_text import diff_text
 from toto.shards.statistics.ngrams import MEMORY_MB, WRAPS, Settings, count_ngrams
@@ -42,7 +43,7 @@ sample_option = click.option(
 @click.option(
     "--out",
     "outs",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     multiple=True,
     metavar="FILE",
     help=".png: a picture. .parquet: a row for each source. May be given again.",
@@ -100,7 +101,7 @@ def show_stats(
     metavar="MB",
     help="Of a process; what does not fit goes to temporary files (TMPDIR).",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="A picture of all datasets: .png")
+@click.option("--out", type=OutputFile(), metavar="FILE", help="A picture of all datasets: .png")
 @as_json_option
 def ngrams(
     uris: tuple[str, ...],
@@ -187,9 +188,6 @@ def show_diff(
             "--fail-on-shared: frames of these two cannot be compared, their tokenizers differ or have no codes"
         )
     return 1 if fail_on_shared and value["shared"] else 0
-
-
-commands = [show_stats, ngrams, show_diff]
 
 
 def _refuse_folders(paths: tuple[Path, ...]) -> None:

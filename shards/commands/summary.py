@@ -10,6 +10,7 @@ from toto import command
 from toto.errors import UserError
 from toto.files import write_whole
 from toto.shards.card import card_text, codes_section
+from toto.shards.commands.output_file import OutputFile
 from toto.shards.dataset import Dataset
 from toto.shards.manifest import final_results
 from toto.shards.statistics.reading import shard_table
@@ -25,7 +26,8 @@ def info(uris: tuple[str, ...], as_json: bool) -> None:
     """What a dataset holds; of several, a table with the columns of the paper's Table 2 and their total.
 
     \b
-    Example: toto-shards info data/k600/dvae-128 data/howto100m/dvae-128
+    Example: toto-shards info data/demo/dct-512-64
+             toto-shards info data/k600/dvae-128 data/howto100m/dvae-128
     """
     if len(uris) == 1:
         value = summary(Dataset(uris[0]).info)
@@ -43,7 +45,7 @@ def info(uris: tuple[str, ...], as_json: bool) -> None:
 @click.option("--stats", "stats_file", type=click.Path(path_type=Path, exists=True), metavar="FILE",
               help="What `toto-shards stats --json` printed: adds its figures.")  # fmt: skip
 @click.option("--hub", is_flag=True, help="Front matter that lists the shards of each split for the Hugging Face Hub.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: stdout.")
+@click.option("--out", type=OutputFile(), metavar="FILE", help="Default: stdout.")
 @as_json_option
 def card(uri: str, stats_file: Path | None, hub: bool, out: Path | None, as_json: bool) -> None:
     """The dataset card again, as a seal writes it; with figures of `stats`, or for the Hub.
@@ -61,9 +63,6 @@ def card(uri: str, stats_file: Path | None, hub: bool, out: Path | None, as_json
         click.echo(out)
     if as_json:
         command.print_json({"dataset_id": dataset.dataset_id, "out": None if out is None else str(out), "card": text})
-
-
-commands = [info, card]
 
 
 def _read_stats(path: Path, dataset_id: str) -> dict[str, Any]:

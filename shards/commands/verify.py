@@ -34,9 +34,6 @@ def verify(uri: str, deep: bool, workers: int | None, as_json: bool) -> int:
     return 0 if report.ok else 1
 
 
-commands = [verify]
-
-
 def report_text(uri: str, report: Report, deep: bool) -> str:
     """`verify` for a person."""
     checked = f"{report.files:,} files, {report.bytes / 1e6:,.2f} MB" + (f", {report.rows:,} rows" if deep else "")

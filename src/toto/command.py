@@ -9,13 +9,19 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from itertools import repeat
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
+from toto.console import CODES, leave, on_stop
 from toto.errors import UserError
 from toto.plain import plain_lines
 
@@ -24,9 +30,16 @@ _DISK_ERRORS = {
     errno.EDQUOT: "the disk quota is used up; free some space, then run the same command again: it goes on",
     errno.EROFS: "the target is read-only; choose another with --out",
     errno.EACCES: "permission denied; choose another place or change its permissions",
+    errno.EEXIST: "a file is there, where a folder is needed; choose another place",
+    errno.ENOTDIR: "a file is there, where a folder is needed; choose another place",
+    errno.EISDIR: "a folder, where a file is needed; choose another place",
+    errno.EMFILE: "too many open files for this shell; raise its limit: ulimit -n 4096",
 }
 _stops: list[int] = []  # signals that came: where one reaches a library, that may make an error of its own of it
-STOPPED = "stopped by {}; run the same command again to go on"
+IMPORTLIB = ("importlib", "importlib._bootstrap", "importlib._bootstrap_external")
+WAIT_S = 0.05
+_waits = repeat(True, 200)  # a signal in the middle of an import is sent again, so often at most: for 10 s
+GO_ON = "run the same command again to go on"
 
 
 class Terminated(BaseException):
@@ -37,11 +50,47 @@ class CommandGroup(click.Group):
     """A click group whose commands all take `--debug` (adds the traceback to an error)."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        if all(option.name != "debug" for option in cmd.params):  # a group of its own has it already
-            cmd.params.append(
-                click.Option(["--debug"], is_flag=True, expose_value=False, help="Add the traceback to an error.")
-            )
-        super().add_command(cmd, name)
+        super().add_command(_with_debug(cmd), name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they were added, which is that of their use."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The first line of each command's help, whole: click's own list cuts it off."""
+        names = self.list_commands(ctx)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.commands[name].get_short_help_str(200)) for name in names])
+
+
+class Later(click.Command):
+    """A command that is imported when it is called; until then its name and first line stand for it.
+
+    So a list of commands, a completed word or a mistyped name wait for no library. `place` is `module:name`.
+    """
+
+    def __init__(self, name: str, place: str, first_line: str) -> None:
+        super().__init__(name, help=first_line)
+        self._place = place
+
+    def load(self) -> click.Command:
+        """The command itself."""
+        module, _, name = self._place.partition(":")
+        return _with_debug(getattr(import_module(module), name))
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the command itself, which click then calls in place of this."""
+        return self.load().make_context(info_name, args, parent, **extra)
+
+
+def _with_debug(cmd: click.Command) -> click.Command:
+    if all(option.name != "debug" for option in cmd.params):  # a group of its own has it already
+        cmd.params.append(
+            click.Option(["--debug"], is_flag=True, expose_value=False, help="Add the traceback to an error.")
+        )
+    return cmd
 
 
 def print_json(value: Any) -> None:
@@ -60,9 +109,7 @@ def run(group: click.Command) -> NoReturn:
     # Threads that wait must sleep: where others use the cores too, spinning ones made a training step of torch 5 times
     # as slow with 4 threads on 4 busy cores, and no faster on idle ones. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as behind nohup
-        signal.signal(signal.SIGINT, _stop)
+    on_stop(_stop)
     warnings.formatwarning = _one_line
     sys.exit(_exit_code(group))
 
@@ -71,10 +118,10 @@ def _exit_code(group: click.Command) -> int:
     try:
         result = group.main(standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except (KeyboardInterrupt, click.Abort):
-        return _fail(STOPPED.format("Ctrl-C"), 130)
-    except Terminated:
-        return _fail(STOPPED.format("SIGTERM"), 143)
+    except (KeyboardInterrupt, click.Abort) as stop:
+        return _fail(_stopped("Ctrl-C", stop), 130)
+    except Terminated as stop:
+        return _fail(_stopped("SIGTERM", stop), 143)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -88,11 +135,27 @@ def _exit_code(group: click.Command) -> int:
             raise
         advice = _DISK_ERRORS.get(error.errno, error.strerror or "cannot be used")
         return _fail(f"{error.filename or error.strerror}: {advice}", 1)
-    except Exception:  # of whatever kind a library makes of a signal; without a signal it is raised again
+    except Exception as error:  # of whatever kind a library makes of a signal; without a signal it is raised again
         if not _stops:
             raise
-        name, code = ("SIGTERM", 143) if _stops[0] == signal.SIGTERM else ("Ctrl-C", 130)
-        return _fail(STOPPED.format(name), code)
+        code, name = CODES[_stops[0]]
+        return _fail(_stopped(name, error), code)
+
+
+def _stopped(by: str, stop: BaseException) -> str:
+    causes = (stop, stop.__cause__)  # click makes an Abort of a KeyboardInterrupt, with a cause that holds the notes
+    notes = [note for cause in causes for note in getattr(cause, "__notes__", [])]
+    return f"stopped by {by}; {' '.join(notes or [GO_ON])}"
+
+
+@contextmanager
+def starting_anew() -> Iterator[None]:
+    """What is stopped in here leaves nothing to go on from, and the last line says so."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        stop.add_note("nothing was written; the same command starts anew")
+        raise
 
 
 def _fail(message: str, code: int) -> int:
@@ -108,5 +171,30 @@ def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
+    importer = _importer(frame)
+    if importer is not None and _begins(importer):
+        leave(signum, frame)
+    if importer is not None and next(_waits, False):  # pyarrow, for one, swallows what is raised in an import
+        again = threading.Timer(WAIT_S, os.kill, (os.getpid(), signum))
+        again.daemon = True
+        again.start()
+        return
     _stops.append(signum)
     raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
+
+
+def _importer(frame: FrameType | None) -> FrameType | None:
+    """Whose import statement is being carried out, the outermost one; None where nothing is imported."""
+    found, within = None, False
+    while frame is not None:
+        is_import = frame.f_globals.get("__name__") in IMPORTLIB
+        found, within = (frame if within and not is_import else found), is_import
+        frame = frame.f_back
+    return found
+
+
+def _begins(importer: FrameType) -> bool:
+    """Whether nothing is begun that could be saved: a command's own function imports before all else."""
+    caller = importer.f_back
+    called_by_click = caller is not None and str(caller.f_globals.get("__name__")).startswith("click.")
+    return called_by_click or importer.f_globals.get("__name__") == __name__

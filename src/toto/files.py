@@ -32,5 +32,8 @@ def write_whole(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
+        except OSError as error:
+            error.filename = str(path)  # not the name that nobody has asked for
+            raise
         finally:
             partial.unlink(missing_ok=True)

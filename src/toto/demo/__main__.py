@@ -1,6 +1,5 @@
 """python -m toto.demo: see road.py."""
 
-from toto import command
-from toto.demo.road import cli
+from toto.console import demo
 
-command.run(cli)
+demo()

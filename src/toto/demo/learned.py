@@ -29,10 +29,10 @@ def figures(places: Places) -> list[tuple[str, str, str]]:
     """The numbers for the head of the page, as page.tiles takes them."""
     loss = json.loads((places.loss / "loss_by_position.json").read_text())
     result = read_result(places.probe)
-    low, high = result.value["interval"]
+    (low, high), chance = result.value["interval"], result.value["chance"]
     return [
         ("Model", f"{loss['model']:.2f}", f"nats a token; copying {loss['copy']:.2f}, unigram {loss['unigram']:.2f}"),
-        ("Motion", f"{result.value['top1']:.0%}", f"{low:.0%} to {high:.0%}; chance {result.value['chance']:.0%}"),
+        ("Motion", _share(result.value["top1"]), f"{_share(low)} to {_share(high)}; chance {_share(chance)}"),
     ]
 
 
@@ -67,8 +67,8 @@ def _prediction(places: Places, loss: dict[str, Any]) -> str:
 
 def _continued(places: Places) -> str:
     value = json.loads((places.made / "generated.json").read_text())
-    shares = [share for share in value["accuracy_by_frame"] or [] if share is not None]
-    sides = "; left the true clip, right the model's" if shares else ""  # longer than every clip: there is no truth
+    made, copied = (_known(value[key]) for key in ("accuracy_by_frame", "copy_accuracy_by_frame"))
+    sides = "; left the true clip, right the model's" if made else ""  # longer than every clip: there is no truth
     shots = [(places.made, f"{PROMPT} frames are given, the rest is made{sides}")]
     if (places.imagined / "generated.gif").is_file():
         shots.append((places.imagined, "nothing is given"))
@@ -79,13 +79,23 @@ def _continued(places: Places) -> str:
             continue
         still = (folder / "generated.png").read_bytes()
         moving = page.moving_picture((folder / "generated.gif").read_bytes(), still, caption)
-        cards += [page.figure(moving, (caption,), ""), page.figure(page.picture(still, caption), ("as strips",), "")]
+        both = page.figure(moving, (caption,), "") + page.figure(page.picture(still, caption), ("as strips",), "")
+        cards.append(f'<div class="columns">{both}</div>')
     lead = "Held-out clips: the model sees the first frames and goes on, code by code."
-    if shares:
-        lead += (
-            f" It names {shares[0]:.0%} of the codes of the first frame that it makes, {shares[-1]:.0%} of the last."
-        )
+    if made:
+        lead += f" It names {made[0]:.0%} of the codes of the first frame that it makes, {made[-1]:.0%} of the last."
+    if copied:
+        lead += f" Repeating the last given frame names {copied[0]:.0%} and {copied[-1]:.0%}."
     return page.section("How it goes on", lead, *cards)
+
+
+def _known(shares: list[float | None] | None) -> list[float]:
+    """Of the frames that were made."""
+    return [share for share in shares or [] if share is not None]
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _card(places: Places) -> str:

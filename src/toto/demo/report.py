@@ -231,5 +231,6 @@ def _size(count: int) -> str:
     """Bytes in words; 1 MB is 10^6 bytes."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
-            return f"{count / factor:,.2f} {unit}"
+            size = count / factor
+            return f"{size:,.{0 if size >= 100 else 1 if size >= 10 else 2}f} {unit}"
     return f"{count} B"

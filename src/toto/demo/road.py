@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from toto import command
 from toto.demo.learning import Places, commands
 from toto.demo.measured import Measured, recall, remember
 from toto.demo.report import Story, report_html
@@ -151,3 +152,8 @@ def _place(videos: str) -> str:
     """A folder name that is readable, safe, and different for folders of the same name."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", _base(videos)).strip("-")[:40].lower() or "videos"
     return f"{readable}-{hashlib.sha256(os.fsencode(os.path.realpath(videos))).hexdigest()[:6]}"
+
+
+def main() -> None:
+    """`python -m toto.demo`."""
+    command.run(cli)
