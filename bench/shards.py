@@ -2,8 +2,9 @@
 
     python bench/shards.py [--only PART …] [--media FOLDER] [--data FOLDER] [--repeats 5] [--markdown] [--json]
 
-Parts: sequential, shuffled, sizes, first-batch, proofs. Ours and each peer take turns in one run. Peers are installed
-by hand: pip install webdataset datasets, pip install --no-deps litdata. What they measured: docs/benchmarks.md.
+Parts: sequential, shuffled, sizes, first-batch, proofs. Ours and each peer take turns in one run; what one process does
+is taken by the clock and by CPU time. Peers are installed by hand: pip install webdataset datasets, pip install
+--no-deps litdata. What they measured: docs/benchmarks.md.
 """
 
 import sys

@@ -3,12 +3,14 @@
     kept by this process ─▶ the cache on this disk (cache.py) ─▶ the shard: opened once, a batch read, verified
     all of them, in order: from the shards, past the cache; of a remote dataset some are fetched ahead
 
-What a process keeps is bounded for all its datasets together.
+What a process keeps is bounded for all its datasets together. Two that read the same shard through one cache, the same
+dataset opened twice, find what the other one has.
 """
 
+import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -45,10 +47,11 @@ class BatchSource:
         self._place = os.path.realpath(store.uri) if local else store.uri  # the same from any working directory
         self._number = next(_sources)  # in this process: what is kept for this object is kept under it
         self._key = lru_cache(maxsize=KNOWN_KEYS)(self._key_of)
+        self._kept_as = lru_cache(maxsize=KNOWN_KEYS)(self._kept_key_of)
 
     def get(self, shard: int, batch: int) -> Batch:
         """One batch; UserError where it cannot be had, IndexError where there is none."""
-        key = (self._number, shard, batch)
+        key = (self._kept_as(shard), batch)
         found = BATCHES.find(key)
         return BATCHES.get(key, partial(self._bring, shard, batch)) if found is None else found
 
@@ -57,7 +60,7 @@ class BatchSource:
         told who asks. What the cache has is mapped by who asks: the system is told to have it in memory by then."""
         most = min(AHEAD_BATCHES, 1 + AHEAD_BYTES // self._units.batch_bytes)
         for shard, batch in wanted:
-            key = (self._number, shard, batch)
+            key = (self._kept_as(shard), batch)
             if BATCHES.has(key) or self._is_cached(shard, batch):
                 continue
             if BATCHES.coming >= most:
@@ -97,6 +100,14 @@ class BatchSource:
 
     def _key_of(self, shard: int) -> str:
         return shard_key(self._place, self._units.value("sha256", shard), self._tokenizer_id)
+
+    def _kept_key_of(self, shard: int) -> Hashable:
+        """Under which this process keeps the batches of a shard: what decides their values, and the rows that they are
+        held against; without a cache this object's own."""
+        if self._cache.is_off or not 0 <= shard < self._units.count:
+            return self._number, shard
+        named = f"{self._cache.name} {self._key(shard)}".encode(errors="surrogateescape")
+        return hashlib.sha256(named + self._units.batch_ends(shard).tobytes()).digest()
 
     def _placed(self, shard: int, batch: int) -> tuple[int, int, Batch]:
         return shard, batch, self._fitting(self._read(shard, batch), shard, batch)

@@ -27,6 +27,7 @@ from toto.shards.streaming.pairs import PairIndex, Partner
 from toto.shards.streaming.position import Position
 from toto.shards.streaming.sequences import Origin, Sequence, SequenceBatch
 from toto.shards.streaming.shares import Weight
+from toto.shards.streaming.vocabulary import refuse_foreign_ids
 
 FORMAT = 1
 
@@ -162,7 +163,7 @@ class JoinedStream:
                 partner.copy_pixels(places, pixels, lines, patch)
             origins[part] = Origin(partner, places, lines)
         right = SequenceBatch(left.numbers, tokens, left.parts, left.names, origins, pixels)
-        self._check(right)
+        refuse_foreign_ids(right, self.used_ids)
         return JoinedBatch(left, right)
 
     def sequences_per_epoch(self) -> dict[str, int]:
@@ -176,16 +177,6 @@ class JoinedStream:
     def epochs(self, g: int) -> dict[str, float]:
         """How often each part was seen whole after g sequences."""
         return self.left.epochs(g)
-
-    def _check(self, right: SequenceBatch) -> None:
-        """UserError for a code that is not of the right vocabulary."""
-        codes, used = right.tokens[:, 1:-1], self.used_ids
-        if not codes.size or (int(codes.min()) >= CODE_OFFSET and int(codes.max()) < used):
-            return
-        i = int(((codes < CODE_OFFSET) | (codes >= used)).any(1).argmax())
-        keys = ", ".join(sorted({clip.source for clip in right[i].clips})[:3])
-        where = self._partners[int(right.parts[i])].dataset.store.uri
-        raise UserError(f"{where}: {keys}: an id outside {CODE_OFFSET} … {used - 1}; tokenize it anew")
 
 
 class JoinedSequences(Position):

@@ -6,7 +6,7 @@ Every rank and every loader worker opens the same stream and asks for its own nu
 not depend on how many there are. Nothing here grows with the number of windows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from toto.shards.recipe import RECIPE, Recipe
 from toto.shards.streaming.alike import alike
 from toto.shards.streaming.mixture import Mixture
 from toto.shards.streaming.part_reader import PartReader
+from toto.shards.streaming.processes import batches as read
 from toto.shards.streaming.sequences import Origin, Sequence, SequenceBatch
+from toto.shards.streaming.vocabulary import refuse_foreign_ids
 from toto.shards.streaming.windows import Index
 
 
@@ -88,12 +90,17 @@ class Stream:
         """The g-th sequence of the run; IndexError below 0 and from 2^48 on."""
         return self.sequences(range(g, g + 1))[0]
 
-    def sequences(self, numbers: range | np.ndarray) -> SequenceBatch:
-        """The sequences of these numbers, int64 [n], neighbours or not; many at once take less time than one by one."""
+    def batches(self, wanted: Iterable[range | np.ndarray], workers: int = 0) -> Generator[SequenceBatch, None, None]:
+        """`sequences` of each of these, in their order, made by so many processes; 0: by this one. Close the generator,
+        or drop it, to end them."""
+        return read(self, wanted, workers) if workers else (self.sequences(numbers) for numbers in wanted)
+
+    def sequences(self, numbers: range | np.ndarray, memory: memoryview | None = None) -> SequenceBatch:
+        """The sequences of these numbers, int64 [n], neighbours or not; many at once take less time than one by one.
+        `memory`: where their ids, and pixels, are to stand: `sequence_bytes` for each."""
         g = np.asarray(numbers, np.int64)
         parts, n = self._mixture.many(g)
-        tokens = np.empty((len(g), self.context + 2), self._dtype)
-        pixels = np.empty((len(g), self.context, 3 * self._patch**2), np.uint8) if self._patch else None
+        tokens, pixels = self.room(len(g), memory)
         origins: dict[int, Origin] = {}
         ids_end = 0
         for part, lines in alike(parts):
@@ -105,8 +112,21 @@ class Stream:
             origins[part] = Origin(reader, places, lines)
         batch = SequenceBatch(g, tokens, parts, self.parts, origins, pixels)
         if ids_end > self.used_ids:
-            self._check(batch)
+            refuse_foreign_ids(batch, self.used_ids)
         return batch
+
+    @property
+    def sequence_bytes(self) -> int:
+        """Of the ids of a sequence, and its pixels."""
+        return (self.context + 2) * self._dtype.itemsize + (self.context * 3 * self._patch**2 if self._patch else 0)
+
+    def room(self, count: int, memory: memoryview | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Arrays for the ids of so many sequences [count, context + 2], and their pixels uint8 [count, context, p·p·3];
+        in this memory where it is given."""
+        tokens = np.ndarray((count, self.context + 2), self._dtype, memory)
+        if not self._patch:
+            return tokens, None
+        return tokens, np.ndarray((count, self.context, 3 * self._patch**2), np.uint8, memory, tokens.nbytes)
 
     def sequences_per_epoch(self) -> dict[str, int]:
         """Sequences in which every window, or image, of a part comes once."""
@@ -124,19 +144,6 @@ class Stream:
     @cached_property
     def _dtype(self) -> np.dtype:
         return id_dtype(int(self.tokenizer["vocab_size"]))
-
-    def _check(self, batch: SequenceBatch) -> None:
-        """UserError for a code that is not of the vocabulary: an id beyond it would end the run far from here."""
-        codes, used = batch.tokens[:, 1:-1], self.used_ids
-        if not len(batch) or (int(codes.min()) >= CODE_OFFSET and int(codes.max()) < used):
-            return
-        outside = (codes < CODE_OFFSET) | (codes >= used)
-        i = int(outside.any(1).argmax())
-        at = int(outside[i].argmax())
-        clips = batch[i].clips
-        row = clips[at * len(clips) // self.context].row
-        where = self._parts[batch.parts[i]].where(row)
-        raise UserError(f"{where}: id {codes[i, at]} outside {CODE_OFFSET} … {used - 1}; tokenize it anew")
 
     def _named(self) -> list[tuple[str, PartReader]]:
         return list(zip(self.parts, self._parts, strict=True))

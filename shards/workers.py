@@ -25,11 +25,16 @@ AHEAD = 2  # tasks a process may be ahead of the one whose result is wanted next
 _function: Callable[[Any], Any]
 
 
+class LostWorker(UserError):
+    """A worker process was killed, or died inside a library."""
+
+
 def each(
-    make: Callable[[], Callable[[Task], Result]], tasks: Sequence[Task], workers: int
+    make: Callable[[], Callable[[Task], Result]], tasks: Sequence[Task], workers: int, apart: bool = False
 ) -> Generator[tuple[Task, Result], None, None]:
-    """Every task with its result. `make`, tasks and results are pickled where there is more than one worker."""
-    if min(workers, len(tasks)) <= 1:
+    """Every task with its result. `make`, tasks and results are pickled where there is more than one worker, and with
+    `apart`, which has a single one work in a process of its own too. LostWorker when one dies."""
+    if min(workers, len(tasks)) <= 1 and not apart:
         function = make()
         yield from ((task, function(task)) for task in tasks)
         return
@@ -39,7 +44,7 @@ def each(
     try:
         yield from _in_order(pool, tasks, AHEAD * workers)
     except BrokenProcessPool:
-        raise UserError("a worker process ended early, maybe for want of memory; try fewer --workers") from None
+        raise LostWorker("a worker process ended early, maybe for want of memory; try fewer --workers") from None
     finally:
         keep.close()
         pool.shutdown(wait=True, cancel_futures=True)

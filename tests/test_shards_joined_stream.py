@@ -206,7 +206,7 @@ def test_what_does_not_fit_is_refused_by_name(left: str, right: str, tmp_path: P
     with pytest.raises(UserError, match="n_frames is 9 in .* and 8 in .*; tokenize both from the same files"):
         stream.sequences(range(20))
     high = written(tmp_path / "high", videos(KEYS, (2, 2), 1), vocab_size=64)
-    with pytest.raises(UserError, match=r"high: \d\d.mp4: an id outside 4 … 67; tokenize it anew"):
+    with pytest.raises(UserError, match=r"high: \d\d.mp4, run 0, view 0: id \d+ outside 4 … 67; tokenize it anew"):
         JoinedStream(make_joined_recipe([("b", left, high, {"video": 1}, "train")], 3, 8, 0, 4)).sequence(0)
     one, two = Dataset(left), Dataset(right)
     for dataset in (one, two):

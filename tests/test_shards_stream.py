@@ -16,6 +16,7 @@ from token_world import Image, Video, moving_videos, still_images, write_tokens
 from toto import Dataset
 from toto.errors import UsageError, UserError
 from toto.shards import ids
+from toto.shards.batch_source import BATCHES
 from toto.shards.recipe import Part, Recipe, make_recipe
 from toto.shards.stream import Sequence, Stream
 from toto.shards.streaming.mixture import Phase
@@ -315,10 +316,12 @@ def test_a_store_that_does_not_answer_is_asked_again_and_then_named(
 
     get = type(store).cat_ranges
     (tmp_path / "cache").rename(tmp_path / "gone")  # the recipe looked at a row
+    BATCHES._forget()
     monkeypatch.setattr(type(store), "cat_ranges", flaky)
     assert (stream.sequence(0).tokens == expected).all()
     failures = itertools.repeat(OSError("reset by peer"))
     (tmp_path / "cache").rename(tmp_path / "gone too")
+    BATCHES._forget()
     with pytest.raises(
         UserError, match=r"memory://stream-test/set/shards/\S+: the store does not answer \(OSError: reset"
     ):

@@ -1,4 +1,5 @@
-"""Ours: batches of the shards in order, and the stream of a recipe; more processes by torch's DataLoader."""
+"""Ours: batches of the shards in order, and the stream of a recipe; more processes by the stream itself, or by torch's
+DataLoader."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -10,7 +11,8 @@ from baked import BATCH, FRAMES
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from toto import Dataset
-from toto.shards.recipe import make_recipe
+from toto.shards.batch_source import BATCHES
+from toto.shards.recipe import Recipe, make_recipe
 from toto.shards.stream import Stream
 
 NAME = "ours"
@@ -21,12 +23,32 @@ def open_stream(root: Path, batch: int = BATCH) -> Stream:
     return Stream(make_recipe([("bench", str(root), 1, "train")], FRAMES, None, 0, batch))
 
 
+def save_recipe(root: Path) -> None:
+    """Beside the dataset, as a training run has it in its folder."""
+    _recipe(root).write_text(open_stream(root).recipe.to_json())
+
+
+def resumed_stream(root: Path) -> Stream:
+    """What a training run that goes on opens."""
+    return Stream(Recipe.from_json(_recipe(root).read_bytes()))
+
+
+def _recipe(root: Path) -> Path:
+    return root.with_name(f"{root.name}-recipe.json")
+
+
 def in_order(root: Path) -> Iterator[np.ndarray]:
     """Ids of every record batch, from the cache of inflated ones."""
     dataset = Dataset(root)
     for shard in range(len(dataset.image_counts())):
         for batch in range(len(dataset.batch_ends(shard))):
             yield dataset.shard_batch(shard, batch).tokens
+
+
+def mapped_anew(root: Path) -> Iterator[np.ndarray]:
+    """The same by a process that holds none of them."""
+    BATCHES._forget()
+    return in_order(root)
 
 
 def inflated(root: Path) -> Iterator[np.ndarray]:
@@ -36,8 +58,13 @@ def inflated(root: Path) -> Iterator[np.ndarray]:
 
 def shuffled(root: Path, workers: int, epoch: int) -> Iterator[np.ndarray]:
     """Batches [256, 4098] of one epoch."""
-    batches = Batches(_kept_open(root), epoch)
-    return iter(DataLoader(batches, batch_size=None, num_workers=workers)) if workers else iter(batches)
+    wanted = Batches(_kept_open(root), epoch).wanted
+    return (batch.tokens for batch in _kept_open(root).batches(wanted, workers))
+
+
+def by_data_loader(root: Path, workers: int, epoch: int) -> Iterator[torch.Tensor]:
+    """The same through torch's DataLoader."""
+    return iter(DataLoader(Batches(_kept_open(root), epoch), batch_size=None, num_workers=workers))
 
 
 @cache
@@ -52,10 +79,10 @@ class Batches(IterableDataset):
     def __init__(self, stream: Stream, epoch: int) -> None:
         self._stream = stream
         per_epoch = sum(stream.sequences_per_epoch().values()) // BATCH
-        self._numbers = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+        firsts = range(epoch * per_epoch * BATCH, (epoch + 1) * per_epoch * BATCH, BATCH)
+        self.wanted = [range(first, first + BATCH) for first in firsts]
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[torch.Tensor]:
         info = get_worker_info()
-        for n in self._numbers[info.id :: info.num_workers] if info else self._numbers:
-            ids = self._stream.sequences(range(n * BATCH, (n + 1) * BATCH)).tokens
-            yield torch.from_numpy(ids) if info else ids
+        for numbers in self.wanted[info.id :: info.num_workers] if info else self.wanted:
+            yield torch.from_numpy(self._stream.sequences(numbers).tokens)

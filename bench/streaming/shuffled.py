@@ -1,16 +1,24 @@
-"""Shuffled windows of 16 frames per second (ids [256, 4098] a batch), warm, in one process and by 4 workers."""
+"""Shuffled windows of 16 frames per second (ids [256, 4098] a batch), warm, in one process and by 4 workers.
 
+By 4 workers each side has its own way: ours `Stream.batches`, litData and WebDataset their loaders, the others torch's
+DataLoader. One line has ours in a DataLoader too, against the best of them.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import baked
 import ours
 import peer_memmap
-from rates import million_ids_per_second
-from sides import Line, compare, line
+from rates import Pair, compare_both, million_ids_per_second
+from sides import Line, line
 
 WINDOW_IDS = 4_098
 WANTED_A_CORE = 20_000
+Read = Callable[[Path, int, int], Any]  # (folder, workers, epoch) -> batches
 
 
 def measure(root: Path, repeats: int) -> list[Line]:
@@ -18,31 +26,53 @@ def measure(root: Path, repeats: int) -> list[Line]:
     lines = []
     for workers in (0, 4):
         who = f"{workers} workers" if workers else "one process"
-        against = [
-            _compared(f"shuffled 16-frame windows, {who}, against {peer.NAME}", peer, root, workers, None, repeats)
+        compared = partial(_compared, root=root, workers=workers, repeats=repeats)
+        against = {
+            peer: compared(f"shuffled 16-frame windows, {who}, against {peer.NAME}", peer, bar=1)
             for peer in baked.peers(f"shuffled windows, {who}")
-        ]
-        best = max((found for found in against), key=lambda found: found["peer"], default=None)
-        for found in against:
-            found["bar"] = 2 if found is best else 1
-        raw = f"shuffled 16-frame windows, {who}, against np.memmap"
-        lines += [*against, _compared(raw, peer_memmap, root, workers, 0.3, repeats)]
+        }
+        best = max(against, key=lambda peer: against[peer][0]["peer"], default=None)
+        for found in against[best] if best else ():
+            found["bar"] = 2
+        lines += [found for pair in against.values() for found in pair]
+        if best and workers:
+            what = f"shuffled 16-frame windows, {who} of torch's DataLoader, against {best.NAME}"
+            lines += compared(what, best, bar=None, mine=ours.by_data_loader)
+        lines += compared(f"shuffled 16-frame windows, {who}, against np.memmap", peer_memmap, bar=0.3)
         if not workers:
-            rates = [_rate(ours, root, 0, epoch) for epoch in range(repeats)]
-            lines.append(line("shuffled 16-frame windows, one process, against what is wanted of a core", "windows/s",
-                              rates, [WANTED_A_CORE], 1))  # fmt: skip
+            lines += _a_core(root, repeats)
     return lines
 
 
-def _compared(what: str, peer: ModuleType, root: Path, workers: int, bar: float | None, repeats: int) -> Line:
+def _a_core(root: Path, repeats: int) -> list[Line]:
+    rates = zip(*(_rate(ours.shuffled, root, 0, epoch) for epoch in range(repeats)), strict=True)
+    what = "shuffled 16-frame windows, one process, against what is wanted of a core"
+    return [
+        line(what + how, "windows/s", found, [WANTED_A_CORE], 1)
+        for how, found in zip(("", ", by CPU time"), rates, strict=True)
+    ]
+
+
+def _compared(
+    what: str,
+    peer: ModuleType,
+    root: Path,
+    workers: int,
+    repeats: int,
+    bar: float | None,
+    mine: Read = ours.shuffled,
+) -> list[Line]:
+    """By the clock and by CPU time; of workers by the clock alone, as their CPU time is not this process's."""
     folder = baked.bake(peer, root, baked.windows(root))
-    epochs = {ours: iter(range(1 << 30)), peer: iter(range(1 << 30))}  # a new order each time
+    epochs = {mine: iter(range(1 << 30)), peer.shuffled: iter(range(1 << 30))}  # a new order each time
 
-    def rate(side: ModuleType, place: Path) -> float:
-        return _rate(side, place, workers, next(epochs[side]))
+    def rate(read: Read, place: Path) -> Pair:
+        return _rate(read, place, workers, next(epochs[read]))
 
-    return compare(what, "windows/s", lambda: rate(ours, root), lambda: rate(peer, folder), bar, repeats)
+    both = compare_both(what, "windows/s", lambda: rate(mine, root), lambda: rate(peer.shuffled, folder), bar, repeats)
+    return both[:1] if workers else both
 
 
-def _rate(side: ModuleType, place: Path, workers: int, epoch: int) -> float:
-    return million_ids_per_second(side.shuffled(place, workers, epoch)) * 1e6 / WINDOW_IDS
+def _rate(read: Read, place: Path, workers: int, epoch: int) -> Pair:
+    clock, cpu = million_ids_per_second(read(place, workers, epoch))
+    return clock * 1e6 / WINDOW_IDS, cpu * 1e6 / WINDOW_IDS

@@ -38,6 +38,12 @@ class Cache:
         self._space = space
         self._folder = space.folder / "batches"
         self._off_until = 0.0
+        self.name = str(space.folder), space.asked  # the same for the same files and limit
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is to be kept on disk."""
+        return self._space.is_off
 
     def get(self, shard: str, batch: int) -> Batch | None:
         """A batch of a shard by `shard_key`, mapped; None where it is not there, or was damaged."""

@@ -43,21 +43,21 @@ class Space:
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = folder
-        self._asked = limit
+        self.asked = limit
         self._cleaned = 0  # the process that last removed what killed ones left
 
     @property
     def limit(self) -> int:
         """Bytes that the files may take together, now."""
-        if self._asked is not None:
-            return self._asked
+        if self.asked is not None:
+            return self.asked
         place = next((p for p in (self.folder, *self.folder.parents) if p.is_dir()), Path("/"))
         return min(MOST_BYTES, int(FREE_SHARE * (shutil.disk_usage(place).free + self.used)))
 
     @property
     def is_off(self) -> bool:
         """Whether nothing is to be kept at all."""
-        return self._asked is not None and self._asked <= 0
+        return self.asked is not None and self.asked <= 0
 
     @property
     def used(self) -> int:

@@ -3,6 +3,7 @@
     key(seed, "phase", epoch, run)  ->  one 64-bit number, the same on every machine and for ever
     keys(seed, "phase", epoch, runs)  ->  the same for many runs at once
     Permutation(n, key)[i]          ->  where i goes, without an array of n numbers
+    shuffles(n, keys)  ->  where all of 0 … n-1 go, under many keys at once
 
 What a training run reads in which order hangs on these; tests pin their values.
 """
@@ -27,9 +28,8 @@ def keys(*parts: int | str | np.ndarray) -> np.ndarray:
     """uint64 [k]: `key` of each line, where at least one part is an integer array [k] and the others stand in all."""
     count = max(len(part) for part in parts if isinstance(part, np.ndarray))
     text = np.concatenate([_column(part, count) for part in parts], axis=1)
-    width, data = text.shape[1], memoryview(text.tobytes())
-    starts = range(0, width * count, width)
-    return np.fromiter((xxhash.xxh3_64_intdigest(data[i : i + width]) for i in starts), np.uint64, count)
+    lines = text.view(f"V{text.shape[1]}")[:, 0].tolist()
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, lines), np.uint64, count)
 
 
 class Permutation:
@@ -41,11 +41,7 @@ class Permutation:
     def __init__(self, n: int, key: int) -> None:
         if not 1 <= n <= MOST:
             raise ValueError(f"a permutation of {n} numbers; 1 to {MOST} are possible")
-        self.n = n
-        self._bits = bits = (n - 1).bit_length()
-        self._low = np.uint64(bits - bits // 2)  # bits of the lower half; the upper one may have one bit less
-        self._halves = np.uint64((1 << bits - bits // 2) - 1), np.uint64((1 << bits // 2) - 1)
-        self._keys = _mixed(np.arange(2 * ROUNDS, dtype=np.uint64) + np.uint64(key & MASK))
+        self.n, self._key = n, np.array(key & MASK, np.uint64)
 
     def __getitem__(self, i: int) -> int:
         """Where i goes; IndexError outside 0 … n-1."""
@@ -55,24 +51,43 @@ class Permutation:
         """int64 [k] -> int64 [k]: where each goes."""
         if len(i) and not (0 <= int(i.min()) and int(i.max()) < self.n):
             raise IndexError(f"{i.min()} … {i.max()} of a permutation of {self.n}")
-        size, sent = 1 << self._bits, None
-        if size <= 2 * len(i):  # all at once, so that those that fall outside need only be looked up
-            sent = self._once(np.arange(size, dtype=np.uint64))
+        bits = (self.n - 1).bit_length()
+        if 1 << bits <= 2 * len(i):
+            return shuffles(self.n, self._key[None])[0, i]
         found = i.astype(np.uint64)
         outside: np.ndarray | slice = slice(None)
         while len(found[outside]):
-            found[outside] = self._once(found[outside]) if sent is None else sent[found[outside]]
+            found[outside] = _sent(found[outside], bits, self._key)
             outside = np.flatnonzero(found >= self.n)
         return found.astype(np.int64)
 
-    def _once(self, i: np.ndarray) -> np.ndarray:
-        """One pass through the network: a bijection of 0 … 2^bits - 1."""
-        low_mask, high_mask = self._halves
-        low, high = i & low_mask, i >> self._low
-        for first, second in self._keys.reshape(ROUNDS, 2):
-            high ^= _mixed(low ^ first) & high_mask
-            low ^= _mixed(high ^ second) & low_mask
-        return high << self._low | low
+
+def shuffles(n: int, keys: np.ndarray) -> np.ndarray:
+    """int64 [keys, n]: the permutation of 0 … n-1, n ≤ 2^20 or so, that `Permutation` has under each uint64 key. All of
+    the next power of two are sent through at once, so that those that fall outside need only be looked up."""
+    bits = (n - 1).bit_length()
+    sent = _sent(np.arange(1 << bits, dtype=np.uint64), bits, keys[:, None]).astype(np.int64)
+    found = sent[:, :n].copy()
+    while len(outside := np.flatnonzero(found >= n)):
+        found.flat[outside] = sent[outside // n, found.flat[outside]]
+    return found
+
+
+def _sent(i: np.ndarray, bits: int, key: np.ndarray) -> np.ndarray:
+    """uint64 [k]: one pass through the network, a bijection of 0 … 2^bits - 1; [m, k] for keys [m, 1]."""
+    shift = np.uint64(bits - bits // 2)  # bits of the lower half; the upper one may have one bit less
+    low_mask, high_mask = np.uint64((1 << bits - bits // 2) - 1), np.uint64((1 << bits // 2) - 1)
+    low, high = i & low_mask, i >> shift
+    for first, second in _round_keys(key):
+        high = high ^ _mixed(low ^ first) & high_mask
+        low = low ^ _mixed(high ^ second) & low_mask
+    return high << shift | low
+
+
+def _round_keys(key: np.ndarray) -> np.ndarray:
+    """uint64 [ROUNDS, 2, …]: what each half-round of the network mixes in."""
+    numbers = np.arange(2 * ROUNDS, dtype=np.uint64).reshape(ROUNDS, 2, *np.ones(np.ndim(key), int))
+    return _mixed(numbers + key)
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

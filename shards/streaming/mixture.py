@@ -33,12 +33,12 @@ class Mixture:
 
     def __init__(self, phases: Sequence[Phase]) -> None:
         check_phases(phases)
-        self._starts = [phase.from_sequence for phase in phases]
+        self._starts = np.array([phase.from_sequence for phase in phases])
         self._tables = [_Table(phase.weights) for phase in phases]
         before = np.zeros(len(phases[0].weights), np.int64)
         self._before = [before]
-        for table, start, end in zip(self._tables, self._starts, self._starts[1:], strict=False):
-            before = before + table.counts(end - start)
+        for table, length in zip(self._tables, np.diff(self._starts).tolist(), strict=False):
+            before = before + table.counts(length)
             self._before.append(before)
 
     def at(self, g: int) -> tuple[int, int]:

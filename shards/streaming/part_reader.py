@@ -7,6 +7,7 @@ on from where one was has the arithmetic of the next `AHEAD` sequences done at o
 A process of many, which reads every n-th batch, has its next one looked for ahead.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from toto.shards.streaming.patches import to_patches
 from toto.shards.streaming.windows import KNOWN_SHARDS, Cut, Entries, Index, stored_cut
 
 AHEAD = 256  # sequences, of some 5 groups; their batches are a tenth of those that a reader keeps
+AT_ONCE = 2_048  # clips whose arithmetic is done together by who reads on: by AHEAD it takes twice as long
 MARGIN = 8  # sequences by which the next jump may be longer or shorter: parts of a mixture take turns
 AGAIN = 64  # sequences after which the next batches are asked for again
 IMAGE = Cut(1, 1, 1)
@@ -41,15 +43,14 @@ class Places(NamedTuple):
     inside: np.ndarray  # int64 [n, k]: rows of the batch
     starts: np.ndarray  # int64 [n, k]: first frames, of the row
 
-    def take(self, which: np.ndarray) -> "Places":
+    def take(self, which: np.ndarray | slice) -> "Places":
         """Those of these sequences, int64 [m]."""
         return Places(*(column[which] for column in self))
 
     def pairs(self, first: int) -> list[tuple[int, int]]:
         """(shard, batch) of every record batch that the sequences from `first` on need, in the order of need."""
-        both = (self.shards[first:] << 32 | self.batches[first:]).reshape(-1)
-        found = both[np.sort(np.unique(both, return_index=True)[1])]
-        return list(zip((found >> 32).tolist(), (found & 0xFFFFFFFF).tolist(), strict=True))
+        both = (column[first:].reshape(-1).tolist() for column in (self.shards, self.batches))
+        return list(dict.fromkeys(zip(*both, strict=True)))
 
 
 class PartReader:
@@ -67,7 +68,7 @@ class PartReader:
         self._ahead: list[tuple[int, Places]] = []  # number of the first sequence, and where AHEAD of them lie
         self._last = self._announced = -1 - AHEAD
         self._asked: set[int] = set()  # those of `_ahead`, by first number, of which no batch was left out
-        self._jumps: tuple[int, int, Places | None] = (0, 0, None)  # the last first number, how far it had come, ahead
+        self._jumps: tuple[int, int, list[tuple[int, Places]]] = (0, 0, [])  # the last first number, its step, ahead
         if self.entries.count < self.per_sequence:
             raise UserError(f"{part.name}: {dataset.store.uri} has nothing to read for it; make a recipe anew")
 
@@ -79,46 +80,55 @@ class PartReader:
             return self._jump(n, first, last)
         ahead = [known for known in self._ahead if known[0] + AHEAD > first]
         if not ahead or ahead[0][0] > first:
-            ahead = [self._look_ahead(first)]
+            ahead = self._look_ahead(first)
         while ahead[-1][0] <= last:
-            ahead.append(self._look_ahead(ahead[-1][0] + AHEAD))
+            ahead += self._look_ahead(ahead[-1][0] + AHEAD)
         self._ahead = ahead  # never changed in place: another thread may be reading it
-        self._announce(first, ahead)
-        start, places = ahead[0]
-        if last < start + AHEAD:
-            return places.take(n - start)
-        return _joined([places for _, places in ahead]).take(n - start)
+        needed = [known for known in ahead if known[0] <= last]
+        self._announce(first, ahead[: len(needed) + 1])
+        start, places = needed[0]
+        if len(needed) > 1:
+            places = _joined([places for _, places in needed])
+        return places.take(n - start)
 
     def copy(self, places: Places, tokens: np.ndarray, lines: np.ndarray) -> int:
         """Fills these lines of `tokens` [n, context + 2], which lie one behind the other, with the ids of what was
-        found; the highest `Batch.ids_end` of the record batches that they came from."""
+        found; the highest `Batch.ids_end` of the record batches that they came from. UserError where a row is not what
+        its source's results say."""
         cells, cut = self._recipe.cells, self.cut
-        size, span = cut.frames * cells, cut.span * cells
+        size, span, grid = cut.frames * cells, cut.span * cells, self._recipe.grid
         tokens[lines, 0], tokens[lines, -1] = self.start_id, END
         to_line, to_column = self._slots(lines, size)
-        to, codes = (to_line * tokens.shape[1] + 1 + to_column).tolist(), tokens.reshape(-1)
-        clips = self._clips(places)
-        for i, batch, row, start in clips:
-            begin, at = batch.bounds[row] + 1 + start * cells, to[i]
+        codes, last, ids_end = tokens.reshape(-1).data, -1, 0
+        for pair, row, start, to in self._clips(places, to_line * tokens.shape[1] + 1 + to_column):
+            if pair != last:
+                last, batch = pair, self._batch(pair)
+                stored, bounds, odd = batch.tokens.data, batch.bounds, batch.grid != grid
+                ids_end = max(ids_end, batch.ids_end)
+            begin = bounds[row] + 1 + start * cells
+            if odd or begin + span >= bounds[row + 1]:
+                self._refuse_odd(batch, row, start)
             if cut.stride == 1:
-                codes[at : at + size] = batch.tokens[begin : begin + size]
+                codes[to : to + size] = stored[begin : begin + size]
             else:
                 frames = batch.tokens[begin : begin + span].reshape(cut.span, cells)
-                codes[at : at + size].reshape(cut.frames, cells)[:] = frames[:: cut.stride]
-        return max(batch.ids_end for _, batch, _, _ in clips)
+                codes[to : to + size] = frames[:: cut.stride].reshape(-1).data
+        return ids_end
 
     def copy_pixels(self, places: Places, pixels: np.ndarray, lines: np.ndarray, patch: int) -> None:
-        """Fills these lines of `pixels` uint8 [n, context, p·p·3] with the patches that the codes stand for."""
+        """Fills these lines of `pixels` uint8 [n, context, p·p·3] with the patches that the codes stand for, of clips
+        whose ids were copied."""
         cells, cut, (height, width) = self._recipe.cells, self.cut, self._recipe.grid
-        size = cut.frames * cells
-        to_line, to_column = (places.tolist() for places in self._slots(lines, size))
+        size, last = cut.frames * cells, -1
         shape = (-1, height * patch, width * patch, 3)
-        for i, batch, row, start in self._clips(places):
+        for pair, row, start, line, column in self._clips(places, *self._slots(lines, size)):
+            if pair != last:
+                last, batch = pair, self._batch(pair)
             stored = batch.pixels(row)
             if stored is None or len(stored) != int(batch.n_frames[row]) * cells * patch * patch * 3:
                 raise UserError(self._no_patches(patch))
             frames = stored.reshape(shape)[start : start + cut.span : cut.stride]
-            patches = pixels[to_line[i], to_column[i] : to_column[i] + size]
+            patches = pixels[line, column : column + size]
             patches.reshape(cut.frames, cells, -1)[:] = to_patches(frames, patch)
 
     def windows(self, places: Places, j: int) -> list[Window]:
@@ -137,24 +147,36 @@ class PartReader:
         return Order(self.entries.count, block, self._recipe.seed, self.part.name)
 
     def _jump(self, n: np.ndarray, first: int, last: int) -> Places:
-        """As `find`, far from the last ones. Two jumps alike are taken for a share of every batch: the next is found,
-        and its batches asked for, while these are being read."""
+        """As `find`, far from the last ones. Two jumps alike are taken for a share of every batch: the next ones are
+        found, and the batches of the next asked for, while these are being read."""
         before, jump, ahead = self._jumps
-        start = before + jump - MARGIN
-        if ahead is not None and start <= first and last < start + len(ahead.epochs):
-            places = ahead.take(n - start)
+        step = first - before
+        known = [(start, places) for start, places in ahead if last < start + len(places.epochs)]
+        if known and known[0][0] <= first:
+            start, places = known.pop(0)
+            places = places.take(n - start)
         else:
-            places = self._find(n)
+            places, known = self._find(n), []
         self.dataset.prefetch(places.pairs(0))  # many at a time, where they are far away
-        step, ahead = first - before, None
-        if abs(step - jump) <= MARGIN < step and last - first <= len(n) + MARGIN:
-            ahead = self._find(np.arange(first + step - MARGIN, last + step + MARGIN + 1))
-            self.dataset.prefetch(ahead.pairs(0))
-        self._jumps = first, step, ahead
+        if not known and abs(step - jump) <= MARGIN < step and last - first <= len(n) + MARGIN:
+            known = self._next_jumps(first, last, step)
+        if known:
+            self.dataset.prefetch(known[0][1].pairs(0))
+        self._jumps = first, step, known
         return places
 
-    def _look_ahead(self, first: int) -> tuple[int, Places]:
-        return first, self._find(np.arange(first, first + AHEAD))
+    def _next_jumps(self, first: int, last: int, step: int) -> list[tuple[int, Places]]:
+        """Number of the first sequence, and places, of what lies one, two … such steps ahead."""
+        count = last - first + 1 + 2 * MARGIN
+        firsts = [first + i * step - MARGIN for i in range(1, 1 + max(1, AT_ONCE // (count * self.per_sequence)))]
+        places = self._find((np.array(firsts)[:, None] + np.arange(count)).reshape(-1))
+        return [(start, places.take(slice(i * count, (i + 1) * count))) for i, start in enumerate(firsts)]
+
+    def _look_ahead(self, first: int) -> list[tuple[int, Places]]:
+        """Some times AHEAD sequences from the first on, as `_ahead` has them."""
+        count = AHEAD * max(1, AT_ONCE // (AHEAD * self.per_sequence))
+        places = self._find(np.arange(first, first + count))
+        return [(first + i, places.take(slice(i, i + AHEAD))) for i in range(0, count, AHEAD)]
 
     def _announce(self, first: int, ahead: list[tuple[int, Places]]) -> None:
         """Asks for the batches of what comes next, in the background; at times again for what was too much at once."""
@@ -205,33 +227,25 @@ class PartReader:
         """Of each clip, the line it goes to and the number of its first code there; a clip has `size` codes."""
         return np.repeat(lines, self.per_sequence), np.tile(size * np.arange(self.per_sequence), len(lines))
 
-    def _clips(self, places: Places) -> list[tuple[int, Batch, int, int]]:
-        """(number of the clip, its record batch, its row there, its first frame), those of one record batch together;
-        UserError where a row is not what its source's results say."""
+    def _clips(self, places: Places, *columns: np.ndarray) -> Iterator[tuple[int, ...]]:
+        """Of each clip the number of its record batch for `_batch`, its row there, its first frame, and what `columns`,
+        int64 of a value a clip, have for it; clips of one record batch follow one another."""
         pairs = (places.shards << 32 | places.batches).reshape(-1)
         order = np.argsort(pairs, kind="stable")
-        columns = (column.reshape(-1)[order].tolist() for column in (pairs, places.inside, places.starts))
-        cells, span, last, odd = self._recipe.cells, self.cut.span, -1, False
-        found = []
-        for i, pair, row, start in zip(order.tolist(), *columns, strict=True):
-            if pair != last:
-                last, batch = pair, self.dataset.shard_batch(pair >> 32, pair & 0xFFFFFFFF)
-                bounds, odd = batch.bounds, odd or batch.grid != self._recipe.grid
-            odd = odd or bounds[row + 1] - bounds[row] < (start + span) * cells + 2
-            found.append((i, batch, row, start))
-        if odd:
-            self._refuse_odd(found)
-        return found
+        columns = (pairs, places.inside, places.starts, *columns)
+        return zip(*(column.reshape(-1)[order].tolist() for column in columns), strict=True)
 
-    def _refuse_odd(self, clips: list[tuple[int, Batch, int, int]]) -> None:
+    def _batch(self, pair: int) -> Batch:
+        return self.dataset.shard_batch(pair >> 32, pair & 0xFFFFFFFF)
+
+    def _refuse_odd(self, batch: Batch, number: int, start: int) -> None:
         """UserError where a row has another grid, or fewer frames than its source's results say."""
-        for _, batch, number, start in sorted(clips, key=lambda clip: clip[0]):
-            row = Row(batch, number, self.part.split)
-            if start + self.cut.span > row.n_frames:
-                raise UserError(f"{self.where(row)}: {row.n_frames} frames, fewer than its source's results say")
-            if (row.grid_h, row.grid_w) != self._recipe.grid:
-                grid = f"{row.grid_h}×{row.grid_w}"
-                raise UserError(f"{self.where(row)}: a grid of {grid} codes instead of {self._recipe.grid}")
+        row = Row(batch, number, self.part.split)
+        if start + self.cut.span > row.n_frames:
+            raise UserError(f"{self.where(row)}: {row.n_frames} frames, fewer than its source's results say")
+        if (row.grid_h, row.grid_w) != self._recipe.grid:
+            grid = f"{row.grid_h}×{row.grid_w}"
+            raise UserError(f"{self.where(row)}: a grid of {grid} codes instead of {self._recipe.grid}")
 
     def _no_patches(self, patch: int) -> str:
         kept, (height, width) = self.dataset.info["settings"].get("keep_pixels"), self._recipe.grid

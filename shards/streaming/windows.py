@@ -7,7 +7,7 @@ How many there are follows from the manifest; which run holds one, from the per-
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -115,23 +115,46 @@ class Entries:
         order, parts = sorted_runs(shards)
         inside, found = (i - self._begins[shards])[order], np.empty((3, len(i)), np.int64)
         for shard, start, end in parts:
-            ends, facts = self._runs(shard)
-            found[:, start:end] = facts[:, ends.searchsorted(inside[start:end], side="right")]
+            found[0, start:end], found[1, start:end], found[2, start:end] = self._runs(shard).find(inside[start:end])
         found[1] = inside - found[1]
         runs, k, slack = unsorted(found, order)
         return shards, runs, k, slack
 
-    def _count_runs(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of a shard's runs that hold entries: entries up to and with each, int64 [runs]; and int64 [3, runs]: their
-        numbers, entries before each, frames left over."""
+    def _count_runs(self, shard: int) -> "_Alike | _Listed":
         lengths = self._index.row_lengths(shard)[:: self._index.views]
+        same = len(lengths) > 0 and bool((lengths == lengths[0]).all())
+        if same:
+            lengths = lengths[:1]
         if self.cut is None:
-            images = np.flatnonzero(lengths == 0)
-            facts = np.zeros((3, len(images)), np.int64)
-            facts[0], facts[1] = images, np.arange(len(images))
-            return facts[1] + 1, facts
-        counts = windows_in(lengths, self.cut.frames, self.cut.stride, self.cut.hop)
+            counts, slack = (lengths == 0).astype(np.int64), np.zeros(len(lengths), np.int64)
+        else:
+            counts = windows_in(lengths, self.cut.frames, self.cut.stride, self.cut.hop)
+            slack = lengths.astype(np.int64) - self.cut.span - (counts - 1) * self.cut.hop
+        if same and counts[0]:
+            return _Alike(int(counts[0]), int(slack[0]))
         runs = np.flatnonzero(counts)
-        counts = counts[runs]
-        ends, slack = np.cumsum(counts), lengths[runs].astype(np.int64) - self.cut.span - (counts - 1) * self.cut.hop
-        return ends, np.stack([runs, ends - counts, slack])
+        ends = np.cumsum(counts[runs])
+        return _Listed(ends, np.stack([runs, ends - counts[runs], slack[runs]]))
+
+
+class _Alike(NamedTuple):
+    """The runs of a shard, or its images, where all are alike."""
+
+    each: int  # entries of a run
+    slack: int
+
+    def find(self, i: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """Of the shard's i-th entries, int64 [k]: numbers of their runs, entries before those, frames left over."""
+        runs = i // self.each
+        return runs, runs * self.each, self.slack
+
+
+class _Listed(NamedTuple):
+    """The runs of a shard that hold entries, 32 bytes a run."""
+
+    ends: np.ndarray  # int64 [runs]: entries up to and with each
+    facts: np.ndarray  # int64 [3, runs]: numbers, entries before each, frames left over
+
+    def find(self, i: np.ndarray) -> np.ndarray:
+        """As `_Alike.find`, int64 [3, k]."""
+        return self.facts[:, self.ends.searchsorted(i, side="right")]
