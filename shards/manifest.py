@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 from toto.errors import UserError
 from toto.shards.commit import Commit
 from toto.shards.parquet import read_table
-from toto.shards.schema import SOURCES_SCHEMA
+from toto.shards.schema import SOURCES_SCHEMA, hashes_of_keys
 from toto.shards.untrusted.manifest_rules import MOST_ROWS
 
+ROWS_AT_ONCE = 65_536
 MANIFEST_SCHEMA = pa.schema(
     [
         pa.field("unit", pa.string(), nullable=False),
@@ -80,11 +81,27 @@ def _numpy(column: pa.ChunkedArray) -> np.ndarray:
 def final_results(tables: list[pa.Table]) -> pa.Table:
     """Of each source the result of its highest attempt, in the order of the units."""
     results = pa.concat_tables(tables) if tables else SOURCES_SCHEMA.empty_table()
+    again = _of_shared_keys(results["key"])
+    if not len(again):
+        return results
     last: dict[str, tuple[int, int]] = {}
-    for i, (key, attempt) in enumerate(zip(results["key"].to_pylist(), results["attempt"].to_pylist(), strict=True)):
+    columns = (results[name].take(pa.array(again)).to_pylist() for name in ("key", "attempt"))
+    for i, key, attempt in zip(again.tolist(), *columns, strict=True):
         if key not in last or attempt > last[key][0]:
             last[key] = (attempt, i)
-    return results.take(pa.array(sorted(i for _, i in last.values()), pa.int64()))
+    wanted = np.ones(len(results), bool)
+    wanted[again] = False
+    wanted[[i for _, i in last.values()]] = True
+    return results.filter(pa.array(wanted))
+
+
+def _of_shared_keys(keys: pa.ChunkedArray) -> np.ndarray:
+    """int64, ascending: the rows whose key others may have too, by a hash. Of millions no object of each is kept."""
+    parts = [hashes_of_keys(keys.slice(at, ROWS_AT_ONCE).to_pylist()) for at in range(0, len(keys), ROWS_AT_ONCE)]
+    hashes = np.concatenate([np.empty(0, np.uint64), *parts])
+    order = np.argsort(hashes)
+    same = np.append(hashes[order[1:]] == hashes[order[:-1]], False)[: len(order)]  # as the next one
+    return np.sort(order[same | np.roll(same, 1)])
 
 
 def totals(manifest: pa.Table) -> dict[str, int]:

@@ -1,13 +1,17 @@
-"""A stand-in for the Hugging Face Hub on this machine: what huggingface_hub's file system asks of it to read datasets.
+"""A stand-in for the Hugging Face Hub on this machine: what huggingface_hub's file system asks of it for datasets.
 
     GET  /api/datasets/<id>/revision/<rev>         the commit that a branch is at
     GET  /api/datasets/<id>/tree/<rev>/<folder>    files and folders
     POST /api/datasets/<id>/paths-info/<rev>       the same of single names
     GET  /datasets/<id>/resolve/<rev>/<file>       bytes, also parts of them
+    POST /api/datasets/<id>/preupload/<rev>        how files are to come: inside the commit, never by LFS or Xet
+    POST /api/datasets/<id>/commit/<rev>           files to write and to remove
+    POST /api/validate-yaml                        whether the front matter of a README.md is one: yes
 
-The repository `somebody/<folder>` is the folder below `root`. Nothing can be written.
+The repository `somebody/<folder>` is the folder below `root`.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -21,7 +25,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "c0ffee" * 6 + "c0de"
-API = re.compile(r"/api/datasets/somebody/([^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
+API = re.compile(r"/api/datasets/somebody/([^/]+)(?:/(revision|tree|paths-info|preupload|commit)/([^/]+)(?:/(.*))?)?")
 FILE = re.compile(r"/datasets/somebody/([^/]+)/resolve/[^/]+/(.+)")
 
 
@@ -54,13 +58,23 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        """Facts of single names."""
-        asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        """Facts of single names, or a commit."""
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self._asked.append(f"POST {unquote(self.path)}")
+        if self.path == "/api/validate-yaml":
+            return self._json({"errors": [], "warnings": []})
         found = API.fullmatch(unquote(self.path))
-        repository = self._root / (found[1] if found else "")
-        names = [repository / name for name in asked.get("paths", [])]
-        self._json([_entry(repository, path) for path in names if path.exists()])
+        repository, what = self._root / (found[1] if found else ""), found[2] if found else ""
+        if what == "preupload":
+            names = [file["path"] for file in json.loads(body)["files"]]
+            return self._json({"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]})
+        if what == "commit":
+            for line in map(json.loads, body.splitlines()):
+                _commit(repository, line["key"], line["value"])
+            url = f"http://{self.headers['Host']}/datasets/somebody/{repository.name}/commit/{COMMIT}"
+            return self._json({"success": True, "commitOid": COMMIT, "commitUrl": url, "hookOutput": ""})
+        paths = [repository / name for name in parse_qs(body).get("paths", [])]
+        self._json([_entry(repository, path) for path in paths if path.exists()])
 
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing."""
@@ -90,6 +104,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+
+def _commit(repository: Path, key: str, value: dict[str, Any]) -> None:
+    path = repository / value.get("path", "")
+    if key == "file":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(value["content"]))
+    elif key == "deletedFile":
+        path.unlink()
 
 
 def _entry(repository: Path, path: Path) -> dict[str, Any]:

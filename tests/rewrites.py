@@ -1,5 +1,6 @@
 """What the tests of pack, split, merge and import share: random datasets, rows as plain values, children to kill."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ from toto.shards.rewrite.derive import Options
 from toto.shards.store import open_store
 from toto.shards.verify import verify
 
+FACTS = {"vocab_size": 300, "patch": 8, "grid": [4, 6]}  # told of foreign codes, where a test says nothing else
 QUIET = Options(workers=1, say=lambda text: None)
 
 
@@ -39,6 +41,15 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
     ]
     sizes = {"unit_sources": draw(st.integers(1, 6)), "batch_bytes": draw(st.integers(1, 300))}
     return {"videos": videos, "images": images, **sizes}
+
+
+def code_folder(root: Path, arrays: dict[str, np.ndarray], **facts: Any) -> Path:
+    """Codes that somebody else made: a folder of .npy files with its metadata.json."""
+    for name, array in arrays.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / name, array)
+    (root / "metadata.json").write_text(json.dumps({**FACTS, **facts}))
+    return root
 
 
 def world(root: Path, sources: int = 24, **more: Any) -> Path:

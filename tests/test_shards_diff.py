@@ -113,7 +113,7 @@ def brute(a: list[np.ndarray], b: list[np.ndarray]) -> set[tuple[int, ...]]:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_of_many_pieces_copied_to_many_places_each_is_found(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir
@@ -16,15 +14,21 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import warm
 from click.testing import CliRunner
+from clips import environment
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rewrites import worlds
 from token_world import Image, Video, moving_videos, still_images, write_tokens
 
 from toto import Dataset
 from toto.errors import UserError
 from toto.shards.cli import cli
-from toto.shards.row import Window, cut_window
+from toto.shards.export.arrays import NpyFile
+from toto.shards.row import Row, Window, cut_window
 
-GRID, FRAMES = (4, 3), 4
+GRID = (4, 3)
 Piece = tuple[np.ndarray, dict[str, Any]]
 
 
@@ -60,14 +64,7 @@ def pieces_of(shards: Path, split: str, how: str) -> list[Window]:
     rows = list(Dataset(shards, split=split).rows())
     if "--rows" in how:
         return [cut_window(row, 0, row.n_frames) for row in rows]
-    starts = {"--frames 4": range(0, 65, 4), "--frames 4 --stride 2 --hop 1": range(0, 65, 2)}[how]
-    stride, span = (1, 4) if how == "--frames 4" else (2, 7)
-    return [
-        cut_window(row, start, FRAMES, stride)
-        for row in rows
-        for start in starts
-        if row.kind == 1 and start + span <= row.n_frames
-    ]
+    return [window for row in rows for window in cuts(row, 4, 2, 1)]
 
 
 def from_webdataset(out: Path, split: str, name: str) -> Iterator[Piece]:
@@ -123,7 +120,7 @@ READERS: dict[str, Callable[[Path, str, str], Iterator[Piece]]] = {
 }
 
 
-@pytest.mark.parametrize("how", ["--frames 4", "--frames 4 --stride 2 --hop 1", "--rows", "--rows --codes"])
+@pytest.mark.parametrize("how", ["--frames 4 --stride 2 --hop 1", "--rows --codes"])
 @pytest.mark.parametrize("target", READERS)
 def test_the_real_library_reads_back_every_piece_and_its_source(
     shards: Path, tmp_path: Path, target: str, how: str
@@ -142,6 +139,47 @@ def test_the_real_library_reads_back_every_piece_and_its_source(
     assert said["images_left_out"] == (0 if "--rows" in how else 6)
 
 
+@pytest.mark.parametrize(("target", "examples"), [("webdataset", 3), ("hf", 2), ("litdata", 3), ("npy", 6), ("bin", 6)])
+def test_whatever_is_exported_reads_back(target: str, examples: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    @settings(max_examples=examples)
+    @given(worlds(), st.none() | st.tuples(*[st.integers(1, 3)] * 3), st.booleans(), st.integers(1, 400))
+    def reads_back(made: dict[str, Any], cut: tuple[int, int, int] | None, codes: bool, size: int) -> None:
+        folder = tmp_path_factory.mktemp("any")
+        root = write_tokens(folder / "in", **made)
+        frames, stride, hop = cut or (0, 0, 0)
+        words = f"--frames {frames} --stride {stride} --hop {hop}" if cut else "--rows"
+        words += (" --codes" if codes else "") + ("" if target in ("npy", "bin") else f" --shard-bytes {size}")
+        expected = {
+            split: [
+                window
+                for row in Dataset(root, split=split).rows()
+                for window in ([cut_window(row, 0, row.n_frames)] if cut is None else cuts(row, frames, stride, hop))
+            ]
+            for split in Dataset(root).splits
+        }
+        if not any(expected.values()):
+            with pytest.raises(UserError, match="has no "):
+                export(root, folder / "out", f"--to {target} {words}")
+            return
+        said = export(root, folder / "out", f"--to {target} {words}")
+        assert said["pieces"] == {split: len(windows) for split, windows in expected.items()}
+        name = "codes" if codes else "ids"
+        for split, windows in expected.items():
+            found = list(READERS[target](folder / "out", split, name)) if windows else []
+            for (array, facts), window in zip(found, windows, strict=True):
+                check_piece(array, facts, window, name)
+
+    reads_back()
+
+
+def cuts(row: Row, frames: int, stride: int, hop: int) -> list[Window]:
+    """The windows of a row; images have none."""
+    if row.kind != 1:
+        return []
+    last = row.n_frames - (frames - 1) * stride
+    return [cut_window(row, start, frames, stride) for start in range(0, last, hop * stride)]
+
+
 def check_piece(array: np.ndarray, facts: dict[str, Any], window: Window, name: str) -> None:
     row = window.row
     expected = window.tokens if name == "ids" else row.codes[window.positions]
@@ -157,7 +195,7 @@ def check_piece(array: np.ndarray, facts: dict[str, Any], window: Window, name: 
         "frame_index": window.frame_index.tolist(),
         "pts_us": None if times is None else times.tolist(),
         "crop": list(row.crop),
-        "grid": list(GRID),
+        "grid": [row.grid_h, row.grid_w],
         "flags": 0,
         "row_id": row.row_id.hex(),
     }
@@ -219,6 +257,10 @@ def test_what_is_there_is_never_overwritten_without_being_asked(shards: Path, tm
     assert {path.name for path in out.iterdir()} >= {"train.npy", "meta.json"} and first["files"] == 6
     export(shards, out, "--to bin --frames 4 --force")
     assert not (out / "train.npy").exists() and (out / "train.bin").exists()
+    (out / "model.npy").write_bytes(b"trained on it")
+    with pytest.raises(UserError, match=r"files that are not of the export \(model.npy\); choose another --out"):
+        export(shards, out, "--to npy --frames 4 --force")
+    assert (out / "model.npy").exists() and (out / "train.bin").exists()
     other.mkdir()
     (other / "meta.json").write_text("{}")
     with pytest.raises(UserError, match="not an export"):
@@ -229,7 +271,7 @@ def test_what_is_there_is_never_overwritten_without_being_asked(shards: Path, tm
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--to npy --frames 99", "no such pieces in train, val; take shorter windows"),
+        ("--to npy --frames 99", "no windows of 99 frames in train, val; take shorter"),
         ("--to npy --rows --frames 4", "--rows takes whole rows"),
         ("--to npy --split test", "no split 'test'; it has: train, val"),
         ("--to npy --order random", "--order random: `stored`, or a whole number"),
@@ -253,19 +295,28 @@ def test_pieces_of_several_grids_are_refused_where_one_shape_is_needed(tmp_path:
     assert export(root, tmp_path / "out", "--to webdataset --frames 4 --codes")["pieces"] == {"train": 3}
 
 
+def slow() -> None:
+    """Each piece takes a while."""
+    write = NpyFile.write
+    NpyFile.write = lambda *piece: (write(*piece), time.sleep(0.05))[0]  # type: ignore[method-assign]
+
+
 def test_a_killed_export_leaves_no_folder_and_the_next_one_clears_up(shards: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    slow = "import time; from toto.shards.export import run; w = run.NpyFile.write; "
-    slow += "run.NpyFile.write = lambda *a: (w(*a), time.sleep(0.05)); from toto.shards.cli import main; main()"
-    words = ["export", str(shards), "--to", "npy", "--rows", "--out", str(out)]
+    place, said = tmp_path / "place", (tmp_path / "stdout", tmp_path / "stderr")
+    place.mkdir()
+    words = ["export", str(shards), "--to", "npy", "--rows", "--out", str(place / "out")]
     for sign, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
-        before = {*tmp_path.iterdir()}
-        process = subprocess.Popen([sys.executable, "-c", slow, *words], stderr=subprocess.PIPE, env=dict(os.environ))
-        while not any((new / "train.pieces.parquet").exists() for new in {*tmp_path.iterdir()} - before):
-            assert process.poll() is None
+        before = {*place.iterdir()}
+        process = warm.start("shards", words, said, environment(), first=slow)
+        while not any((new / "train.pieces.parquet").exists() for new in {*place.iterdir()} - before):
+            assert process.is_alive(), said[1].read_text()
             time.sleep(0.02)
-        process.send_signal(sign)
-        assert process.wait() == code and not out.exists()
-        assert len(list(tmp_path.iterdir())) == (1 if sign == signal.SIGKILL else 0)
-    export(shards, out, "--to npy --rows")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        os.kill(process.pid or 0, sign)
+        process.join()
+        assert process.exitcode == code and not (place / "out").exists()
+        assert len(list(place.iterdir())) == (1 if sign == signal.SIGKILL else 0)
+    export(shards, place / "out", "--to npy --rows")
+    assert [path.name for path in place.iterdir()] == ["out"]
+    (place / "out").rename(place / ".out.0123abcd.old")  # killed between taking the old one away and showing the new
+    export(shards, place / "out", "--to npy --rows")
+    assert [path.name for path in place.iterdir()] == ["out"]

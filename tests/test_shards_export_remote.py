@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +10,17 @@ from typing import Any
 
 import fsspec
 import pytest
+import warm
 from click.testing import CliRunner
+from clips import environment
 from fault_proxy import FaultProxy
 from object_store import BUCKET, faults, s3  # noqa: F401
+from rewrites import in_child
 from token_world import moving_videos, write_tokens
 
 from toto.errors import UserError
 from toto.shards.cli import cli
+from toto.shards.export import prefix
 from toto.shards.export.arrays import NpyFile
 from toto.shards.export.prefix import UNFINISHED
 from toto.shards.export.tars import Tars
@@ -94,10 +96,14 @@ def test_what_is_there_is_replaced_only_when_asked_and_what_is_not_ours_never(sh
     export(shards, store.uri, "--to bin --frames 4 --force")
     names = {*files_of(store.uri)}
     assert "train.bin" in names and "train.npy" not in names and UNFINISHED not in names
-    store.write("notes.txt", b"mine")
-    with pytest.raises(UserError, match=r"not an export \(notes.txt\)"):
-        export(shards, store.uri, "--to npy --frames 4 --force")
-    assert {*files_of(store.uri)} == names | {"notes.txt"}
+    told = json.loads(store.read("meta.json"))["contents"]
+    assert told == {name: len(data) for name, data in files_of(store.uri).items() if name != "meta.json"}
+    for mine in ("notes.txt", "test.bin", "train.npy"):  # also what is called as files of exports are
+        store.write(mine, b"mine")
+        with pytest.raises(UserError, match=rf"not of the export \({mine}\)"):
+            export(shards, store.uri, "--to npy --frames 4 --force")
+        assert {*files_of(store.uri)} == names | {mine}
+        store.remove(mine)
     other = open_store(f"{store.uri}-other")
     other.write("train-000000.tar", b"somebody's")
     with pytest.raises(UserError, match=r"not an export \(train-000000.tar\)"):
@@ -144,23 +150,46 @@ def test_an_export_whose_place_was_taken_leaves_what_is_there(
     assert {*files_of(store.uri)} == {UNFINISHED, LOCK, "train-000007.tar"}
 
 
+def slow() -> None:
+    """Each piece takes a while; a lock is renewed as often as in these tests."""
+    vars(store_owner).update(QUICK)
+    write = Tars.write
+    Tars.write = lambda *piece: (write(*piece), time.sleep(0.3))[0]  # type: ignore[method-assign]
+
+
 def test_a_killed_export_is_not_whole_and_the_next_one_replaces_it(
     shards: Path, store: RemoteStore, tmp_path: Path
 ) -> None:
-    expected = tmp_path / "out"
+    expected, said = tmp_path / "out", (tmp_path / "stdout", tmp_path / "stderr")
     export(shards, expected, "--to webdataset --frames 4 --shard-bytes 3000")
-    slow = f"import time; from toto.shards.store import owner; vars(owner).update({QUICK}); "
-    slow += "from toto.shards.export import run; w = run.Tars.write; "
-    slow += "run.Tars.write = lambda *a: (w(*a), time.sleep(0.3)); from toto.shards.cli import main; main()"
     words = ["export", str(shards), "--to", "webdataset", "--frames", "5", "--shard-bytes", "1000", "--out", store.uri]
-    process = subprocess.Popen([sys.executable, "-c", slow, *words], stderr=subprocess.PIPE, env=dict(os.environ))
+    process = warm.start("shards", words, said, environment(), first=slow)
     while "train-000001.tar" not in {name for name, *_ in store.tree()}:
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive(), said[1].read_text()
         time.sleep(0.1)
     with pytest.raises(UserError, match=r"is going on, and only one export at a time is allowed to one place"):
         export(shards, store.uri, "--to npy --frames 4")
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     assert {UNFINISHED, LOCK} < {*files_of(store.uri)} and "meta.json" not in files_of(store.uri)
+    store.write("notes.txt", b"mine")
+    with pytest.raises(UserError, match=r"not of the export \(notes.txt\)"):
+        export(shards, store.uri, "--to webdataset --frames 4")
+    store.remove("notes.txt")
     export(shards, store.uri, "--to webdataset --frames 4 --shard-bytes 3000")
     assert files_of(store.uri) == files_of(expected)
+
+
+def test_a_killed_replacement_is_replaced_with_what_it_was_to_replace(
+    shards: Path, store: RemoteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(shards, store.uri, "--to bin --frames 4")
+    monkeypatch.setattr(prefix, "_clear", lambda store, names: store.remove("meta.json"))  # no more before it died
+    monkeypatch.setattr(Tars, "write", lambda *piece: os.kill(os.getpid(), signal.SIGKILL))
+    child = in_child(lambda: export(shards, store.uri, "--to webdataset --frames 4 --force"))
+    child.join()
+    assert child.exitcode == -signal.SIGKILL and {"train.bin", UNFINISHED} < {*files_of(store.uri)}
+    monkeypatch.undo()
+    store.remove(LOCK)
+    export(shards, store.uri, "--to npy --frames 4")
+    assert {name for name in files_of(store.uri) if name.startswith("train")} == {"train.npy", "train.pieces.parquet"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toto.shards.hashing import ContentHasher, canonical_json, content_hash, json_sha256
@@ -36,6 +36,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(ROW, max_size=12), st.integers(1, 5), st.sampled_from([None, "lz4", "zstd"]))
 def test_the_hash_does_not_depend_on_batches_or_compression(rows: list, size: int, codec: str | None) -> None:
     table = pa.Table.from_pylist(rows, SCHEMA)
@@ -47,6 +48,7 @@ def test_the_hash_does_not_depend_on_batches_or_compression(rows: list, size: in
     assert hasher.hexdigest() == content_hash(table)
 
 
+@settings(max_examples=40)
 @given(st.lists(ROW, min_size=2, max_size=8), st.data())
 def test_a_slice_hashes_like_a_copy(rows: list, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(rows)))
@@ -57,6 +59,7 @@ def test_a_slice_hashes_like_a_copy(rows: list, data: st.DataObject) -> None:
     )
 
 
+@settings(max_examples=40)
 @given(st.lists(ROW, min_size=1, max_size=4), st.lists(ROW, min_size=1, max_size=4))
 def test_other_values_have_another_hash(a: list, b: list) -> None:
     same = content_hash(pa.Table.from_pylist(a, SCHEMA)) == content_hash(pa.Table.from_pylist(b, SCHEMA))

@@ -1,5 +1,5 @@
-"""hf:// against a stand-in on this machine that answers what huggingface_hub's file system asks. The Hub itself, its
-storage (Xet) and writing to it are not tested."""
+"""hf:// against a stand-in on this machine that answers what huggingface_hub's file system asks. The Hub itself and its
+storage (Xet) are not tested."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,14 +7,20 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hub_server import hub_server
+from rewrites import QUIET, rows, whole
 from token_world import Video, write_tokens
 
 from toto import Dataset
 from toto.errors import UserError
+from toto.shards import sealed_files
+from toto.shards.cli import cli
 from toto.shards.recipe import make_recipe
 from toto.shards.rewrite.importing import import_tokens
+from toto.shards.rewrite.pack import pack
 from toto.shards.store import open_store
+from toto.shards.store import owner as store_owner
 from toto.shards.store import retry as store_retry
 from toto.shards.stream import Stream
 from toto.shards.verify import verify
@@ -33,8 +39,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
     """hf:// is the stand-in; copies and batches go into a cache of this test's own."""
     with hub_server(local.parent) as (address, asked):
-        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": address, "token": False})
+        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": address, "token": "hf_nobody"})
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # a test before may have wanted that
         monkeypatch.setattr(store_retry, "PAUSES_S", (0.01, 0.01))
+        monkeypatch.setattr(store_owner, "SETTLE_S", 0.02)
+        monkeypatch.setattr(sealed_files, "PAUSES_S", (0.01, 0.01))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         yield "hf://datasets/somebody/set", asked
@@ -73,3 +82,23 @@ def test_codes_of_the_hub_are_imported(hub: tuple[str, list[str]], local: Path, 
         import_tokens(source, str(tmp_path / out), "somebodys", given=given)
     there, here = Dataset(tmp_path / "there"), Dataset(tmp_path / "here")
     assert there.dataset_id == here.dataset_id and (there.row(0).codes == codes).all()
+
+
+def test_a_packed_dataset_is_written_to_the_hub(hub: tuple[str, list[str]], local: Path) -> None:
+    (local.parent / "packed").mkdir()
+    target = "hf://datasets/somebody/packed"
+    pack(str(local), target, 20_000, 0, QUIET)
+    assert whole(target) and rows(target) == rows(local)
+    assert rows(local.parent / "packed") == rows(local)
+
+
+def test_an_export_is_written_to_the_hub_and_replaced(hub: tuple[str, list[str]], local: Path, tmp_path: Path) -> None:
+    there = local.parent / "export"
+    there.mkdir()
+    for words in (["--frames", "16"], ["--frames", "8", "--force"]):
+        for out in (str(tmp_path / "here"), "hf://datasets/somebody/export"):
+            arguments = ["export", str(local), "--to", "hf", "--shard-bytes", "100000", "--out", out, *words]
+            assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+        assert {p.relative_to(there): p.read_bytes() for p in there.rglob("*") if p.is_file()} == {
+            p.relative_to(tmp_path / "here"): p.read_bytes() for p in (tmp_path / "here").rglob("*") if p.is_file()
+        }

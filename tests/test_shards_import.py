@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from rewrites import QUIET, in_child, killing_at, whole
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rewrites import QUIET, code_folder, in_child, killing_at, whole
 
 from toto import Dataset, tokenizers
 from toto.errors import UsageError, UserError
 from toto.shards.cli import cli
+from toto.shards.export.run import Export, export
 from toto.shards.recipe import make_recipe
 from toto.shards.rewrite.importing import import_tokens
 from toto.shards.rewrite.npy import BadFile, read_npy
@@ -20,16 +24,6 @@ from toto.shards.stream import Stream
 from toto.tokenize.tokenizers.dct import DCT
 
 RNG = np.random.default_rng(0)
-FACTS = {"vocab_size": 300, "patch": 8, "grid": [4, 6]}
-
-
-def folder(root: Path, arrays: dict[str, np.ndarray], **facts: Any) -> Path:
-    """A folder of .npy files with its metadata.json."""
-    for name, array in arrays.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        np.save(root / name, array)
-    (root / "metadata.json").write_text(json.dumps({**FACTS, **facts}))
-    return root
 
 
 def imported(source: Path, out: Path, **more: Any) -> Dataset:
@@ -43,10 +37,44 @@ def imported(source: Path, out: Path, **more: Any) -> Dataset:
 def test_videos_of_any_whole_number_read_back(dtype: str, tmp_path: Path) -> None:
     codes = RNG.integers(0, 256, (5, 4, 6)).astype(dtype)
     arrays = {"a/grid.npy": codes, "a/flat.npy": codes.reshape(5, 24), "b/fortran.npy": np.asfortranarray(codes)}
-    dataset = imported(folder(tmp_path / "in", arrays, fps=30, stride=4), tmp_path / "out")
+    dataset = imported(code_folder(tmp_path / "in", arrays, fps=30, stride=4), tmp_path / "out")
     assert {row.source: row.codes.tolist() for row in dataset.rows()} == dict.fromkeys(sorted(arrays), codes.tolist())
     window = dataset.window(0, frames=2, stride=2)
     assert window.frame_index.tolist() == [0, 8] and np.abs(window.pts_us - [0, 266_667]).max() <= 1
+
+
+@settings(max_examples=12)
+@given(
+    st.lists(st.integers(0, 7), min_size=1, max_size=5),
+    st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    st.integers(1, 40),
+    st.sampled_from(["u1", "<u2", ">u4", "<i8"]),
+    st.booleans(),
+    st.integers(1, 2_000),
+)
+def test_whatever_is_imported_reads_back_and_exports_what_was_imported(
+    tmp_path_factory: pytest.TempPathFactory,
+    lengths: list[int],
+    grid: tuple[int, int],
+    vocab: int,
+    dtype: str,
+    flat: bool,
+    size: int,
+) -> None:
+    tmp, rng = tmp_path_factory.mktemp("any"), np.random.default_rng(len(lengths) + vocab)
+    codes = {f"{i % 2}/{i}.npy": rng.integers(0, vocab, (n, *grid)) for i, n in enumerate(lengths)}
+    arrays = {name: (c.reshape(len(c), -1) if flat else c).astype(dtype) for name, c in codes.items()}
+    source = code_folder(tmp / "in", arrays, vocab_size=vocab, grid=list(grid))
+    import_tokens(source, str(tmp / "out"), "somebodys", shard_bytes=size, options=QUIET)
+    dataset, used = Dataset(tmp / "out"), {name: c for name, c in codes.items() if len(c)}
+    assert {row.source: row.codes.tolist() for row in dataset.rows()} == {n: c.tolist() for n, c in used.items()}
+    assert dataset.quarantine()["reason"].to_pylist() == ["empty"] * (len(codes) - len(used)) and whole(tmp / "out")
+    if used:
+        export(str(tmp / "out"), Export("npy", None, codes=True), str(tmp / "npy"), False, lambda done, total: None)
+        pieces = pq.read_table(tmp / "npy" / "train.pieces.parquet").to_pylist()
+        numbers = np.load(tmp / "npy" / "train.npy")
+        found = {piece["source"]: numbers[piece["begin"] : piece["end"]].tolist() for piece in pieces}
+        assert found == {name: c.reshape(-1).tolist() for name, c in used.items()}
 
 
 def test_images_with_views_and_labels_as_llamagen_writes_them(tmp_path: Path) -> None:
@@ -55,7 +83,7 @@ def test_images_with_views_and_labels_as_llamagen_writes_them(tmp_path: Path) ->
     arrays |= {f"imagenet256_labels/{i}.npy": np.array([i % 2]) for i in range(6)}
     facts = {"kind": "image", "views": 2, "flips": True, "classes": ["tench", "goldfish"]}
     places = {"codes": "imagenet256_codes", "labels": "imagenet256_labels"}
-    dataset = imported(folder(tmp_path / "in", arrays, **facts, **places), tmp_path / "out")
+    dataset = imported(code_folder(tmp_path / "in", arrays, **facts, **places), tmp_path / "out")
     assert [row.codes.reshape(-1).tolist() for row in dataset.rows()] == codes.reshape(12, 24).tolist()
     assert [(row.view, row.flags) for row in dataset.rows()] == [(0, 0), (1, 64)] * 6
     assert dataset.labels() == {f"{i}.npy": i % 2 for i in range(6)} and dataset.base_views == 1
@@ -125,7 +153,7 @@ BAD = {
 
 def test_bad_and_hostile_files_are_quarantined_and_the_rest_is_imported(tmp_path: Path) -> None:
     good = np.zeros((2, 4, 6), np.int64)
-    source = folder(tmp_path / "in", {"good.npy": good, "high.npy": good + 300, "negative.npy": good - 1})
+    source = code_folder(tmp_path / "in", {"good.npy": good, "high.npy": good + 300, "negative.npy": good - 1})
     np.save(source / "object.npy", np.array([{}]), allow_pickle=True)
     np.save(source / "floats.npy", np.zeros((2, 4, 6)))
     np.save(source / "narrow.npy", np.zeros((2, 4, 5), int))
@@ -171,7 +199,7 @@ def test_a_huge_header_is_not_read(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_metadata_is_refused_by_key(facts: dict[str, Any], said: str, tmp_path: Path) -> None:
-    source = folder(tmp_path / "in", {"a.npy": np.zeros((1, 4, 6), int)}, **facts)
+    source = code_folder(tmp_path / "in", {"a.npy": np.zeros((1, 4, 6), int)}, **facts)
     with pytest.raises(UsageError, match=said):
         import_tokens(source, str(tmp_path / "out"), "somebodys", options=QUIET)
     assert not (tmp_path / "out").exists()
@@ -179,14 +207,14 @@ def test_wrong_metadata_is_refused_by_key(facts: dict[str, Any], said: str, tmp_
 
 def test_killed_and_run_again_it_is_the_same(tmp_path: Path) -> None:
     arrays = {f"{i}.npy": RNG.integers(0, 300, (3, 4, 6)) for i in range(12)}
-    source, out = folder(tmp_path / "in", arrays), tmp_path / "out"
+    source, out = code_folder(tmp_path / "in", arrays), tmp_path / "out"
     expected = imported(source, tmp_path / "alone", shard_bytes=400).dataset_id
     in_child(lambda: import_tokens(source, str(out), "somebodys", shard_bytes=400, options=killing_at(7))).join()
     assert imported(source, out, shard_bytes=400).dataset_id == expected
 
 
 def test_pictures_need_the_tokenizer_and_its_whole_object_brings_it(tmp_path: Path) -> None:
-    source = folder(tmp_path / "in", {"a.npy": np.zeros((2, 4, 6), int)}, vocab_size=64)
+    source = code_folder(tmp_path / "in", {"a.npy": np.zeros((2, 4, 6), int)}, vocab_size=64)
     out, picture = str(tmp_path / "out"), str(tmp_path / "view.png")
     with pytest.raises(UsageError, match="toto has a tokenizer of this name"):
         import_tokens(source, out, "dct", options=QUIET)
@@ -202,21 +230,22 @@ def test_pictures_need_the_tokenizer_and_its_whole_object_brings_it(tmp_path: Pa
 
 
 def test_other_files_or_facts_on_the_same_target_are_refused(tmp_path: Path) -> None:
-    one = folder(tmp_path / "one", {"a.npy": np.zeros((2, 4, 6), int)})
-    two = folder(tmp_path / "two", {"a.npy": np.ones((2, 4, 6), int)})
+    one = code_folder(tmp_path / "one", {"a.npy": np.zeros((2, 4, 6), int)})
+    two = code_folder(tmp_path / "two", {"a.npy": np.ones((2, 4, 6), int)})
     out = tmp_path / "out"
     made = imported(one, out).dataset_id
     assert imported(one, out).dataset_id == made
-    for source, given in ((two, {}), (one, {"grid": [6, 4]})):
+    for source, facts in ((two, {}), (one, {"grid": [6, 4]})):
         with pytest.raises(UsageError, match="made of other files, or of other facts|is made with"):
-            import_tokens(source, str(out), "somebodys", given=given, options=QUIET)
+            import_tokens(source, str(out), "somebodys", given=facts, options=QUIET)
     np.save(one / "a.npy", np.full((2, 4, 6), 2))
     with pytest.raises(UsageError, match="made of other files"):
         import_tokens(one, str(out), "somebodys", options=QUIET)
 
 
 def test_what_was_told_in_vain_is_said_and_an_import_of_nothing_fails(tmp_path: Path) -> None:
-    source = folder(tmp_path / "in", {"0.npy": np.full((2, 4, 6), 300)}, labels={"0": 3}, label="x", name="a\n# <b>")
+    arrays = {"0.npy": np.full((2, 4, 6), 300)}
+    source = code_folder(tmp_path / "in", arrays, labels={"0": 3}, label="x", name="a\n# <b>")
     done = CliRunner().invoke(
         cli, ["import", str(source), "--out", str(tmp_path / "out"), "--tokenizer", "t"], standalone_mode=False
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fault_proxy import FaultProxy
 from object_store import BUCKET, faults, s3, upload  # noqa: F401
-from rewrites import QUIET, in_child, killing_at, whole
+from rewrites import QUIET, code_folder, in_child, killing_at, whole
 
 from toto import Dataset
 from toto.errors import UsageError, UserError
@@ -19,21 +19,11 @@ from toto.shards.store import retry as store_retry
 
 pytestmark = pytest.mark.xdist_group("s3")
 RNG = np.random.default_rng(0)
-FACTS = {"vocab_size": 300, "patch": 8, "grid": [4, 6]}
 
 
 @pytest.fixture(autouse=True)
 def patient(faults: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.setattr(store_retry, "PAUSES_S", (0.01,) * 8)
-
-
-def folder(root: Path, arrays: dict[str, np.ndarray], **facts: Any) -> Path:
-    """A folder of .npy files with its metadata.json."""
-    for name, array in arrays.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        np.save(root / name, array)
-    (root / "metadata.json").write_text(json.dumps({**FACTS, **facts}))
-    return root
 
 
 def imported(source: str | Path, out: Path, **more: Any) -> Dataset:
@@ -56,7 +46,7 @@ def test_a_bucket_gives_the_dataset_that_the_folder_gives(
     arrays = {f"codes/a/{i}.npy": codes[i] for i in range(9)} | {"codes/b.npy": np.full((1, 2, 24), 300)}
     arrays |= {f"labels/a/{i}.npy": np.array([i % 2]) for i in range(8)}
     facts = {"kind": "image", "views": 2, "flips": True, "codes": "codes", "labels": "labels", "splits": {"a": "val"}}
-    source = folder(tmp_path / "in", arrays, **facts)
+    source = code_folder(tmp_path / "in", arrays, **facts)
     (source / "codes" / ".hidden.npy").write_bytes(b"x")
     (source / "codes" / "empty.npy").write_bytes(b"")
     uri = upload(source, f"{tmp_path.name}-npy")
@@ -95,7 +85,7 @@ def test_raw_video_is_read_by_parts(
 
 
 def test_killed_and_run_again_it_is_the_same_and_other_files_are_refused(tmp_path: Path) -> None:
-    source = folder(tmp_path / "in", {f"{i}.npy": RNG.integers(0, 300, (3, 4, 6)) for i in range(9)})
+    source = code_folder(tmp_path / "in", {f"{i}.npy": RNG.integers(0, 300, (3, 4, 6)) for i in range(9)})
     uri, out = upload(source, f"{tmp_path.name}-kill"), tmp_path / "out"
     expected = imported(source, tmp_path / "alone", shard_bytes=400).dataset_id
     in_child(lambda: import_tokens(uri, str(out), "somebodys", shard_bytes=400, options=killing_at(7))).join()

@@ -11,7 +11,7 @@ import token_world
 from click.testing import CliRunner
 from hypothesis import given, settings
 from rewrites import QUIET, results, rows, whole, world, worlds
-from token_world import Video, write_tokens
+from token_world import Image, Video, still_images, write_tokens
 
 from toto import Dataset
 from toto.errors import UsageError, UserError
@@ -147,6 +147,53 @@ def test_classes_of_one_name_become_one_and_the_others_get_new_numbers(tmp_path:
         merge([str(one), str(unnamed)], str(tmp_path / "no"), Union(by_name=True), options=QUIET)
 
 
+def test_pictures_are_counted_in_one_table_of_classes(tmp_path: Path) -> None:
+    """One dataset has pictures alone and calls their classes `classes`; in the other these are those of its videos."""
+    pictures = with_classes(tmp_path / "pictures", {"labels": ["cat", "dog"]}, still_images(4, (2, 2)))
+    tables = {"labels": ["run", "jump"], "image_labels": ["dog", "fox"]}
+    mixed = with_classes(tmp_path / "mixed", tables, [*videos("v", 1, 0), *videos("w", 1, 1), *still_images(2, (2, 2))])
+    uris, out = [str(pictures), str(mixed)], tmp_path / "out"
+    with pytest.raises(UsageError, match=r"annotation 'image_classes' does not go together: .*'cat'.*'dog'"):
+        merge(uris, str(out), Union(("a/", "b/")), options=QUIET)
+    merge(uris, str(out), Union(("a/", "b/"), by_name=True), options=QUIET)
+    merged = Dataset(out)
+    names = {kind: dict(zip(*merged.annotations(kind).to_pydict().values(), strict=True))
+             for kind in ("classes", "image_classes")}  # fmt: skip
+    assert names == {"classes": {0: "run", 1: "jump"}, "image_classes": {0: "cat", 1: "dog", 2: "fox"}}
+    told = {row.source: names["image_classes" if row.source.endswith("png") else "classes"][row.label]
+            for row in merged.rows()}  # fmt: skip
+    assert told == {
+        **{f"a/train/{i:04d}.png": ("cat", "dog")[i % 2] for i in range(4)},
+        **{"b/v0.mp4": "run", "b/w0.mp4": "jump", "b/train/0000.png": "dog", "b/train/0001.png": "fox"},
+    }
+    assert {**merged.labels("labels"), **merged.labels("image_labels")} == {
+        row.source: row.label for row in merged.rows()
+    } and whole(out)
+    gone = Union(("a/", "b/"), without=frozenset({"labels", "classes", "image_labels", "image_classes"}))
+    merge(uris, str(tmp_path / "gone"), gone, options=QUIET)
+    assert Dataset(tmp_path / "gone").info["annotations"] == {}
+
+
+def with_classes(root: Path, tables: dict[str, list[str]], made: list[Video | Image]) -> Path:
+    """A dataset with these tables of labels and the names of their classes; `image_labels` are those of the images."""
+
+    def annotate(store: LocalStore, sources: list[Video | Image]) -> dict[str, Any]:
+        found = {}
+        for labels, names in tables.items():
+            mine = [s for s in sources if len(tables) == 1 or isinstance(s, Image) == (labels == "image_labels")]
+            lines = [{"source": s.key, "split": s.split, "label": s.label} for s in mine]
+            classes = [{"label": number, "name": name} for number, name in enumerate(names)]
+            for name, table in (
+                (labels, pa.Table.from_pylist(lines, token_world.LABELS_SCHEMA)),
+                (labels.replace("labels", "classes"), pa.Table.from_pylist(classes, SCHEMA)),
+            ):
+                found[name] = token_world._annotation(store, name, table)
+        return found
+
+    with patch("token_world._annotate", annotate):
+        return write_tokens(root, [s for s in made if isinstance(s, Video)], [s for s in made if isinstance(s, Image)])
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -163,8 +210,8 @@ def test_classes_that_name_no_number_alone_are_not_joined_by_name(lines: list[An
         pa.Table.from_pylist([{"label": label, "name": name} for label, name in told], SCHEMA)
         for told in ([(2**31 - 1, "spin"), (0, "right")], lines)
     ]
-    with patch.object(dataset, "annotations", side_effect=tables), pytest.raises(UsageError, match=said):
-        by_name([Input(dataset), Input(dataset)])
+    with pytest.raises(UsageError, match=said):
+        by_name([Input(dataset), Input(dataset)], [{"classes": table} for table in tables])
 
 
 def name_of(root: Path, row: Row) -> str:

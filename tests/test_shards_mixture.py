@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toto.errors import UsageError
@@ -28,6 +28,7 @@ def test_every_w_sequences_hold_each_part_exactly_by_its_weight(weights: list[in
     assert counts.tolist() == [weight * turns for weight in weights]
 
 
+@settings(max_examples=30)
 @given(WEIGHTS, WEIGHTS, st.integers(1, 200))
 def test_sequences_of_a_part_are_counted_without_gap(first: list[int], second: list[int], change: int) -> None:
     parts = min(len(first), len(second))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from token_world import Image, Video, write_tokens
@@ -60,6 +60,7 @@ def test_patches_go_back_to_pixels(frames: np.ndarray) -> None:
     assert (patches[1, 2] == top_right.reshape(-1)).all()
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_inputs_and_targets_are_those_of_mae(seed: int) -> None:
     """Against torch: what MAE's loader and its forward_loss compute, written down from its paper's code."""

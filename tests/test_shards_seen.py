@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
-from clips import call, one_line
 from PIL import Image as Picture
 from token_world import Image, Video, moving_videos, still_images, write_tokens
 
@@ -113,10 +113,10 @@ def test_what_is_not_there_is_said_in_one_line(run: Path, tmp_path: Path) -> Non
         open_run(tmp_path)
     with pytest.raises(UsageError, match="a step has the sequences 0 to 5"):
         cli.main(["seen", "--run", str(run), "--step", "1", "--sequence", "6"], standalone_mode=False)
-    done = call("shards", "seen", "--run", tmp_path, "--step", "1")
-    assert done.returncode == 1 and one_line(done.stderr, "no training run at")
-    done = call("shards", "seen", "--run", run, "--step", "0")
-    assert done.returncode == 2
+    with pytest.raises(UserError, match="^no training run at [^\n]*$"):
+        cli.main(["seen", "--run", str(tmp_path), "--step", "1"], standalone_mode=False)
+    with pytest.raises(click.UsageError, match="0 is not in the range x>=1"):
+        cli.main(["seen", "--run", str(run), "--step", "0"], standalone_mode=False)
 
 
 def test_a_recipe_that_names_another_dataset_is_refused(run: Path, tmp_path: Path) -> None:

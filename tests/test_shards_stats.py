@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from token_world import MOVE_NAMES, Image, Video, write_tokens
 
 from toto import Dataset
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.shards.card import card_text
 from toto.shards.cli import cli
 from toto.shards.manifest import final_results
@@ -341,6 +341,10 @@ def test_the_card_rendered_again_is_the_sealed_one_and_takes_figures_in(world: P
     other = write_tokens(tmp_path / "other", [Video("a.mp4", np.zeros((3, 2, 2), int))])
     refused = CliRunner().invoke(cli, ["card", str(other), "--stats", str(figures)])
     assert isinstance(refused.exception, UserError) and "of dataset" in str(refused.exception)
+    for own in ("README.md", "quarantine.parquet", "shards/new.arrow"):
+        refused = CliRunner().invoke(cli, ["card", str(world), "--hub", "--out", str(world / own)])
+        assert isinstance(refused.exception, UsageError) and "is a file of the dataset" in str(refused.exception)
+    assert (world / "README.md").read_text() == sealed
     for text in ("", "[1]", '{"dataset_id": 1}', '{"dataset_id": "x", "codebook": 1, "read": {}}', "\xff"):
         figures.write_text(text, encoding="latin-1")
         refused = CliRunner().invoke(cli, words)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.shards import store as stores
 from toto.shards.store import LocalStore, is_exclusive, open_store
 
@@ -35,6 +35,12 @@ def test_of_a_folder_that_cannot_be_made_nobody_is_told_a_bucket() -> None:
         is_exclusive(open_store("/proc/toto-set"))
 
 
+@pytest.mark.parametrize("uri", ["s3://", "hf:///", "memory://"])
+def test_a_uri_of_no_place_is_refused_before_anybody_is_asked(uri: str) -> None:
+    with pytest.raises(UsageError, match=f"{uri} names no place; give one such as "):
+        open_store(uri)
+
+
 def test_a_name_is_created_once(store: stores.Store) -> None:
     assert store.create("commits/a.json", b"first")
     assert not store.create("commits/a.json", b"second")
@@ -53,7 +59,7 @@ def test_a_finished_file_is_moved_to_its_name(store: stores.Store) -> None:
 
 
 def test_of_two_processes_exactly_one_creates_each_commit(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     barrier, queue = context.Barrier(2), context.Queue()
     racers = [context.Process(target=_race, args=(tmp_path, name, barrier, queue)) for name in ("a", "b")]
     for racer in racers:

@@ -36,7 +36,7 @@ from toto.shards.snapshot import snapshot_bytes
 from toto.shards.store import Store, open_store
 from toto.shards.verify import verify
 
-DAMAGES = 300
+DAMAGES = 120
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +230,29 @@ def test_any_number_of_processes_reports_the_same(many: Path, tmp_path: Path, mo
     assert seen[: len(seen) // 2] == seen[len(seen) // 2 :] and seen[-1][:2] == (12, 12)
 
 
+def test_a_shard_that_kills_its_reader_is_a_problem_and_the_others_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a fault inside pyarrow would: in every process that reads it."""
+    root = write_tokens(tmp_path / "set", moving_videos(2), unit_sources=1)
+    name = sorted(f"shards/{path.name}" for path in (root / "shards").iterdir())[1]
+    code = f"""
+import os, signal
+from toto.shards.verify.units import Checker
+check = Checker._check_shard
+Checker._check_shard = lambda self, unit, *more: (
+    os.kill(os.getpid(), signal.SIGSEGV) if unit["path"] == {name!r} else check(self, unit, *more)
+)
+"""
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("toto.shards.verify.TASK_UNITS", 1)
+    report = verify(open_store(root), deep=True, workers=2)
+    (problem,) = report.problems
+    assert problem == f"{name}: whoever reads it dies, in a library or for want of memory"
+    assert report.rows == 1
+
+
 def test_damage_to_a_derived_dataset_is_found(many: Path, tmp_path: Path) -> None:
     pack(str(many), str(tmp_path / "packed"), 2_900, 0, Options(workers=1, proof=False, say=lambda text: None))
     assert verify(open_store(tmp_path / "packed"), deep=True).ok
@@ -323,7 +346,9 @@ def test_a_snapshot_of_another_shape_is_refused_where_it_is(place: str, value: A
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"sha256": "", "format_version": 1, "x": NaN}', '{"a": "\\ud800"}', "[]"]
+    "text",
+    ["[" * 100_000, '{"sha256": "", "format_version": 1, "x": NaN}', '{"a": "\\ud800"}', "[]"],
+    ids=["deep", "NaN", "half a letter", "a list"],
 )
 def test_odd_json_is_no_dataset(text: str, dataset: Path) -> None:
     (dataset / "dataset.json").write_text(text)

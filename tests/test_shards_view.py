@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import av
+import browser
 import numpy as np
 import pytest
 from clips import PIXELS, call, run_arguments, write_image, write_video
@@ -154,6 +155,14 @@ def test_page_is_self_contained_and_hostile_names_are_only_text(dataset: Dataset
     assert ("http-equiv", "Content-Security-Policy") in [
         item for tag, attributes in found.tags if tag == "meta" for item in attributes.items()
     ]
+
+
+def test_a_real_browser_shows_every_picture_of_the_page(dataset: Dataset, videos: Path, tmp_path: Path) -> None:
+    out, _ = write_view(view(dataset, videos), tmp_path / "page.html")
+    seen = browser.look(out, width=500)  # as narrow as a phone: nothing sticks out
+    assert len(seen["pictures"]) == len(dataset) and seen["wide"] <= 500
+    assert all(loaded and 0 < shown <= 500 for loaded, _, _, shown in seen["pictures"])
+    assert dataset.dataset_id in seen["text"] and HOSTILE.partition("\n")[0] in seen["text"]
 
 
 def test_hostile_names_stay_on_one_line_of_the_terminal(dataset: Dataset, tmp_path: Path) -> None:

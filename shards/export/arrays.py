@@ -37,6 +37,11 @@ class FlatFile:
         self._numbers = self._count = 0
         self._lines: list[dict[str, Any]] = []
 
+    @classmethod
+    def names(cls, split: str) -> str:
+        """A regular expression of the files that a split has."""
+        return rf"{split}\.({cls.suffix}|pieces\.parquet)"
+
     def write(self, array: np.ndarray, facts: dict[str, Any]) -> None:
         """Adds one piece."""
         if self._layout.frames is not None:

@@ -1,11 +1,10 @@
 """A folder that appears whole or not at all: made under another name beside it, synced, then renamed.
 
 What a killed export left behind is known by its lock, which the system gives back, and goes away with the next export
-to the same place. Nothing is replaced but an earlier export, and that only when it is asked for.
+to the same place. Nothing is replaced but an earlier export that holds its own files alone, when it is asked for.
 """
 
 import fcntl
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from uuid import uuid4
 
 from toto.errors import UserError, naming
 from toto.files import sync
+from toto.shards.export.earlier import refuse_taken
 from toto.shards.export.outgoing import META, Outgoing
 
 LOCK = ".lock"  # in every unfinished one
@@ -52,19 +52,10 @@ def own_folder(beside: Path) -> Iterator[Path]:
 def _refuse_taken(out: Path, force: bool) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UserError(f"{out} is not a folder; choose another --out")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not _is_export(out):
-        raise UserError(f"{out} holds something that is not an export; choose another --out")
-    if not force:
-        raise UserError(f"{out} holds an export already; choose another --out, or replace it with --force")
-
-
-def _is_export(out: Path) -> bool:
-    try:
-        return "toto_export" in json.loads((out / META).read_bytes())
-    except (OSError, ValueError, TypeError):
-        return False
+    there = [path.name for path in out.iterdir()] if out.exists() else []
+    if META in there:  # else it is no export, and may be anything, however large
+        there = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
+    refuse_taken(out, there, lambda name: (out / name).read_bytes(), force)
 
 
 def _rename(partial: Path, out: Path) -> None:
@@ -73,14 +64,20 @@ def _rename(partial: Path, out: Path) -> None:
         out.rename(old)
     partial.rename(out)
     sync(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    for replaced in _hidden(out, "old"):  # and what one that was killed here had replaced
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _clear_leftovers(out: Path) -> None:
-    for left in out.parent.glob(f".{_escaped(out.name)}.????????.partial"):
+    for left in _hidden(out, "partial"):
         with suppress(OSError), open(left / LOCK) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _hidden(out: Path, suffix: str) -> list[Path]:
+    """The folders beside it that exports to it made."""
+    return list(out.parent.glob(f".{_escaped(out.name)}.????????.{suffix}"))
 
 
 def _escaped(name: str) -> str:

@@ -34,6 +34,11 @@ class ParquetFiles:
         self._facts: list[dict[str, Any]] = []
         self._files = self._group_bytes = self._file_bytes = 0
 
+    @classmethod
+    def names(cls, split: str) -> str:
+        """A regular expression of the files that a split has."""
+        return rf"data/{hub_split(split)}-\d{{5,}}\.parquet"
+
     def write(self, array: np.ndarray, facts: dict[str, Any]) -> None:
         """Adds one piece."""
         if self._layout.codes:

@@ -34,6 +34,11 @@ class Chunks:
         self._chunks: list[dict[str, Any]] = []
         self._content = xxhash.xxh3_64()  # litdata keeps remote chunks by this name until it changes
 
+    @classmethod
+    def names(cls, split: str) -> str:
+        """A regular expression of the files that a split has."""
+        return rf"{split}/(chunk-0-\d+\.bin|index\.json)"
+
     def write(self, array: np.ndarray, facts: dict[str, Any]) -> None:
         """Adds one piece."""
         leaves = [_with_shape(array) if self._layout.codes else array.tobytes()]

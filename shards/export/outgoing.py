@@ -36,6 +36,11 @@ class Outgoing:
         return list(self._sizes)
 
     @property
+    def contents(self) -> dict[str, int]:
+        """Name and bytes of each finished file."""
+        return dict(self._sizes)
+
+    @property
     def size(self) -> dict[str, int]:
         """How many files are finished, and their bytes."""
         return {"files": len(self._sizes), "bytes": sum(self._sizes.values())}

@@ -3,38 +3,32 @@
     unfinished.json ─▶ the files, one by one ─▶ indexes, README.md, meta.json ─▶ unfinished.json goes
 
 Whoever reads waits for meta.json. What a killed export left stands beside unfinished.json, and the next export to the
-same place replaces it: then, and with --force, meta.json goes first. Only files with names of an export are removed.
+same place replaces it: then, and with --force, meta.json goes first. Only an export's own files are removed.
 """
 
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from toto.errors import UserError
 from toto.files import cache_folder
+from toto.shards.export.earlier import UNFINISHED, refuse_taken
 from toto.shards.export.folder import own_folder
 from toto.shards.export.outgoing import META, Outgoing
 from toto.shards.store import SCRATCH, RemoteStore
 from toto.shards.store.owner import LOCK, only_run
 
-UNFINISHED = "unfinished.json"
-OURS = re.compile(
-    r"README\.md|meta\.json|unfinished\.json|[\w-]+\.(npy|bin|pieces\.parquet)|[\w-]+-\d{6}\.tar|"
-    r"data/\w+-\d{5}\.parquet|[\w-]+/(chunk-0-\d+\.bin|index\.json)"
-)
-FEW = 3
 ONE_AT_A_TIME = "only one export at a time is allowed to one place; wait for it, or choose another --out"
 
 
 @contextmanager
-def whole_prefix(store: RemoteStore, force: bool) -> Iterator[Outgoing]:
-    """An empty folder on this machine; what is finished there appears in the store. UserError where the store holds
-    something else, an export that was not to be replaced, or one that is going on."""
+def whole_prefix(store: RemoteStore, begun: Callable[[Sequence[str]], bytes], force: bool) -> Iterator[Outgoing]:
+    """An empty folder on this machine; what is finished there appears in the store. `begun` makes unfinished.json of
+    the names that are replaced. UserError where the store holds something else, an export that was not to be replaced,
+    or one that is going on."""
     _refuse_taken(store, force)
     with only_run(store, ONE_AT_A_TIME) as beat, own_folder(cache_folder() / SCRATCH / "export") as folder:
         there = _refuse_taken(store, force)
-        store.write(UNFINISHED, json.dumps({"toto_export": None}).encode())
+        store.write(UNFINISHED, begun(there))
         _clear(store, there)
         outgoing = Outgoing(folder, store.publish)
         try:
@@ -51,25 +45,8 @@ def whole_prefix(store: RemoteStore, force: bool) -> Iterator[Outgoing]:
 def _refuse_taken(store: RemoteStore, force: bool) -> list[str]:
     """The names of what an earlier export left there."""
     there = [name for name, *_ in store.tree() if name != LOCK]
-    strangers = [name for name in there if not OURS.fullmatch(name)]
-    if there and not (_tells(store, META, there) or _tells(store, UNFINISHED, there)):
-        strangers = strangers or there
-    if strangers:
-        few = ", ".join(strangers[:FEW])
-        raise UserError(f"{store.uri} holds something that is not an export ({few}); choose another --out")
-    if META in there and not force:
-        raise UserError(f"{store.uri} holds an export already; choose another --out, or replace it with --force")
+    refuse_taken(store.uri, there, store.read, force)
     return there
-
-
-def _tells(store: RemoteStore, name: str, there: Sequence[str]) -> bool:
-    """Whether this file is one that an export writes."""
-    if name not in there:
-        return False
-    try:
-        return "toto_export" in json.loads(store.read(name))
-    except (FileNotFoundError, ValueError, TypeError):
-        return False
 
 
 def _clear(store: RemoteStore, names: Sequence[str]) -> None:

@@ -4,56 +4,27 @@ snapshot ─▶ split ─▶ pieces, stored or shuffled ─▶ array, provenance
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from toto.errors import UsageError, UserError
 from toto.shards.dataset import Dataset
-from toto.shards.export.arrays import FlatFile, NpyFile
+from toto.shards.export.earlier import begun
 from toto.shards.export.folder import whole_folder
-from toto.shards.export.hub import ParquetFiles
 from toto.shards.export.layout import Layout
-from toto.shards.export.litdata import Chunks
 from toto.shards.export.outgoing import META, Outgoing
 from toto.shards.export.pieces import Cut, count, shuffled, stored
 from toto.shards.export.prefix import whole_prefix
 from toto.shards.export.provenance import Provenance
 from toto.shards.export.readme import readme
-from toto.shards.export.tars import Tars
+from toto.shards.export.targets import TARGETS, is_plain
 from toto.shards.ids import id_dtype
 from toto.shards.store import LocalStore, open_store
 
 EXPORT_FORMAT = 1
 MOST_SHARD_BYTES = 1 << 31  # offsets of litdata are 32-bit
-PLAIN_NAME = re.compile(r"\w[\w-]*")
-
-
-class Target(Protocol):
-    """Takes the pieces of one split, in order."""
-
-    def __init__(self, out: Outgoing, split: str, layout: Layout, shard_bytes: int | None) -> None: ...
-
-    def write(self, array: np.ndarray, facts: dict[str, Any]) -> None:
-        """Adds one piece."""
-        ...
-
-    def close(self) -> None:
-        """Ends the last file."""
-        ...
-
-
-TARGETS: dict[str, type[Target]] = {
-    "webdataset": Tars,
-    "hf": ParquetFiles,
-    "litdata": Chunks,
-    "npy": NpyFile,
-    "bin": FlatFile,
-}
 
 
 @dataclass(frozen=True)
@@ -80,12 +51,13 @@ def export(uri: str, what: Export, out: str, force: bool, progress: Callable[[in
     opened = {split: Dataset(uri, id=dataset.dataset_id, split=split) for split in splits}
     counts = {split: count(part, what.cut) for split, part in opened.items()}
     if not any(counts.values()):
-        raise UserError(f"{uri} has no such pieces in {', '.join(splits)}; take shorter windows (--frames), or --rows")
+        wanted = f"windows of {what.cut.frames} frames" if what.cut else "rows"
+        raise UserError(f"{uri} has no {wanted} in {', '.join(splits)}; take shorter windows (--frames), or --rows")
     layout = Layout(what.codes, id_dtype(dataset.tokenizer["vocab_size"]), what.cut.frames if what.cut else None)
     images = sum(int(part.image_counts().sum()) for part in opened.values()) if what.cut else 0
     facts = _facts(dataset, what, counts, layout)
     total, done = sum(counts.values()), 0
-    with _whole(out, force) as outgoing:
+    with _whole(out, what.target, splits, force) as outgoing:
         for split, part in opened.items():
             target, provenance = TARGETS[what.target](outgoing, split, layout, what.shard_bytes), Provenance(part)
             pieces = stored(part, what.cut) if what.seed is None else shuffled(part, what.cut, what.seed)
@@ -95,15 +67,19 @@ def export(uri: str, what: Export, out: str, force: bool, progress: Callable[[in
                 progress(done, total)
             target.close()
         (outgoing.folder / "README.md").write_text(readme(facts))
-        (outgoing.folder / META).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        outgoing.finish()
+        told = {**facts, "contents": outgoing.contents}
+        (outgoing.folder / META).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
     return {**facts, **outgoing.size, "out": out, "images_left_out": images}
 
 
-def _whole(out: str, force: bool) -> AbstractContextManager[Outgoing]:
+def _whole(out: str, target: str, splits: Sequence[str], force: bool) -> AbstractContextManager[Outgoing]:
     if not out.strip():
         raise UsageError("--out is empty; name a folder, or an fsspec URI")
     store = open_store(out)
-    return whole_folder(store.root, force) if isinstance(store, LocalStore) else whole_prefix(store, force)
+    if isinstance(store, LocalStore):
+        return whole_folder(store.root, force)
+    return whole_prefix(store, lambda replaced: begun(target, splits, replaced), force)
 
 
 def _splits(dataset: Dataset, asked: Sequence[str]) -> list[str]:
@@ -113,7 +89,7 @@ def _splits(dataset: Dataset, asked: Sequence[str]) -> list[str]:
             raise UsageError(f"{dataset.store.uri} has no split {split!r}; it has: {', '.join(known) or 'none'}")
     chosen = [split for split in known if not asked or split in asked]
     for split in chosen:
-        if not PLAIN_NAME.fullmatch(split):
+        if not is_plain(split):
             raise UserError(f"{dataset.store.uri}: split {split!r} is no name for a file; name others with --split")
     return chosen
 

@@ -25,6 +25,11 @@ class Tars:
         self._tar: tarfile.TarFile | None = None
         self._tars = self._count = 0
 
+    @classmethod
+    def names(cls, split: str) -> str:
+        """A regular expression of the files that a split has."""
+        return rf"{split}-\d{{6,}}\.tar"
+
     def write(self, array: np.ndarray, facts: dict[str, Any]) -> None:
         """Adds one piece."""
         tar = self._open()

@@ -60,17 +60,18 @@ class Renumbering:
         return pa.array([None if number is None else known[number] for number in labels.to_pylist()], pa.int32())
 
 
-def by_name(inputs: Sequence[Input]) -> tuple[list[Renumbering], dict[str, pa.Table]]:
-    """New numbers for each dataset, and the tables of all classes. UsageError where labels have no classes, or two
-    classes of one dataset have one name or one number."""
+def by_name(
+    inputs: Sequence[Input], annotations: Sequence[Mapping[str, pa.Table]]
+) -> tuple[list[Renumbering], dict[str, pa.Table]]:
+    """New numbers for each dataset by its annotations, and the tables of all classes. UsageError where labels have no
+    classes, or two classes of one dataset have one name or one number."""
     maps: list[dict[str, dict[int, int]]] = [{} for _ in inputs]
     tables = {}
     for labels, classes in PAIRS.items():
         numbers: dict[str, int] = {}
-        for taken, mine in zip(inputs, maps, strict=True):
-            told = taken.dataset.info["annotations"]
+        for taken, told, mine in zip(inputs, annotations, maps, strict=True):
             if classes in told:
-                mine[labels] = _joined(taken, classes, numbers)
+                mine[labels] = _joined(taken, classes, told[classes], numbers)
             elif labels in told:
                 raise UsageError(
                     f"{taken.uri} has {labels} and no {classes} to join by name; leave --classes-by-name out"
@@ -81,9 +82,9 @@ def by_name(inputs: Sequence[Input]) -> tuple[list[Renumbering], dict[str, pa.Ta
     return [Renumbering(taken.uri, mine) for taken, mine in zip(inputs, maps, strict=True)], tables
 
 
-def _joined(taken: Input, classes: str, numbers: dict[str, int]) -> dict[int, int]:
+def _joined(taken: Input, classes: str, table: pa.Table, numbers: dict[str, int]) -> dict[int, int]:
     """Old number -> new one of a dataset's classes; names that are new get numbers of their own in `numbers`."""
-    found = _named(taken, classes)
+    found = _named(taken, classes, table)
     used = set(numbers.values())
     for number, name in found.items():
         if name not in numbers:
@@ -94,9 +95,9 @@ def _joined(taken: Input, classes: str, numbers: dict[str, int]) -> dict[int, in
     return {number: numbers[name] for number, name in found.items()}
 
 
-def _named(taken: Input, classes: str) -> dict[int, str]:
+def _named(taken: Input, classes: str, table: pa.Table) -> dict[int, str]:
     """The name of each class by its number, ascending. UsageError where these are not one for one."""
-    table, way_out = taken.dataset.annotations(classes), "leave --classes-by-name out"
+    way_out = "leave --classes-by-name out"
     if set(table.column_names) != set(SCHEMA.names):
         raise UsageError(f"{taken.uri}: {classes} has other columns than label and name; {way_out}")
     if table["label"].null_count or table["name"].null_count:

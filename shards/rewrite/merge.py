@@ -13,6 +13,7 @@ from toto.shards.rewrite.catalog import Catalog
 from toto.shards.rewrite.class_numbers import PAIRS, by_name
 from toto.shards.rewrite.copying import RowCopier
 from toto.shards.rewrite.derive import DEFAULT, SHARD_BYTES, Options, Result, derive
+from toto.shards.rewrite.image_classes import annotations_of
 from toto.shards.rewrite.inputs import Input
 from toto.shards.rewrite.opening import canary_of, derived_settings, open_inputs, places
 from toto.shards.rewrite.pieces import cut_pieces, with_units
@@ -70,7 +71,8 @@ def merge(
     )
     title = name or "+".join(dict.fromkeys(str(taken.dataset.info["name"]) for taken in inputs))
     identity = Identity(title, inputs[0].dataset.tokenizer, derived, places(inputs), canary_of(inputs))
-    numbers, classes = by_name(inputs) if union.by_name else ([], {})
+    annotations = annotations_of(inputs, union.without)
+    numbers, classes = by_name(inputs, annotations) if union.by_name else ([], {})
     copier = RowCopier(inputs, prefixes, LABELS in union.without, numbers)
 
     def draw() -> Draft:
@@ -80,7 +82,7 @@ def merge(
         for i, taken in enumerate(inputs):
             if left[i]:
                 options.say(f"{taken.uri}: {len(left[i]):,} sources that another dataset has are skipped")
-        tables = joined(inputs, prefixes, left, union.without, catalog.labelled, numbers, classes)
+        tables = joined(inputs, annotations, prefixes, left, union.without, catalog.labelled, numbers, classes)
         units = with_units(cut_pieces(catalog, splits), shard_bytes, identity.of_units())
         return Draft(units, tables, catalog.sources)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UsageError
-from toto.shards.rewrite.class_numbers import Renumbering
+from toto.shards.rewrite.class_numbers import PAIRS, Renumbering
 from toto.shards.rewrite.inputs import Input
 
 LABELS, CLASSES = "labels", "classes"
@@ -32,6 +32,7 @@ def with_splits(tables: dict[str, pa.Table], split_of: Callable[[str, str], str]
 
 def joined(
     inputs: Sequence[Input],
+    annotations: Sequence[Mapping[str, pa.Table]],
     prefixes: Sequence[str],
     left: Sequence[Collection[str]],
     without: Collection[str],
@@ -39,16 +40,16 @@ def joined(
     numbers: Sequence[Renumbering] = (),
     classes: Mapping[str, pa.Table] = MappingProxyType({}),
 ) -> dict[str, pa.Table]:
-    """The annotations of several snapshots as one: keys with their prefix, and without the sources `left` of each.
+    """The `annotations` of several snapshots as one: keys with their prefix, and without the sources `left` of each.
     Where classes were given `numbers` by name, `classes` are the tables of all of them.
 
     UsageError where two tables of a name do not go together and the name is not in `without`.
     """
     if LABELS not in without:
-        _refuse_unnamed_classes(inputs, without, labelled)
+        _refuse_unnamed_classes(inputs, annotations, without, labelled)
     found: dict[str, list[tuple[str, pa.Table]]] = {}
     for i, (taken, prefix, gone) in enumerate(zip(inputs, prefixes, left, strict=True)):
-        for name, table in tables_of(taken).items():
+        for name, table in annotations[i].items():
             if name not in without and name not in classes:
                 table = numbers[i].table(name, table) if numbers else table
                 found.setdefault(name, []).append((taken.uri, _taken(table, prefix, gone)))
@@ -88,12 +89,16 @@ def _joined(name: str, parts: list[tuple[str, pa.Table]]) -> pa.Table:
     return _of_classes(name, number, parts)
 
 
-def _refuse_unnamed_classes(inputs: Sequence[Input], without: Collection[str], labelled: Sequence[bool]) -> None:
+def _refuse_unnamed_classes(
+    inputs: Sequence[Input],
+    annotations: Sequence[Mapping[str, pa.Table]],
+    without: Collection[str],
+    labelled: Sequence[bool],
+) -> None:
     """A label means what the `classes` of its own dataset say: nobody else's may name it."""
-    told = [taken.dataset.info["annotations"] for taken in inputs]
     numbered = [
-        (taken.uri, CLASSES in names)
-        for taken, names, has in zip(inputs, told, labelled, strict=True)
+        (taken.uri, PAIRS[next((labels for labels in PAIRS if labels in names), LABELS)] in names)
+        for taken, names, has in zip(inputs, annotations, labelled, strict=True)
         if has or LABELS in names
     ]
     named = [uri for uri, has in numbered if has]
@@ -101,7 +106,7 @@ def _refuse_unnamed_classes(inputs: Sequence[Input], without: Collection[str], l
     way_out = f"leave both out by --without {LABELS} --without {CLASSES}"
     if CLASSES in without and numbered:
         raise UsageError(f"--without {CLASSES}: the labels of {numbered[0][0]} would mean nothing any more; {way_out}")
-    if unnamed and any(CLASSES in names for names in told):
+    if unnamed and any(CLASSES in names for names in annotations):
         other = named[0] if named else "another"
         raise UsageError(f"{unnamed[0]} has labels and no {CLASSES}, {other} has {CLASSES} of its own; {way_out}")
 

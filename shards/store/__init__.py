@@ -8,7 +8,7 @@ Everything that decides something is created exclusively (`create`): of two writ
 import uuid
 from pathlib import Path
 
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.shards.store.local import LocalStore
 from toto.shards.store.names import SCRATCH, inside
 from toto.shards.store.remote import RemoteStore
@@ -28,6 +28,8 @@ def open_store(uri: str | Path) -> Store:
     if text.startswith("file://"):
         return LocalStore(Path(text.removeprefix("file://")).absolute())
     refuse_secrets(text, "a dataset")
+    if not text.partition("://")[2].strip("/"):
+        raise UsageError(f"{text} names no place; give one such as {text.partition('://')[0]}://bucket/folder")
     try:
         return RemoteStore(text)
     except (ImportError, ValueError) as error:

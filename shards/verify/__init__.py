@@ -29,7 +29,7 @@ from toto.shards.untrusted.row_rules import Rules
 from toto.shards.verify.foreign import find_foreign
 from toto.shards.verify.rows import RowIds
 from toto.shards.verify.units import Checker, Findings, Unit, check_file
-from toto.shards.workers import each
+from toto.shards.workers import LostWorker, each
 
 TASK_UNITS = 256  # at most, so that a million units are 4,000 tasks
 TASK_BYTES = 64 << 20  # of shards that are read
@@ -63,7 +63,7 @@ def verify(
 ) -> Report:
     """Checks the current snapshot; never raises for damage, reports it, the same for any number of workers.
 
-    UserError where a store does not answer, or a worker process is killed.
+    UserError where a store does not answer. A unit at which a worker process dies is a problem like another.
     """
     report = Report()
     try:
@@ -82,7 +82,7 @@ def verify(
     tasks = _Tasks(manifest, _units_of_a_task(manifest, deep))
     checker = Checker(store, value["tokenizer"]["id"], rules, deep)
     done = 0
-    for units, found in each(partial(_same, checker), tasks, workers):
+    for units, found in _each(checker, tasks, workers):
         report.add(found)
         row_ids.add(found.row_ids)
         done += len(units)
@@ -96,11 +96,42 @@ def verify(
     return report
 
 
+def _each(checker: Checker, tasks: "_Tasks", workers: int) -> Iterator[tuple[list[Unit], Findings]]:
+    """Every task with what was found. Where a process dies, the task whose turn it was is looked at by itself."""
+    done = 0
+    while done < len(tasks):
+        try:
+            for units, found in each(partial(_same, checker), tasks.after(done), workers, apart=done > 0):
+                done += 1
+                yield units, found
+        except LostWorker:
+            yield tasks[done], _halved(checker, tasks[done])
+            done += 1
+
+
+def _halved(checker: Checker, units: list[Unit]) -> Findings:
+    """What is wrong with these units, of which one may end the process that reads it: half of them at a time."""
+    try:
+        ((_, found),) = each(partial(_same, checker), [units], 1, apart=True)
+        return found
+    except LostWorker:
+        if len(units) == 1:
+            name = units[0]["path"] or units[0]["sources_path"]
+            return Findings(1, problems=[f"{name}: whoever reads it dies, in a library or for want of memory"])
+    first = _halved(checker, units[: len(units) // 2])
+    first.add(_halved(checker, units[len(units) // 2 :]))
+    return first
+
+
 class _Tasks(Sequence[list[Unit]]):
     """The manifest in slices of some units, made Python objects when they are asked for."""
 
     def __init__(self, manifest: pa.Table, size: int) -> None:
         self._manifest, self._size = manifest, size
+
+    def after(self, done: int) -> "_Tasks":
+        """All but the first ones."""
+        return _Tasks(self._manifest.slice(done * self._size), self._size) if done else self
 
     def __len__(self) -> int:
         return -(-len(self._manifest) // self._size)
