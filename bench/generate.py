@@ -1,11 +1,12 @@
 """Greedy generation against transformers: the same weights, the same prompts, taken in turns in one run.
 
-    python bench/generate.py [--sizes tiny --sizes base] [--batches 1 --batches 16] [--new 1] [--repeats 5] [--json]
+    python bench/generate.py [--sizes tiny --sizes base] [--batches 1 --batches 16] [--precisions fp32] [--new 1]
+                             [--repeats 5] [--json]
 
-Ours is the Rollout behind `toto-train generate`, in its batches (of small models eight rows, filled up), matrices
-packed once before; the peer is `generate` of the model that `toto-train export` writes, with its own cache and the same
-threads (one for models under 16 MB, which is best for both). Bandwidth: one read of the weights and the cache a step,
-against what reading memory reaches here.
+Ours is the Rollout behind `toto-train generate`, made ready once before (packed.py, small.py); the peer is `generate`
+of the model that `toto-train export` writes, with its own cache and the same threads (one for models under 16 MB, which
+is best for both). Such models ours computes in fp32, in the rows of bf16 with weights that are rounded to it.
+Bandwidth: one read of the weights and the cache a step, against what reading memory reaches here.
 """
 
 import sys
@@ -30,7 +31,6 @@ from toto.config import load  # noqa: E402
 from toto.shards.ids import CODE_OFFSET, VIDEO_START  # noqa: E402
 from toto.train.cost import Cost  # noqa: E402
 from toto.train.export.layout import layout_of  # noqa: E402
-from toto.train.generation.generate import CPU_ROWS  # noqa: E402
 from toto.train.generation.rollout import Rollout  # noqa: E402
 from toto.train.generation.sampling import Sampling  # noqa: E402
 from toto.train.hardware import use_cores  # noqa: E402
@@ -82,16 +82,17 @@ def measure(size: str, precision: str, batches: tuple[int, ...], frames: int, re
     cost = Cost(model.config, model.used_ids, FRAME * (frames + 1))
     lines = []
     with ExitStack() as held:
-        any_rows = held.enter_context(packed(model))
+        held.enter_context(packed(model))
         reading = bytes_per_second()
         for batch in batches:
             prompt = torch.randint(codes, (batch, 1, FRAME), generator=torch.Generator().manual_seed(0))
-            ours, peer = our_way(model, prompt, frames, any_rows), their_way(theirs, prompt, frames)
+            ours, peer = our_way(model, prompt, frames), their_way(theirs, prompt, frames)
             same = float((ours()[1] == peer()[1]).float().mean())
             what = f"greedy generation, {size}, {precision}, batch {batch}"
             found = compare(what, "codes/s", rate_of(ours), rate_of(peer), BARS.get((size, batch)), repeats)
-            element = dtype.itemsize
-            step = element * (cost.parameters + batch * cost.kv_bytes_per_token(1) * (frames + 2) * FRAME // 2)
+            step = model.table.weight.element_size() * (
+                cost.parameters + batch * cost.kv_bytes_per_token(1) * (frames + 2) * FRAME // 2
+            )
             share = found["ours"] / batch * step / reading
             click.echo(
                 f"  {share:.0%} of the memory's {reading / 1e9:.1f} GB/s; {same:.1%} of the codes are the peer's\n"
@@ -113,18 +114,14 @@ def their_model(model: LanguageModel, context: int) -> Any:
     return theirs.eval()
 
 
-def our_way(
-    model: LanguageModel, prompt: torch.Tensor, frames: int, any_rows: bool
-) -> "Callable[[], tuple[float, torch.Tensor]]":
+def our_way(model: LanguageModel, prompt: torch.Tensor, frames: int) -> "Callable[[], tuple[float, torch.Tensor]]":
     """Seconds, and the codes that were made."""
     roll = Rollout(model, VIDEO_START, frames + 1, "free", Sampling(greedy=True))
-    batch = len(prompt) if any_rows else CPU_ROWS
-    parts = [torch.arange(first, first + batch).clamp(max=len(prompt) - 1) for first in range(0, len(prompt), batch)]
-    uniforms = torch.zeros(batch, frames + 1, FRAME, dtype=torch.float64)
+    uniforms = torch.zeros(len(prompt), frames + 1, FRAME, dtype=torch.float64)
 
     def run() -> tuple[float, torch.Tensor]:
         started = time.perf_counter()
-        codes = torch.cat([roll(prompt[rows], 1, uniforms).codes for rows in parts])[: len(prompt)]
+        codes = roll(prompt, 1, uniforms).codes
         return time.perf_counter() - started, codes[:, 1:].flatten(1)
 
     return run

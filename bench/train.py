@@ -36,6 +36,8 @@ PEERS = ("transformers", "litgpt")
 @click.option("--data", type=click.Path(path_type=Path), help="Keeps the made-up tokens here for the next run.")
 @click.option("--frames", type=click.IntRange(256), default=32_768, show_default=True, help="Frames of tokens.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--minutes", type=click.FloatRange(0.1), help="For steps: fewer repetitions, but one, where so many "
+              "minutes are not enough.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def main(
     chosen: tuple[str, ...],
@@ -47,6 +49,7 @@ def main(
     data: Path | None,
     frames: int,
     repeats: int,
+    minutes: float | None,
     as_json: bool,
 ) -> None:
     """Prints every repetition, medians and ratios."""
@@ -57,7 +60,8 @@ def main(
     lines = []
     for part in chosen or PARTS:
         if part == "steps":
-            lines += steps.measure(steps.shapes_of(sizes, contexts, precisions, tokens), peers or PEERS, repeats)
+            shapes = steps.shapes_of(sizes, contexts, precisions, tokens)
+            lines += steps.measure(shapes, peers or PEERS, repeats, 60 * (minutes or float("inf")))
             continue
         with nullcontext(data) if data else tempfile.TemporaryDirectory() as folder:
             os.environ["TOTO_CACHE"] = f"{folder}/cache"

@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import shutil
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 import torch
@@ -148,6 +150,28 @@ def test_a_strangers_pickle_is_not_executed(tmp_path: Path) -> None:
     rehash(folder)
     one_line(load_model, folder)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("how", ["deflated", "more", "fewer"])
+def test_numbers_that_could_become_anything_are_refused(tmp_path: Path, how: str) -> None:
+    folder = save(tmp_path, 1)
+    facts = json.loads((folder / "checkpoint.json").read_text())
+    state = folder / "state" / "__0_0.distcp"
+    entry = facts["tensors"]["model.norm.weight"]
+    ((_, _, _, first, length),) = entry["chunks"]
+    with ZipFile(BytesIO(state.read_bytes()[first : first + length])) as there:
+        members = {member.filename: there.read(member) for member in there.infolist()}
+    (numbers,) = [name for name in members if name.endswith("/data/0")]
+    size = len(members[numbers])
+    members[numbers] = {"deflated": bytes(size), "more": bytes(1 << 20), "fewer": bytes(size - 4)}[how]
+    made = BytesIO()
+    with ZipFile(made, "w", ZIP_DEFLATED if how == "deflated" else ZIP_STORED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    entry["chunks"][0][3:] = [state.stat().st_size, len(made.getvalue())]
+    state.write_bytes(state.read_bytes() + made.getvalue())
+    rehash(folder, facts)
+    assert "norm.weight" in one_line(load_model, folder)
 
 
 @pytest.mark.parametrize(

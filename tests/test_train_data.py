@@ -146,7 +146,7 @@ def test_sequences_go_on_from_their_state(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "start"), [(0, None), (1, "fork"), (2, "fork"), (3, "fork"), (4, "fork"), (1, "spawn")]
+    ("workers", "start"), [(0, None), (1, "fork"), (2, "fork"), (3, "fork"), (4, "fork"), (1, "forkserver")]
 )
 def test_a_plain_data_loader_reads_them_in_order(stream: Stream, workers: int, start: str | None) -> None:
     dataset = Sequences(stream, total=26, consumed=2)

@@ -18,6 +18,7 @@ from PIL import Image
 from token_world import Video, still_images, write_tokens
 
 from toto import Dataset
+from toto.command import run as run_command
 from toto.config import ModelConfig
 from toto.errors import UsageError, UserError
 from toto.shards.ids import CODE_OFFSET, IMAGE_START, VIDEO_START
@@ -41,8 +42,10 @@ from toto.train.generation.prompts import Asked, no_prompts, prompts
 from toto.train.generation.rollout import Rollout, Segment, segments
 from toto.train.generation.sampling import Sampling, uniforms
 from toto.train.load import Loaded, load_model
-from toto.train.models import LanguageModel, make_model, packed
+from toto.train.models import LanguageModel, make_model, packed, small
+from toto.train.models.decoder import Decoder
 from toto.train.models.llama import Llama
+from toto.train.models.rows import least_rows
 from toto.train.parallel import Team
 
 CODES, GRID, CELLS, FRAMES = 64, (2, 3), 6, 4  # a context of four frames
@@ -68,8 +71,8 @@ def by_heart(codes: np.ndarray) -> Llama:
     model = Llama(MODEL, CODES + CODE_OFFSET)
     windows = np.concatenate([codes[:, start : start + FRAMES].reshape(len(codes), -1) for start in range(5)])
     ids = torch.from_numpy(np.pad(windows + CODE_OFFSET, ((0, 0), (1, 0)), constant_values=VIDEO_START))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
-    for _ in range(150):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.015)
+    for _ in range(60):
         optimizer.zero_grad()
         model(ids[:, :-1], ids[:, 1:]).mean().backward()
         optimizer.step()
@@ -134,11 +137,12 @@ def naive(model: LanguageModel, start: int, known: np.ndarray, prompt: int, fram
     [("llama", 0, VIDEO_START), ("llama", 2, IMAGE_START), ("gpt2", 3, VIDEO_START), ("mamba", 2, VIDEO_START)],
 )
 def test_a_rollout_is_a_loop_of_forward_passes(regime: str, arch: str, prompt: int, start: int) -> None:
-    model, frames = untrained(arch=arch), 9  # more than two contexts
-    known = np.random.default_rng(prompt).integers(0, CODES, (3, frames, CELLS))
+    model, frames = untrained(arch=arch), 7  # three segments
+    known = np.random.default_rng(prompt).integers(0, CODES, (2, frames, CELLS))
     roll = Rollout(model, start, FRAMES, regime, GREEDY)  # type: ignore[arg-type]
-    found, _ = roll(torch.from_numpy(known), prompt, torch.zeros(3, frames, CELLS, dtype=torch.float64))
-    for i in range(3):
+    with packed.packed(model):
+        found, _ = roll(torch.from_numpy(known), prompt, torch.zeros(2, frames, CELLS, dtype=torch.float64))
+    for i in range(2):
         assert np.array_equal(found[i], naive(model, start, known[i], prompt, frames, regime)), f"clip {i}"
 
 
@@ -184,16 +188,50 @@ def test_batches_change_no_clip(loaded: Loaded, kind: str, small: int, monkeypat
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("arch", ["llama", "gpt2", "mamba"])
-def test_packed_matrices_give_the_same_logits_and_leave_the_model_alone(
-    arch: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("small", [0, 1 << 24])
+def test_what_decodes_gives_the_same_logits_and_leaves_the_model_alone(
+    arch: str, dtype: torch.dtype, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed, "SMALL", 0)
+    monkeypatch.setattr(packed, "SMALL", small)
     model = untrained(arch=arch).to(dtype)
     ids = torch.randint(CODE_OFFSET, CODES + CODE_OFFSET, (3, 20), generator=torch.Generator().manual_seed(0))
-    before, near = model(ids), 1e-4 if dtype == torch.float32 else 1.0
+    before, near, threads = model(ids), 1e-4 if dtype == torch.float32 else 1.0, torch.get_num_threads()
     with packed.packed(model):
         torch.testing.assert_close(model(ids), before, atol=near * float(before.std()), rtol=0.05)
-    assert torch.equal(model(ids), before)
+    assert torch.equal(model(ids), before) and torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("way", ["few calls", "one by one", "packed", "as they are"])
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "mamba"])
+def test_the_bits_of_a_clip_are_its_own(arch: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = untrained(arch=arch)
+    ids = torch.randint(CODE_OFFSET, CODES + CODE_OFFSET, (17, 12), generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(packed, "SMALL", 0 if way in ("packed", "as they are") else 1 << 24)
+    monkeypatch.setattr(packed, "can_pack", lambda weight: way == "packed")
+    if way == "one by one":  # a processor where bits depend on more than the number of rows
+        monkeypatch.setattr(small, "least_rows", lambda matrices: None)
+
+    def logits(rows: int) -> list[torch.Tensor]:
+        decoder = Decoder(model, rows, 12)
+        return [decoder.feed(piece)[: len(ids)] for piece in (ids[:rows, :9], *ids[:rows, 9:].split(1, dim=1))]
+
+    with packed.packed(model):
+        whole = logits(len(ids))
+        for rows in (1, 2, 3, 4, 7):
+            for made, expected in zip(logits(rows), whole, strict=True):
+                assert torch.equal(made, expected[:rows]), rows
+    torch.testing.assert_close(whole[-1], model(ids)[:, -1], atol=2e-4, rtol=1e-4)
+
+
+def test_fewer_rows_than_have_their_own_bits_are_told_from_those_that_depend_on_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def products(off: set[int]) -> int | None:
+        """What is found where so many rows come out with other bits."""
+        monkeypatch.setattr(torch, "mm", lambda x, matrix: torch.zeros(len(x), 2) + (len(x) in off))
+        return least_rows([torch.zeros(3, 2)])
+
+    assert [products(off) for off in (set(), {1, 2, 3}, {1, 5, 11}, {100})] == [1, 4, 12, None]
 
 
 def test_losses_of_frames_are_those_of_the_true_codes(loaded: Loaded) -> None:
@@ -399,9 +437,21 @@ def square(path: Path) -> Loaded:
     )
 
 
-def test_files_are_prompts(tmp_path: Path) -> None:
+def test_files_are_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = square(tmp_path)
     video, picture = write_video(tmp_path / "a b.mp4", 30), write_image(tmp_path / "x.png", (16, 16))
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    tokenize = files._tokenize
+
+    def once(loaded: Loaded, folder: Path) -> None:
+        tokenize(loaded, folder)
+        shutil.copytree(folder / "tokens", tmp_path / "tokens")
+
+    monkeypatch.setattr(files, "_tokenize", once)
+    with pytest.raises(UserError, match=r"broken.mp4: no frame could be read \(open_error\)"):
+        prompts_of_files(source, [video, picture, broken], Asked("video", 1, 4, 1), exact=True)
+    monkeypatch.setattr(files, "_tokenize", lambda loaded, folder: (tmp_path / "tokens").rename(folder / "tokens"))
     known = prompts_of_files(source, [video, picture], Asked("video", 2, 4, 3), exact=False)
     pixels = np.asarray(Image.open(picture)).transpose(2, 0, 1)
     assert known.prompt == 1 and not known.has_truth
@@ -409,9 +459,6 @@ def test_files_are_prompts(tmp_path: Path) -> None:
     assert np.array_equal(known.codes[2], known.codes[0])
     assert [where["sources"] for where in known.sources] == [[str(video)], [str(picture)], [str(video)]]
     assert generate(source, known, Generation("video", 4, "free", GREEDY)).shape == (3, 4, 2, 2)
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
-    with pytest.raises(UserError, match=r"broken.mp4: no frame could be read \(open_error\)"):
-        prompts_of_files(source, [picture, tmp_path / "broken.mp4"], Asked("video", 1, 4, 1), exact=True)
 
 
 def test_what_comes_after_the_prompt_in_a_file_is_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,6 +514,21 @@ def test_prompts_of_another_grid_are_refused(loaded: Loaded, tmp_path: Path) -> 
     write_tokens(tmp_path, [Video("val/a.mp4", codes, "val")], (), CODES)
     with pytest.raises(UserError, match="4×4 codes, but .* was trained on 2×3"):
         prompts(loaded, Asked("video", 1, 4, 1, data=str(tmp_path)), needs_truth=False)
+
+
+def test_a_stopped_generation_says_that_it_starts_anew(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*made: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("toto.train.generation.generate.make", stopped)
+    monkeypatch.setattr("toto.command.on_stop", lambda handler: None)
+    monkeypatch.setattr(sys, "argv", ["generate", "--ckpt", str(run)])
+    with pytest.raises(SystemExit) as ended:
+        run_command(command)  # type: ignore[arg-type]
+    assert ended.value.code == 130
+    assert "stopped by Ctrl-C; nothing was written; the same command starts anew" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,15 @@ def alone(folder: Path) -> Iterator[None]:
             raise
 
 
+def is_held(folder: Path) -> bool:
+    """Whether another process holds the folder of a run."""
+    try:
+        with open(folder / LOCK, "r+") as file:
+            return not _locked(file.fileno())
+    except OSError:  # nobody ever held it
+        return False
+
+
 def _lock(file: int, folder: Path, patience_s: float) -> None:
     end = time.monotonic() + patience_s
     said = False

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,14 @@ class Asked:
 
 
 def folder_of(asked: Asked, mirror: Mirror | None = None) -> Path:
-    """The run's folder: the one that was asked for, else ${TOTO_RUNS:-runs}/SIZE; of a URI the working folder."""
+    """The run's folder: the one that was asked for, else ${TOTO_RUNS:-runs}/SIZE; of a URI the working folder.
+
+    UsageError where it was asked for by nothing, as an unset variable of a shell does.
+    """
     if mirror:
         return mirror.folder
+    if asked.out == "":
+        raise UsageError("--out is empty; give it a folder or a URI")
     return Path((asked.out or f"{os.environ.get('TOTO_RUNS') or 'runs'}/{asked.size}").removeprefix("file://"))
 
 
@@ -161,6 +167,8 @@ def find_sources(data: Sequence[str], mixture: str, pipelines: Pipelines) -> lis
 def name_sources(data: Sequence[str], mixture: str, pipelines: Pipelines) -> list[Source]:
     """The datasets of `--data`, or of a mixture, whether they are there or not."""
     given: list[tuple[str, Weight]] = [_weighted(text) for text in data]
+    if not all(name for name, _ in given):
+        raise UsageError("--data is empty; give it a dataset of pipelines.yaml, or a folder that holds dataset.json")
     if not given:
         chosen = pipelines.mixture(mixture)
         given = [(name, chosen.weights.get(name, 0)) for name in chosen.datasets]
@@ -186,7 +194,9 @@ def _name_of(uri: str) -> str:
 def _missing(missing: list[Source], pipelines: Pipelines) -> str:
     where = ", ".join(f"{source.name} ({source.uri})" for source in missing)
     made = [f"make tokenize DATASET={source.name}" for source in missing if source.name in pipelines.datasets]
-    advice = f"make them: {'; '.join(made)}" if made else "give --data the folder that holds dataset.json"
+    near = [name for source in missing for name in get_close_matches(source.uri, pipelines.datasets, n=1)]
+    advice = f"did you mean {near[0]!r}" if near else "give --data the folder that holds dataset.json"
+    advice = f"make them: {'; '.join(made)}" if made else advice
     return f"no shards of {where}\n{advice}; or train on other ones: --data NAME or --data FOLDER"
 
 
@@ -237,7 +247,9 @@ def read_stream(folder: Path) -> Recipe:
     try:
         text = (folder / RECIPE).read_text()
     except OSError:
-        raise UserError(f"{folder / RECIPE} is missing, and with it what the run reads; choose another --out") from None
+        raise UserError(
+            f"{folder / RECIPE} is missing, which says what a run reads: {folder} is no whole run"
+        ) from None
     return Recipe.from_json(text, str(folder / RECIPE))
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -86,19 +87,24 @@ class Side:
         raise SystemExit(f"{self._process.args[2:4]} ended early")
 
 
-def measure(shapes: list[Shape], peers: tuple[str, ...], repeats: int) -> list[Line]:
-    """For every shape: tokens/s and peak memory against each peer, and MFU of all sides."""
-    return [found for shape in shapes for found in _measured(shape, peers, repeats)]
+def measure(shapes: list[Shape], peers: tuple[str, ...], repeats: int, seconds: float) -> list[Line]:
+    """For every shape tokens/s and peak memory against each peer, and MFU of all sides; in so many seconds together."""
+    end = time.monotonic() + seconds
+    found: list[Line] = []
+    for i, shape in enumerate(shapes):
+        left = (end - time.monotonic()) / (len(shapes) - i)
+        found += _measured(shape, peers, repeats, time.monotonic() + left)
+    return found
 
 
-def _measured(shape: Shape, wanted: tuple[str, ...], repeats: int) -> list[Line]:
+def _measured(shape: Shape, wanted: tuple[str, ...], repeats: int, end: float) -> list[Line]:
     what, lines = f"training, {shape.words}", []
     if shape.precision == "bf16" and not has_fast_bf16():
         click.echo(f"{what}: this processor has no instructions for bf16; a run in `auto` precision takes fp32 here")
     there = [package for package in wanted if importlib.util.find_spec(package)]
     for package in sorted(set(wanted) - set(there)):
         skipped(f"{what}, against {package}", f"{package} is not installed")
-    sides = _steps(["side_ours", *(PEERS[package] for package in there)], shape, repeats)
+    sides = _steps(["side_ours", *(PEERS[package] for package in there)], shape, repeats, end)
     ours, *others = (_tokens_per_second(side, shape) for side in sides)
     for package, theirs in zip(there, others, strict=True):
         bar = WANTED if median(theirs) == max(map(median, others)) else None
@@ -110,16 +116,21 @@ def _measured(shape: Shape, wanted: tuple[str, ...], repeats: int) -> list[Line]
     return lines
 
 
-def _steps(modules: list[str], shape: Shape, repeats: int) -> list[Side]:
-    """All sides after `repeats` rounds; the first round warms up."""
+def _steps(modules: list[str], shape: Shape, repeats: int, end: float) -> list[Side]:
+    """All sides after `repeats` rounds, or fewer, but one, where they would not end by `end`; the first warms up."""
     sides: list[Side] = []
     try:
         for module in modules:
             sides.append(Side(module, shape))
             sides[-1].wait()  # one after another: building takes memory too
-        for _ in range(repeats + 1):
+        for turn in range(repeats + 1):
+            began = time.monotonic()
             for side in sides:
                 side.step()
+            told = " ".join(f"{side.told[-1]['seconds']:.1f}" for side in sides)
+            click.echo(f"  round {turn or 'to warm up'}: {told} s", err=True)  # the table comes at the end
+            if turn and 2 * time.monotonic() - began > end:
+                break
     finally:
         for side in sides:
             side.close()

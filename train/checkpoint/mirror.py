@@ -20,10 +20,11 @@ from toto.errors import UserError
 from toto.files import cache_folder, write_whole
 from toto.shards.store import RemoteStore, open_store
 from toto.shards.store.owner import LOCK, WATCH_S, Beat, only_run
+from toto.train.alone import is_held
 from toto.train.checkpoint.fetch import fetch, found_there
 from toto.train.checkpoint.folder import FACTS, STATE, clean, found, name_of, retained, step_of
 
-UNUSED_S = 7 * 86_400.0  # a working folder changes with each checkpoint
+UNUSED_S = 7 * 86_400.0  # of a machine that does not hold the run's lock: its folder changes with each checkpoint
 ADVICE = "only one run at a time may write there; wait for it, or choose another --out"
 
 
@@ -146,5 +147,5 @@ def _remove_unused_beside(folder: Path) -> None:
     """Removes working folders that no run has used for a week: all that was finished in them is in their stores."""
     for path in folder.parent.glob("*"):
         with suppress(FileNotFoundError):  # another run removes it too
-            if path != folder and time.time() - path.stat().st_mtime > UNUSED_S:
+            if path != folder and time.time() - path.stat().st_mtime > UNUSED_S and not is_held(path):
                 shutil.rmtree(path, ignore_errors=True)

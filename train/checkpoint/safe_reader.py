@@ -5,14 +5,19 @@ what it says of tensors is written into checkpoint.json as well, when it is our 
 
     {"model.norm.weight": {"dtype": "float32", "size": [128], "chunks": [[[0], [128], "__0_0.distcp", 0, 1641]]}}
 
-A chunk is (offsets, sizes, file, first byte, bytes). The files' own tensors are loaded by torch with weights_only.
+A chunk is (offsets, sizes, file, first byte, bytes): what torch.save made of it, a zip file. Of that only the member
+`data/0` is read, the numbers as they lie in memory. It must have as many bytes as they take, and not be deflated, as
+that could become anything.
 """
 
+import math
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint import FileSystemReader, LoadPlan, LoadPlanner
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -22,9 +27,13 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
+from torch.distributed.checkpoint.planner import ReadItem
+from torch.futures import Future
 
 from toto.errors import UserError
 
+NUMBERS = "/data/0"  # ends the name of the only storage of a tensor that torch.save wrote
+LOCAL_HEADER = 30  # bytes of a member's own header, before its name
 DTYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.bfloat16, torch.float16)}
 
 
@@ -62,6 +71,54 @@ class SafeReader(FileSystemReader):
         assert found.storage_meta is not None, "made just now"
         found.storage_meta.load_id = self.load_id
         return found
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Fills the tensors of a plan; UserError where a file does not hold the numbers that are said to be there."""
+        done: Future[None] = Future()
+        for item in plan.items:
+            place = self.storage_data[item.storage_index]
+            path = Path(self.path) / place.relative_path
+            try:
+                found = _numbers(_part(path, place.offset, place.length), self._shape(item), self._dtype(item))
+            except (BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
+                raise UserError(f"{path}: the numbers of {item.storage_index.fqn} are not there ({error})") from None
+            for axis, (first, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+                found = found.narrow(axis, first, length)
+            target = planner.resolve_tensor(item).detach()
+            target.copy_(found)
+            planner.commit_tensor(item, target)
+        done.set_result(None)
+        return done
+
+    def _shape(self, item: ReadItem) -> list[int]:
+        """Of the chunk that a plan reads from."""
+        chunks = self._tensors[item.storage_index.fqn]["chunks"]
+        offsets = list(item.storage_index.offset or ())
+        return next(sizes for first, sizes, *_ in chunks if list(first) == offsets)
+
+    def _dtype(self, item: ReadItem) -> torch.dtype:
+        return DTYPES[self._tensors[item.storage_index.fqn]["dtype"]]
+
+
+def _part(path: Path, first: int, length: int) -> bytes:
+    """Bytes of a file, as many of them as it has."""
+    with open(path, "rb") as file:
+        file.seek(first)
+        return file.read(min(length, path.stat().st_size))
+
+
+def _numbers(data: bytes, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor out of what torch.save wrote; ValueError, BadZipFile for anything else."""
+    with ZipFile(BytesIO(data)) as archive:
+        found = [member for member in archive.infolist() if member.filename.endswith(NUMBERS)]
+    wanted = math.prod(shape) * dtype.itemsize
+    if [(member.compress_type, member.file_size) for member in found] != [(ZIP_STORED, wanted)]:
+        raise ValueError(f"it should have {wanted:,} bytes, and as they are")
+    header = found[0].header_offset + LOCAL_HEADER
+    name, extra = (int.from_bytes(data[header - i : header - i + 2], "little") for i in (4, 2))
+    start = header + name + extra
+    numbers = bytearray(memoryview(data)[start : start + wanted])
+    return torch.frombuffer(numbers, dtype=dtype).reshape(shape)  # ValueError where there are fewer bytes
 
 
 def _place(storage: Any, name: str, offsets: torch.Size) -> _StorageInfo:

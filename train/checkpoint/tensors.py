@@ -33,6 +33,11 @@ def bytes_of(tensors: Tensors) -> int:
     return sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether its numbers, or those of this process's piece, lie in memory in their order, as readers take them."""
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).is_contiguous()
+
+
 def share_of(tensors: Tensors, team: Team) -> Tensors:
     """What this process writes: its pieces of tensors that are cut, and one part of those that every process has.
 

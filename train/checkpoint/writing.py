@@ -17,7 +17,7 @@ from toto.shards.hashing import file_sha256
 from toto.train.checkpoint.folder import FACTS, STATE, found, name_of, with_hash
 from toto.train.checkpoint.mirror import Mirror
 from toto.train.checkpoint.reading import cause, quiet
-from toto.train.checkpoint.tensors import Tensors, bytes_of
+from toto.train.checkpoint.tensors import Tensors, bytes_of, is_plain
 from toto.train.parallel import Team
 
 T = TypeVar("T")
@@ -88,6 +88,8 @@ def _write(folder: Path, tensors: Tensors, team: Team) -> dict[str, Any] | None:
     from torch.distributed.checkpoint.metadata import StorageMeta
 
     from toto.train.checkpoint.safe_reader import described
+
+    assert all(is_plain(tensor) for named in tensors.values() for tensor in named.values())
 
     class Writer(dcp.FileSystemWriter):
         def storage_meta(self) -> StorageMeta:

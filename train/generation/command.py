@@ -122,8 +122,9 @@ def generate(
     wanted = [Generation(kind, frames, each, sampling, seed, batch) for each in regimes]
     wanted[0].check(prompt)
     asked = Asked(kind, prompt, frames, samples, seed, data, split)
-    known = _known(loaded, files, asked, exact=frames_prompt is not None, needs_truth=regime != "free")
-    made = _make(loaded, known, wanted)
+    with command.starting_anew():
+        known = _known(loaded, files, asked, exact=frames_prompt is not None, needs_truth=regime != "free")
+        made = _make(loaded, known, wanted)
     value = {
         "kind": kind,
         "regime": regime,

@@ -90,6 +90,9 @@ def _tokenize(loaded: Loaded, folder: Path) -> None:
     )
     if not (folder / "tokens" / "dataset.json").exists():
         said = done.stderr[max(0, done.stderr.rfind("error: ")) :].split() or [f"exit code {done.returncode}"]
+        if "no videos or images here" in done.stderr:
+            first = min((folder / "files").iterdir()).resolve()
+            raise UsageError(f"--prompt {first}: by its name neither a video nor a picture")
         raise UserError(f"--prompt: no codes were made. toto-tokenize says: {plain(' '.join(said))[:300]}")
 
 

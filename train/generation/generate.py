@@ -3,9 +3,9 @@
     Prompts ─ batches ─▶ Rollout ─▶ codes [n, frames, h, w], losses ─▶ of each frame: accuracy, loss, what copying has
 
 Every sample has uniform numbers of its own (seed, number of the sample), so it comes out of any batch and any number of
-samples the same. On a CPU in fp32 that holds to the last bit: matrices are packed (packed.py), or, of small models,
-clips are made eight at once whatever `batch` says, the last eight filled up: the last bits of torch's products depend
-on how many rows they have (measured). On a GPU, and in bf16, near-ties may fall otherwise.
+samples the same. On a CPU in fp32 that holds to the last bit, by packed matrices (packed.py) or by products that are
+filled up (rows.py): the last bits of torch's own depend on how many rows they have. On a GPU, and in bf16, near-ties
+may fall otherwise.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,6 @@ from toto.train.generation.rollout import Regime, Rollout
 from toto.train.generation.sampling import Sampling, uniforms
 from toto.train.load import Loaded
 from toto.train.models.packed import packed
-
-CPU_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,15 @@ def make(loaded: Loaded, known: Prompts, asked: Generation, made: Callable[[int]
     rollout = Rollout(loaded.model, start, loaded.context // cells, asked.regime, asked.sampling)
     device = loaded.model.table.weight.device
     codes, losses = [], []
-    with packed(loaded.model) as any_rows:
-        whole = device.type == "cpu" and not any_rows  # batches of one size, filled up
-        batch = CPU_ROWS if whole else asked.batch
-        for first in range(0, len(known), batch):
-            samples = range(first, min(first + batch, len(known)))
-            rows = torch.arange(batch if whole else len(samples)).clamp(max=len(samples) - 1)
+    with packed(loaded.model):
+        for first in range(0, len(known), asked.batch):
+            samples = range(first, min(first + asked.batch, len(known)))
             given = torch.from_numpy(known.codes[first : samples.stop].reshape(len(samples), -1, cells))
             drawn = uniforms(asked.seed, samples, asked.frames, cells)
-            report = _reporter(made, len(samples))
-            found = rollout(given[rows].to(device), known.prompt, drawn[rows].to(device), report)
-            codes.append(found.codes[: len(samples)].cpu().numpy())
+            found = rollout(given.to(device), known.prompt, drawn.to(device), _reporter(made, len(samples)))
+            codes.append(found.codes.cpu().numpy())
             if found.losses is not None:
-                losses.append(found.losses[: len(samples)].double().mean(2).cpu().numpy())
+                losses.append(found.losses.double().mean(2).cpu().numpy())
     return Made(np.concatenate(codes).reshape(len(known), asked.frames, *loaded.grid), _mean(losses, known.prompt))
 
 

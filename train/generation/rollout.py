@@ -85,16 +85,14 @@ class _Batch:
     codes: Tensor
     losses: Tensor | None
 
+    @torch.inference_mode()
     def one_by_one(self, decoder: Decoder, segment: Segment) -> Iterator[int]:
         """Each frame code by code; the next one follows it, or the true one in its place."""
         past = self.codes if self.of.regime == "free" else self.known
         logits = decoder.feed(self._ids(past[:, segment.first : segment.new]))
         for frame in range(segment.new, segment.end):
-            begin, new = decoder.mark(), self.codes[:, frame]
-            for cell in range(new.shape[1]):
-                if cell:
-                    logits = decoder.feed(new[:, cell - 1 : cell] + CODE_OFFSET)
-                self._take(logits, frame, slice(cell, cell + 1))
+            begin = decoder.mark()
+            self._make(frame, logits, decoder)
             yield frame
             if frame + 1 < segment.end:
                 if self.of.regime == "frame":
@@ -113,21 +111,33 @@ class _Batch:
             start = (frame - segment.first) * cells
             for row in range(len(states)):  # logits of one frame of one clip at a time: 16 of 256 codes are 134 MB
                 logits = model.logits(model.norm(states[row, start : start + cells]))
-                self._take(logits, frame, slice(None), slice(row, row + 1))
+                self.codes[row, frame] = self.of.sampling.choose(logits, self.uniforms[row, frame])
+                if self.losses is not None:
+                    self.losses[row, frame] = _nats(logits, self.known[row, frame])
             yield frame
 
-    def _take(self, logits: Tensor, frame: int, cells: slice, rows: slice = slice(None)) -> None:
-        """The next codes from logits [R or cells, used_ids], and what the true ones cost."""
-        drawn = self.uniforms[rows, frame, cells]
-        self.codes[rows, frame, cells] = self.of.sampling.choose(logits, drawn.flatten()).view_as(drawn)
+    def _make(self, frame: int, logits: Tensor, decoder: Decoder) -> None:
+        """One frame, whose first code the logits [R, used_ids] are of; what its true codes would have cost there."""
+        uniforms = self.uniforms[:, frame].unbind(1)  # small models wait for calls: as few as can be for each code
+        codes = [self.of.sampling.choose(logits, uniforms[0])]
+        losses = [] if self.losses is None else [_nats(logits, self.known[:, frame, 0])]
+        for cell in range(1, len(uniforms)):
+            logits = decoder.feed((codes[-1] + CODE_OFFSET)[:, None])
+            codes.append(self.of.sampling.choose(logits, uniforms[cell]))
+            if self.losses is not None:
+                losses.append(_nats(logits, self.known[:, frame, cell]))
+        self.codes[:, frame] = torch.stack(codes, 1)
         if self.losses is not None:
-            truth = self.known[rows, frame, cells]
-            nats = F.cross_entropy(logits, truth.flatten() + CODE_OFFSET, reduction="none")
-            self.losses[rows, frame, cells] = nats.view_as(truth)
+            self.losses[:, frame] = torch.stack(losses, 1)
 
     def _ids(self, codes: Tensor) -> Tensor:
         """The start id and the ids of codes [R, n, cells]: int64 [R, 1 + n * cells]."""
         return F.pad(codes.flatten(1) + CODE_OFFSET, (1, 0), value=self.of.start_id)
+
+
+def _nats(logits_NV: Tensor, codes_N: Tensor) -> Tensor:
+    """fp32 [N]: what these codes cost."""
+    return F.cross_entropy(logits_NV, codes_N + CODE_OFFSET, reduction="none")
 
 
 def segments(prompt: int, frames: int, context_frames: int) -> list[Segment]:

@@ -57,6 +57,6 @@ def uniforms(seed: int, samples: range, frames: int, cells: int) -> Tensor:
 def _draw(shares: Tensor, uniforms: Tensor) -> Tensor:
     """The first place where the running sum of shares exceeds the uniform part of their total."""
     sums = shares.cumsum(-1)
-    reach = (uniforms * sums[..., -1])[..., None]
-    last = (shares > 0).long().cumsum(-1).argmax(-1)  # rounding must not lead past the last possible code
-    return torch.minimum((sums <= reach).sum(-1), last)
+    total = sums[..., -1:].contiguous()
+    last = torch.searchsorted(sums, total)  # rounding must not lead past the last possible code
+    return torch.minimum(torch.searchsorted(sums, uniforms[..., None] * total, right=True), last)[..., 0]

@@ -17,16 +17,31 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=bias)
 
     def forward(self, x_BTD: Tensor, rotation: Tensor | None, memory: "KeysValues | None" = None) -> Tensor:
-        B, T, D = x_BTD.shape
-        q, k, v = heads(self.qkv(x_BTD), self.heads, rotation)
-        mask = None
-        if memory is not None:
-            k, v, mask = memory.extend(k, v)
-        if memory is not None and T == 1 and _shares_one_query(q):
-            y = torch.softmax(q * (D // self.heads) ** -0.5 @ k.transpose(-1, -2), dim=-1) @ v
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
-        return self.out(y.transpose(1, 2).reshape(B, T, D))
+        return self.out(attend(*heads(self.qkv(x_BTD), self.heads, rotation), memory))
+
+
+def attend(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, memory: "KeysValues | None") -> Tensor:
+    """Values [B, T, H * C] by causal attention of C channels a head, to what the memory holds too, which keeps them."""
+    q, k, v, mask, T = q_BHTC, k_BHTC, v_BHTC, None, q_BHTC.shape[2]
+    if memory is not None:
+        k, v, mask = memory.extend(k, v)
+        if T == 1 and _shares_one_query(q):
+            return _attend_from_one(q, k, v)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
+    return y.transpose(1, 2).flatten(2)
+
+
+def _attend_from_one(q_BH1C: Tensor, k_BHSC: Tensor, v_BHSC: Tensor) -> Tensor:
+    """The same for one position that sees all S, by plain products."""
+    q, k, v = (each.flatten(0, 1) for each in (q_BH1C, k_BHSC, v_BHSC))  # views: torch.matmul would copy all keys
+    shares = torch.bmm(q * q.shape[2] ** -0.5, k.transpose(1, 2)).softmax(2)
+    return torch.bmm(shares, v).view(len(q_BH1C), 1, -1)
+
+
+def _shares_one_query(q: Tensor) -> bool:
+    """Whether torch's kernel shares the keys of one query among threads: then the last bits of a row depend on how many
+    rows stand beside it."""
+    return q.device.type == "cpu" and q.dtype == torch.float32 and torch.get_num_threads() > 1
 
 
 class KeysValues:
@@ -50,20 +65,15 @@ class KeysValues:
 
         None says: all so far are new, or there is one new position, which sees all.
         """
-        start = self._position
-        end = self._position = start + k_BHTD.shape[2]
-        self._keys[:, :, start:end], self._values[:, :, start:end] = k_BHTD, v_BHTD
+        start, new = self._position, k_BHTD.shape[2]
+        end = self._position = start + new
+        self._keys.narrow(2, start, new).copy_(k_BHTD)  # narrow costs half of what slices cost
+        self._values.narrow(2, start, new).copy_(v_BHTD)
         if start == 0:
             return k_BHTD, v_BHTD, None
-        kept = self._keys[:, :, :end], self._values[:, :, :end]
+        kept = self._keys.narrow(2, 0, end), self._values.narrow(2, 0, end)
         if end == start + 1:
             return *kept, None
         reach = torch.arange(start, end, device=k_BHTD.device)[:, None]
         mask = torch.arange(end, device=k_BHTD.device) <= reach  # [new, all]: its own position and those before
         return *kept, mask
-
-
-def _shares_one_query(q: Tensor) -> bool:
-    """Whether torch's kernel shares the keys of one query among threads: then the last bits of a row depend on how many
-    rows stand beside it."""
-    return q.device.type == "cpu" and q.dtype == torch.float32 and torch.get_num_threads() > 1

@@ -16,26 +16,29 @@ from torch.autograd.function import once_differentiable
 IGNORED = -100  # a target that costs nothing
 
 
-def head_losses(x_ND: Tensor, table_VD: Tensor, targets_N: Tensor, used_ids: int, chunk_tokens: int) -> Tensor:
-    """Nats, fp32 [N], of targets int64 [N] by logits x · table over its first `used_ids` rows; 0 for a target of -100.
+def head_losses(x_ND: Tensor, table_VD: Tensor, targets: Tensor, used_ids: int, chunk_tokens: int) -> Tensor:
+    """Nats, fp32, of N int64 targets in any shape, by logits x · table over its first `used_ids` rows; 0 for a target
+    of -100.
 
-    Products are in the dtype of `x_ND`, softmax and losses in fp32. Gradients of gradients are not there.
+    Products are in the dtype of `x_ND`, softmax and losses in fp32. Gradients of gradients are not there. What is
+    returned is no view: FSDP2 warns of a model that returns one.
     """
-    return _HeadLosses.apply(x_ND, table_VD, targets_N, used_ids, chunk_tokens, torch.is_grad_enabled())
+    return _HeadLosses.apply(x_ND, table_VD, targets, used_ids, chunk_tokens, torch.is_grad_enabled())
 
 
 class _HeadLosses(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_ND: Tensor, table_VD: Tensor, targets_N: Tensor, used_ids: int, chunk_tokens: int, learns: bool
+        ctx: Any, x_ND: Tensor, table_VD: Tensor, targets: Tensor, used_ids: int, chunk_tokens: int, learns: bool
     ) -> Tensor:
         ctx.used_ids, ctx.chunk_tokens = used_ids, chunk_tokens
-        losses = torch.empty(len(x_ND), dtype=torch.float32, device=x_ND.device)
+        losses = torch.empty(targets.shape, dtype=torch.float32, device=x_ND.device)
+        losses_N, targets_N = losses.view(-1), targets.flatten()
         table = table_VD.to(x_ND.dtype)
         of_x = torch.empty_like(x_ND) if learns else None
         of_table = torch.zeros_like(table_VD, dtype=torch.float32) if learns else None
         for part in _parts(len(x_ND), chunk_tokens):
-            losses[part], powers, sums = _losses(x_ND[part], table, targets_N[part], used_ids)
+            losses_N[part], powers, sums = _losses(x_ND[part], table, targets_N[part], used_ids)
             if of_x is not None and of_table is not None:
                 wrong = _wrong(powers, sums, targets_N[part]).to(x_ND.dtype)
                 torch.mm(wrong, table, out=of_x[part])
@@ -46,8 +49,9 @@ class _HeadLosses(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, given_N: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         x_ND, table_VD, targets_N, of_x, of_table = ctx.saved_tensors
+        given_N = given.flatten()
         if given_N.stride() == (0,):  # one weight for all positions, as that of a sum or a mean
             of_table = of_table * given_N[:1]
         else:

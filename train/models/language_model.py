@@ -8,7 +8,7 @@ The table has `model_vocab` rows, a multiple of 128; rows past `used_ids` are ze
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,15 @@ class Memory(Protocol):
     def rewind(self, mark: Any) -> None:
         """Forgets what was read after the mark."""
         ...
+
+
+class Matrix(NamedTuple):
+    """A matrix, and whose method multiplies by it: x -> x W^T + b. Decoding puts others in its place."""
+
+    owner: nn.Module
+    method: str
+    weight: Tensor
+    bias: Tensor | None
 
 
 class LanguageModel(nn.Module):
@@ -97,9 +106,8 @@ class LanguageModel(nn.Module):
         x_BTD = self.norm(x_BTD)
         if targets_BT is None:
             return self.logits(x_BTD)
-        x_ND, targets_N = _as_computed(x_BTD).flatten(0, 1), targets_BT.flatten()
-        losses_N = head_losses(x_ND, self.table.weight, targets_N, self.used_ids, chunk_tokens)
-        return losses_N.view(targets_BT.shape)
+        x_ND = _as_computed(x_BTD).flatten(0, 1)
+        return head_losses(x_ND, self.table.weight, targets_BT, self.used_ids, chunk_tokens)
 
     def features(self, ids_BT: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
         """States [B, T, D] after the asked layers, before the final norm; blocks past the highest do not run."""
@@ -121,6 +129,13 @@ class LanguageModel(nn.Module):
     def head(self, x: Tensor) -> Tensor:
         """Normalised states [..., D] times the table."""
         return F.linear(x, self.table.weight)
+
+    def matrices(self) -> Iterator[Matrix]:
+        """All matrices that states are multiplied by."""
+        for module in self.modules():
+            if type(module) is nn.Linear:
+                yield Matrix(module, "forward", module.weight, module.bias)
+        yield Matrix(self, "head", self.table.weight[: self.used_ids], None)
 
     def compile_blocks(self) -> None:
         """Compiles every block for one shape; names of weights stay as they are."""

@@ -8,6 +8,7 @@ scan is used on a GPU when `mamba_ssm` can be imported, scan.py otherwise.
 """
 
 import math
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toto.config import ModelConfig
-from toto.train.models.language_model import LanguageModel, Memory
+from toto.train.models.language_model import LanguageModel, Matrix, Memory
 from toto.train.models.llama import RMSNorm
 from toto.train.models.scan import selective_scan
 
@@ -64,10 +65,14 @@ class Mixer(nn.Module):
         memory.inputs_BTI = read[:, read.shape[1] - self.window + 1 :].clone()  # a view would keep all that was read
         u = F.silu(self.conv1d(read.transpose(1, 2))).transpose(1, 2)
         step, B, C = self.x_proj(u).split([self.dt_proj.in_features, self.states, self.states], dim=-1)
-        delta = F.softplus(F.linear(step, self.dt_proj.weight).float() + self.dt_proj.bias.float())
+        delta = F.softplus(self.widened(step).float() + self.dt_proj.bias.float())
         A = -torch.exp(self.A_log.float())
         y, memory.scan_BIN = scan(u, delta, A, B, C, self.D.float(), memory.scan_BIN)
         return self.out_proj(y.to(u.dtype) * F.silu(gate))
+
+    def widened(self, step: Tensor) -> Tensor:
+        """Steps of all channels [..., I], without the bias, which is needed in fp32."""
+        return F.linear(step, self.dt_proj.weight)
 
 
 class Block(nn.Module):
@@ -100,6 +105,12 @@ class Mamba(LanguageModel):
         """The states of every block; they do not grow with the length."""
         c, device = self.config, self.table.weight.device
         return [State(rows, c.expand * c.dim, c.conv_window, c.states, device) for _ in self.blocks]
+
+    def matrices(self) -> Iterator[Matrix]:
+        """All but `dt_proj`, which multiplies without its bias."""
+        yield from (matrix for matrix in super().matrices() if matrix.bias is None)
+        mixers = (module for module in self.modules() if isinstance(module, Mixer))
+        yield from (Matrix(mixer, "widened", mixer.dt_proj.weight, None) for mixer in mixers)
 
     def compile_blocks(self) -> None:
         """Nothing: the scan is a loop over chunks, which a compiler would unroll."""

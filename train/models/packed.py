@@ -1,12 +1,12 @@
 """Matrices in the layout that oneDNN multiplies fastest, while sequences are decoded on a CPU.
 
-    with packed(model): …    every nn.Linear and the head multiply by packed copies; afterwards they are as before
+    with packed(model): …    every matrix multiplies by its packed copy; afterwards the model is as before
 
 A row of a product has the same bits whatever rows stand beside it, so a clip does not depend on its batch; torch's own
 products do. `base` in fp32, one core of an AMD Zen 3, milliseconds for all matrices of one position: 1 row 31 (30
 before; reading them takes 30), 8 rows 55 (80), 16 rows 80 (109). In bf16, on a CPU without instructions for it, many
-rows are multiplied in fp32: 16 rows took 384. Of a small model a call costs more than its sums: it stays as it is, and
-one thread computes it.
+rows are multiplied in fp32: 16 rows took 384. Small models (small.py), and CPUs without oneDNN or with instructions for
+bf16 (rows.py), have torch's own products.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,11 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from toto.train.models.language_model import LanguageModel
+from toto.train.models.rows import Functions, Product, least_rows, standing_in
+from toto.train.models.small import ready
 
 ROWS = 16  # that the layout is chosen for; it serves any number
 SMALL = 16 << 20  # bytes of weights
@@ -39,32 +41,30 @@ class PackedLinear:
 
 @contextmanager
 def packed(model: LanguageModel) -> Iterator[bool]:
-    """Packs the matrices of a model, which must not be trained meanwhile; False where they stay as they are."""
-    if model.table.weight.device.type == "cpu" and sum(weight.nbytes for weight in model.parameters()) < SMALL:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield False
-        finally:
-            torch.set_num_threads(threads)
-        return
-    if not can_pack(model.table.weight):
+    """Makes a model on a CPU ready to decode, which must not be trained meanwhile; True where matrices are packed."""
+    if model.table.weight.device.type != "cpu":
         yield False
-        return
-    linear = [module for module in model.modules() if type(module) is nn.Linear]
-    try:
-        for module in linear:
-            vars(module)["forward"] = PackedLinear(module.weight, module.bias)
-        vars(model)["head"] = PackedLinear(model.table.weight[: model.used_ids], None)
-        yield True
-    finally:
-        for name, owners in (("forward", linear), ("head", [model])):
-            for owner in owners:
-                vars(owner).pop(name, None)
+    elif sum(weight.nbytes for weight in model.parameters()) < SMALL:
+        with ready(model):
+            yield False
+    else:
+        packs = can_pack(model.table.weight)
+        with standing_in(_packed(model) if packs else _as_they_are(model)):
+            yield packs
+
+
+def _packed(model: LanguageModel) -> Functions:
+    return ((each.owner, each.method, PackedLinear(each.weight, each.bias)) for each in model.matrices())
+
+
+def _as_they_are(model: LanguageModel) -> Functions:
+    matrices = list(model.matrices())
+    least = least_rows(each.weight.t() for each in matrices)
+    return ((each.owner, each.method, Product(each.weight.detach().t(), each.bias, least)) for each in matrices)
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN is here, on a CPU, and faster than torch: it is not where bf16 has instructions of its own."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    """Whether oneDNN is here, and faster than torch: it is not where bf16 has instructions of its own."""
+    if not torch.backends.mkldnn.is_available():
         return False
     return weight.dtype == torch.float32 or not torch.ops.mkldnn._is_mkldnn_bf16_supported()

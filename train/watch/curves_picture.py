@@ -4,6 +4,7 @@ Steps are drawn evenly, tokens and compute in powers of ten. What a run begins w
 """
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from toto.train.watch.curves import Curve
 from toto.train.watch.progress import amount
@@ -38,6 +40,7 @@ def picture(curves: Sequence[Curve], over: Sequence[str] = tuple(OVER)) -> bytes
             _draw(axes, curve, OVER[label], COLOURS[i % len(COLOURS)])
         if label != "steps":
             axes.set(xscale="log", xlim=(min(_entry(curve, OVER[label], high) for curve in curves), None))
+            _label_few(axes)
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#eceef2", linewidth=0.8)
@@ -58,6 +61,14 @@ def _draw(axes: Axes, curve: Curve, over: Over, colour: str) -> None:
         at = over(curve, curve.held_out_steps)
         look: dict[str, Any] = {"linestyle": (0, (3, 1.5)), "marker": marks, "markersize": 3.5}
         axes.plot(at, curve.held_out, color=colour, linewidth=1.3, label=f"{name}, held out", **look)
+
+
+def _label_few(axes: Axes) -> None:
+    """Numbers at powers of ten, and at 2 and 5 times them where there are few: between them they would overlap."""
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.xaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _entry(curve: Curve, over: Over, high: float) -> float:

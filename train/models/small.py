@@ -1,0 +1,118 @@
+"""Small models on a CPU: a position costs calls more than sums, so it takes few calls, on one thread, in fp32.
+
+    with ready(model): …    products by `Product`, blocks of Llama by `FewCalls`; afterwards the model is as before
+
+Weights in bf16 are widened: matrices of this size lie in the cache, where bf16 saves nothing, and most processors have
+no instructions for it. The state is not rounded to bf16 then.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toto.train.models.attention import KeysValues, attend
+from toto.train.models.language_model import LanguageModel
+from toto.train.models.llama import Block, Llama, RMSNorm
+from toto.train.models.rows import Functions, Product, filled, least_rows, standing_in
+
+
+class FewCalls:
+    """A block of Llama: gains lie in the matrices, and one complex product turns queries and keys.
+
+    The channels of a pair that turns together stand side by side, in queries and keys alike.
+    """
+
+    def __init__(self, block: Block, least: int) -> None:
+        attention, mlp = block.attention, block.mlp
+        D = attention.out.in_features
+        self._heads, self._least, self._direction = attention.heads, least, Direction(block.attention_norm)
+        qkv = with_gain(attention.qkv.weight, block.attention_norm)
+        pairs = qkv[: 2 * D].view(2, self._heads, 2, -1, D).transpose(2, 3)
+        self._qkv = turned(torch.cat([pairs.reshape(2 * D, D), qkv[2 * D :]]))
+        self._gate_up = turned(with_gain(mlp.gate_up.weight, block.mlp_norm))
+        self._out, self._down = turned(attention.out.weight), turned(mlp.down.weight)
+
+    def __call__(self, x_BTD: Tensor, turns: Tensor, memory: KeysValues | None = None) -> Tensor:
+        B, T, D = x_BTD.shape
+        rows = B * T
+        x = filled(x_BTD.reshape(rows, D), self._least)
+        pairs = torch.mm(self._direction(x), self._qkv)[:rows].view(B, T, 3, self._heads, -1, 2)
+        qkv = torch.view_as_real(torch.view_as_complex(pairs) * turns).view(B, T, 3, self._heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+        seen = attend(q, k, v, memory)
+        x = torch.addmm(x, filled(seen.view(rows, D), self._least), self._out)
+        gate, up = torch.mm(self._direction(x), self._gate_up).chunk(2, dim=-1)
+        x = torch.addmm(x, F.silu(gate).mul_(up), self._down)
+        return x[:rows].view(B, T, D)
+
+
+class Direction:
+    """x / rms(x) / sqrt(D), where rms is sqrt(|x|² / D + eps): an RMSNorm without its gain, in three calls."""
+
+    def __init__(self, norm: RMSNorm) -> None:
+        self._floor = torch.tensor(math.sqrt(len(norm.weight) * norm.eps))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self._floor)
+
+
+def turned(weight_NK: Tensor) -> Tensor:
+    """[K, N], in whose layout few rows are multiplied in two thirds of the time."""
+    return weight_NK.detach().t().contiguous()
+
+
+def with_gain(weight: Tensor, norm: RMSNorm) -> Tensor:
+    """The matrix that multiplies what `Direction` gives, where `weight` multiplies what the norm gives."""
+    return weight.detach() * norm.weight.detach() * math.sqrt(weight.shape[1])
+
+
+class Turns:
+    """Llama's positions for FewCalls: complex [T, 3, 1, d_head / 2], for queries, keys, and values, which stay."""
+
+    def __init__(self, model: Llama) -> None:
+        self._angles, self._made = model.positions, torch.empty(0)
+
+    def __call__(self, start: int, end: int, device: torch.device) -> Tensor:
+        if len(self._made) < end:
+            turn = torch.complex(*self._angles(0, max(end, 2 * len(self._made)), device))  # one more each time
+            self._made = torch.stack([turn, turn, torch.ones_like(turn)], dim=1)[:, :, None]
+        return self._made[start:end]
+
+
+@contextmanager
+def ready(model: LanguageModel) -> Iterator[None]:
+    """Prepares a model on a CPU, which must not be trained meanwhile."""
+    threads, half = torch.get_num_threads(), model.table.weight.dtype == torch.bfloat16
+    torch.set_num_threads(1)
+    try:
+        if half:
+            model.float()
+        with standing_in(list(_functions(model))):
+            yield
+    finally:
+        if half:
+            model.halve()
+        torch.set_num_threads(threads)
+
+
+def _functions(model: LanguageModel) -> Functions:
+    matrices = [(*matrix, turned(matrix.weight)) for matrix in model.matrices()]
+    least = least_rows(matrix for *_, matrix in matrices)
+    for owner, method, _, bias, matrix in matrices:
+        yield owner, method, Product(matrix, bias, least)
+    if isinstance(model, Llama) and least is not None:
+        yield from _few_calls(model, least)
+
+
+def _few_calls(model: Llama, least: int) -> Functions:
+    norm: Any = model.norm
+    blocks: list[Any] = list(model.blocks)
+    yield model, "positions", Turns(model)
+    yield norm, "forward", Direction(norm)
+    yield model, "head", Product(turned(with_gain(model.table.weight[: model.used_ids], norm)), None, least)
+    yield from ((block, "forward", FewCalls(block, least)) for block in blocks)
