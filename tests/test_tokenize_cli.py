@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from clips import call, call_cold, run_arguments, short_error, tokenize, write_clips, write_image
+from clips import call, run_arguments, short_error, tokenize, write_clips, write_image
 
 from toto import Dataset
 
@@ -90,7 +90,7 @@ def test_debug_adds_the_traceback(tmp_path: Path) -> None:
     + [("shards", c) for c in ("", "info", "verify", "view")],
 )
 def test_help_has_an_example(stage: str, command: str) -> None:
-    done = call_cold(stage, *filter(None, [command]), "--help")
+    done = call(stage, *filter(None, [command]), "--help")
     assert done.returncode == 0 and "Example" in done.stdout
 
 

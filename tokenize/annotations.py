@@ -4,41 +4,44 @@ They are the truth about labels: when an official list is corrected, the next pl
 tokenized again. Tables with a `source` column hold the planned sources only.
 """
 
-from collections.abc import Callable, Set
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from toto.shards.annotation_file import read_annotation
 from toto.shards.hashing import content_hash
 from toto.shards.seal import Annotation
 from toto.shards.store import Store
 from toto.tokenize.sources.base import Listing
-
-ROWS_AT_ONCE = 65_536
+from toto.tokenize.sources.source_table import SourceTable
 
 
 def planned_tables(
-    store: Store, before: dict[str, Annotation], listing: Listing, left_out: Set[str], kept: set[str]
+    store: Store, before: dict[str, Annotation], listing: Listing, left_out: np.ndarray, kept: np.ndarray
 ) -> dict[str, pa.Table]:
     """The listing's tables for the planned sources, not for those `left_out`; what earlier plans knew of others stays
     (a run may list one split only), and of those in `kept`: their rows hold the frames of moments that were annotated
-    otherwise.
+    otherwise. Both are bool [n], of the listed sources.
 
     A table that this listing has not stays, too: the sources that it speaks of may not be in it.
     """
+    index = SourceTable.of(listing.sources).by_key
 
-    def told(key: str) -> bool:
-        return key in listing.by_key and key not in kept
+    def told(table: pa.Table, but: np.ndarray) -> np.ndarray:
+        at = index.rows(table["source"])
+        return (at >= 0) & ~np.append(kept | but, False)[at]
 
     tables = {name: read_annotation(store, file) for name, file in before.items() if name not in listing.annotations}
     for name, table in listing.annotations.items():
         tables[name] = table
         if "source" not in table.column_names:
             continue
-        parts = [_where(table, lambda key: told(key) and key not in left_out)]
+        parts = [_where(table, told(table, left_out))]
         if name in before:
-            parts.insert(0, _where(read_annotation(store, before[name]), lambda key: not told(key)))
+            earlier = read_annotation(store, before[name])
+            parts.insert(0, _where(earlier, ~told(earlier, np.zeros_like(kept))))
         tables[name] = pa.concat_tables(part.cast(table.schema) for part in parts)
     return tables
 
@@ -62,17 +65,24 @@ def with_known_classes(store: Store, before: dict[str, Annotation], listing: Lis
         number.setdefault(name, max(number.values(), default=-1) + 1)
     names = dict(zip(classes["label"].to_pylist(), classes["name"].to_pylist(), strict=True))
     renumbered = {label: number[name] for label, name in names.items()}
-    mine = set(labels["source"].to_pylist())
-    sources = [
-        replace(source, label=renumbered[source.label]) if source.key in mine and source.label is not None else source
-        for source in listing.sources
-    ]
     told = {row["name"]: row for row in [*old.to_pylist(), *classes.to_pylist()]}
     every = pa.Table.from_pylist([{**told[name], "label": label} for name, label in number.items()], classes.schema)
-    new = pa.array([label if label is None else renumbered[label] for label in labels["label"].to_pylist()], pa.int32())
     at = labels.schema.get_field_index("label")
-    tables = {"classes": every, "labels": labels.set_column(at, labels.schema.field(at), new)}
+    labelled = labels.set_column(at, labels.schema.field(at), _renumbered(labels["label"], renumbered))
+    listed = SourceTable.of(listing.sources)
+    rows = listed.by_key.rows(labels["source"])
+    mine = np.zeros(len(listed), bool)
+    mine[rows[rows >= 0]] = True
+    column = listed.columns["label"]
+    sources = listed.with_labels(pc.if_else(pa.array(mine), _renumbered(column, renumbered), column))
+    tables = {"classes": every, "labels": labelled}
     return replace(listing, sources=sources, annotations={**listing.annotations, **tables})
+
+
+def _renumbered(labels: pa.ChunkedArray, number: dict[int, int]) -> pa.ChunkedArray:
+    """int32: the new number of each label; null where it is null, or has none."""
+    old = pc.index_in(labels, value_set=pa.array(list(number), pa.int32()))
+    return pc.take(pa.array(list(number.values()), pa.int32()), old)
 
 
 def unchanged(tables: dict[str, pa.Table], before: dict[str, Annotation]) -> bool:
@@ -85,7 +95,5 @@ def _named_apart(classes: pa.Table) -> bool:
     return len(set(classes["name"].to_pylist())) == len(classes)
 
 
-def _where(table: pa.Table, wanted: Callable[[str], bool]) -> pa.Table:
-    parts = table.select(["source"]).to_batches(max_chunksize=ROWS_AT_ONCE)
-    masks = [pa.array([wanted(key) for key in part["source"].to_pylist()], pa.bool_()) for part in parts]
-    return table.filter(pa.chunked_array(masks, pa.bool_()))
+def _where(table: pa.Table, wanted: np.ndarray) -> pa.Table:
+    return table if wanted.all() else table.filter(pa.array(wanted))

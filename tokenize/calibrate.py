@@ -5,9 +5,11 @@ bf16 costs in codes is measured too, on frames of the sources themselves.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
 from toto.tokenize.canary import precision_facts
 from toto.tokenize.clip import DecoderDied, SourceError, SourceInfo
@@ -15,8 +17,9 @@ from toto.tokenize.decoder import Decoder
 from toto.tokenize.encoder import encode_padded
 from toto.tokenize.job import Job
 from toto.tokenize.one_source import decode_request
+from toto.tokenize.planned import planned
 from toto.tokenize.sources.base import Source
-from toto.tokenize.units import planned
+from toto.tokenize.sources.source_table import SourceTable
 from toto.tokenizers import Tokenizer
 
 SOURCES = 3  # videos; of pictures 16 times as many
@@ -35,7 +38,7 @@ class Rates:
     flips: float | None  # share of codes that differ from fp32's, where the tokenizer runs in another precision
 
 
-def calibrate(job: Job, sources: list[Source]) -> Rates:
+def calibrate(job: Job, sources: Sequence[Source]) -> Rates:
     """Decodes a few sources of middle size and encodes their frames, some seconds long."""
     tokenizer = job.make_tokenizer()
     side = job.settings["resolution"]
@@ -44,7 +47,7 @@ def calibrate(job: Job, sources: list[Source]) -> Rates:
     seen: np.ndarray | None = None
     decode_s = encode_s = 0.0
     with Decoder(job.timeout_s, job.memory_mb) as decoder:
-        for source in _typical(sources):
+        for source in _typical(SourceTable.of(sources)):
             decoder.probe(source.uri, source.kind)  # starts the child, outside what is timed
             started, spent_before = time.perf_counter(), encode_s
             try:
@@ -74,10 +77,12 @@ def _encode_seconds(tokenizer: Tokenizer, frames: np.ndarray) -> float:
     return time.perf_counter() - started
 
 
-def _typical(sources: list[Source]) -> list[Source]:
+def _typical(sources: SourceTable) -> SourceTable:
     """A few sources of middle size: videos where there are any, else more pictures, of one frame each."""
-    videos = [source for source in sources if source.kind == "video" and source.size > 0]
-    count = SOURCES if videos else 16 * SOURCES
-    ordered = sorted(videos or (s for s in sources if s.size > 0), key=lambda source: (source.size, source.key))
-    first = max(0, (len(ordered) - count) // 2)
-    return ordered[first : first + count]
+    there = sources.columns["size"].to_numpy() > 0
+    videos = there & sources.is_word("kind", "video")
+    count = SOURCES if videos.any() else 16 * SOURCES
+    usable = sources.where(videos if videos.any() else there)
+    order = pc.sort_indices(usable.columns, [("size", "ascending"), ("key", "ascending")]).to_numpy()
+    first = max(0, (len(order) - count) // 2)
+    return usable.take(order[first : first + count])

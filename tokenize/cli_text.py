@@ -30,6 +30,14 @@ def left_out_text(ignored: dict[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
 
 
+def changed_text(changed: list[str], done: list[str]) -> str:
+    """What a run says of sources that are not the files any more that were planned, some of them `done` by it."""
+    stay = len(changed) - len(done)
+    parts = [f"{len(done)} of them were done now, from the files as they are"] if done else []
+    parts += [f"the rows of {stay} stay as they were made"] if stay else []
+    return f"{len(changed)} sources were changed after they had been planned (first: {changed[0]}); {'; '.join(parts)}"
+
+
 def status_text(out: str, found: Status) -> str:
     """The status for a person."""
     bad = sum(count for reason, count in found.results.items() if reason != "ok")

@@ -17,7 +17,7 @@ BLOCK_FRAMES = 16
 CROPS = ("random", "center", "three", "full", "squash")
 REASONS = (
     "missing", "empty", "no_video", "open_error", "no_frames", "decode_error",
-    "timeout", "oom", "unsupported", "crash",
+    "timeout", "oom", "too_short", "unsupported", "crash",
 )  # fmt: skip
 
 Box = tuple[int, int, int, int]  # x, y, w, h in upright source pixels

@@ -7,19 +7,23 @@ here, its hours on another card follow from the tokenizer's arithmetic and an as
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from toto.gpus import peak_bf16
 from toto.shards.ids import id_dtype
 from toto.tokenize.calibrate import Rates, calibrate
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import Job
+from toto.tokenize.planned import planned_rows
 from toto.tokenize.sample_footage import sample_sources
 from toto.tokenize.sources.base import Source
-from toto.tokenize.units import cut_units, planned
+from toto.tokenize.sources.source_table import SourceTable
+from toto.tokenize.units import cut_units
 
 HOUR = 3600.0
 BYTES_PER_RAW_BYTE = 0.9  # zstd on ids; repeated pictures make it less
@@ -70,21 +74,20 @@ class Cost:
         return asdict(self)
 
 
-def cost(job: Job, sources: list[Source], prices: Prices) -> Cost:
+def cost(job: Job, listed: Sequence[Source], prices: Prices) -> Cost:
     """Estimates; decodes at most a few sources of middle size."""
-    estimator = Estimator(job)
+    estimator, sources = Estimator(job), SourceTable.of(listed)
     decoded, kept = estimator.decoded_frames(sources), estimator.kept_frames(sources)
-    views = int(job.settings["views"])
-    units = list(cut_units([planned(s, k) for s, k in zip(sources, kept, strict=True)], job.cells * views, {}))
+    units = list(cut_units(planned_rows(sources, kept), job.cells * int(job.settings["views"]), {}))
     return _cost(
         job,
-        frames=round(sum(decoded)),
-        kept=sum(kept),
+        frames=round(decoded.sum()),
+        kept=int(kept.sum()),
         stride_4=_every(PAPER_STRIDE, decoded),
         rates=calibrate(job, sources),
         prices=prices,
         sources=len(sources),
-        source_bytes=sum(max(0, source.size) for source in sources),
+        source_bytes=int(np.maximum(sources.columns["size"].to_numpy(), 0).sum()),
         units=len(units),
     )
 
@@ -119,8 +122,8 @@ def _cost(job: Job, frames: int, kept: int, stride_4: int, rates: Rates, prices:
     )
 
 
-def _every(stride: int, decoded: Iterable[float]) -> int:
-    return sum(-(-round(frames) // stride) for frames in decoded)
+def _every(stride: int, decoded: np.ndarray) -> int:
+    return int((-(-np.rint(decoded).astype(np.int64) // stride)).sum())
 
 
 def _hours(rates: Rates, decoded: float, frames: int, prices: Prices) -> dict[str, Any]:

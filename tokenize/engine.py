@@ -4,7 +4,7 @@ A cluster is joined before anything is listed or planned, so that a wrong addres
 Ray of our own is started only when there are units to do.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from toto.tokenize import engine_local
 from toto.tokenize.job import Job
 from toto.tokenize.monitor import Monitor
-from toto.tokenize.units import Unit
+from toto.tokenize.units import Unit, Uris
 
 if TYPE_CHECKING:
     from toto.tokenize.ray_session import Cluster
@@ -45,7 +45,7 @@ def joined(job: Job, options: Options) -> Iterator[None]:
         yield
 
 
-def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monitor, options: Options) -> None:
+def execute(job: Job, units: list[Unit], uris: Uris, monitor: Monitor, options: Options) -> None:
     """Does the units; raises UserError for what stops the work."""
     if options.engine == LOCAL:
         engine_local.execute(job, units, uris, monitor)

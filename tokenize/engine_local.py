@@ -1,7 +1,7 @@
 """Engine `local`: units one after another in this process. Many such processes may share one target."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from toto.tokenize.encoder import Encoder, LocalEncoder
 from toto.tokenize.job import Job
 from toto.tokenize.monitor import Monitor
 from toto.tokenize.unit import run_unit
-from toto.tokenize.units import Unit
+from toto.tokenize.units import Unit, Uris
 from toto.tokenize.worker import Worker
 from toto.tokenizers import Tokenizer
 
@@ -37,7 +37,7 @@ def make_tokenizer(job: Job) -> tuple[Tokenizer, dict[str, Any]]:
     return tokenizer, canary.check(open_store(job.out), tokenizer, job.settings["resolution"])
 
 
-def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monitor) -> None:
+def execute(job: Job, units: list[Unit], uris: Uris, monitor: Monitor) -> None:
     """Does what is left of the units, from a random place on, so that processes seldom meet on one unit."""
     start = random.randrange(len(units)) if units else 0
     with open_worker(job) as worker:
@@ -45,5 +45,5 @@ def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monit
         for unit in units[start:] + units[:start]:
             report = None
             if not worker.store.exists(f"{COMMITS}/{unit.id}.json"):
-                report = run_unit(worker, unit, uris)
+                report = run_unit(worker, unit, uris.of(unit.sources))
             monitor.unit_done(unit, report)

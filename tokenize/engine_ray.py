@@ -10,7 +10,6 @@ an autoscaler sees as demand; on a cluster that grows, more are started unless t
 
 import time
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,7 +28,7 @@ from toto.tokenize.ray_session import Cluster, connected
 from toto.tokenize.tokenizer_actor import share
 from toto.tokenize.tokenizer_pool import TokenizerPool
 from toto.tokenize.unit_actor import unit_actor
-from toto.tokenize.units import Unit
+from toto.tokenize.units import Unit, Uris
 from toto.tokenize.waiting import Waiting
 from toto.tokenize.worker import Counters
 
@@ -37,7 +36,7 @@ DEATHS = 10  # of actors on one unit, or in a row while starting, before the run
 LOOK_EVERY_S = 5.0  # at how large the cluster is
 
 
-def execute(job: Job, units: list[Unit], uris: Mapping[str, str], monitor: Monitor, cluster: Cluster) -> None:
+def execute(job: Job, units: list[Unit], uris: Uris, monitor: Monitor, cluster: Cluster) -> None:
     """Does the units on a cluster; raises UserError when a unit keeps killing its workers, or tokenizer actors."""
     job = replace(job, out=open_store(job.out).uri)  # workers have a current folder of their own
     with connected(cluster):
@@ -59,7 +58,7 @@ class _Doubt:
 class _Pool:
     """Worker actors and what they hold. An actor that the cluster has no room for yet holds nothing."""
 
-    def __init__(self, job: Job, uris: Mapping[str, str], monitor: Monitor, cluster: Cluster, units: int) -> None:
+    def __init__(self, job: Job, uris: Uris, monitor: Monitor, cluster: Cluster, units: int) -> None:
         self._job, self._uris, self._monitor, self._cluster, self._units = job, uris, monitor, cluster, units
         self._losses = Losses()
         self._tokenizers = TokenizerPool(job, cluster, monitor, self._losses)
@@ -137,10 +136,10 @@ class _Pool:
         ready, workers = self._tokenizers.ready(), self._hired
         common = (ready, share(len(ready), workers))
         if isinstance(task, Alone):
-            key = task.source.key
-            ref = actor.alone.remote(task.source, self._uris[key], task.unit.attempt, *common)
+            uri = self._uris.of([task.source])[task.source.key]
+            ref = actor.alone.remote(task.source, uri, task.unit.attempt, *common)
         else:
-            uris = {source.key: self._uris[source.key] for source in task.sources}
+            uris = self._uris.of(task.sources)
             ref = actor.run.remote(task, uris, self._blame.guilty.get(task.id, {}), *common)
         self._busy[ref] = (actor, task)
 

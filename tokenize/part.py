@@ -24,6 +24,7 @@ from toto.uris import shown
 
 BLOCK = tarfile.BLOCKSIZE  # 512 bytes: a tar is made of these
 WHOLE_BYTES = 8 * 2**20  # a member of a store's tar up to this size is fetched at once, and nothing beyond it
+HEAD = re.compile(r"part:\d{1,18}\+\d{1,18}\+\d{1,9}\+[0-9a-f]{8}:")  # of a part's URI: the file's follows
 _PART = re.compile(r"part:(\d{1,18})\+(\d{1,18})\+(\d{1,9})\+([0-9a-f]{8}):(.+)", re.DOTALL)
 _LARGEST_IN_HEADER = 8**11  # bytes; the size of a larger member may stand in a PAX record instead
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")

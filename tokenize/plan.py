@@ -7,31 +7,35 @@ changes, so new files and --limit never change a unit that exists.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from toto.errors import UsageError, UserError
+from toto.errors import UsageError
 from toto.shards.annotation_file import write_annotation
 from toto.shards.commit import FileRef
 from toto.shards.hashing import json_sha256
-from toto.shards.parquet import parquet_bytes, read_parquet
+from toto.shards.parquet import parquet_bytes
 from toto.shards.schema import FORMAT_VERSION
 from toto.shards.seal import Annotation, DatasetSpec, file_ref
 from toto.shards.store import Store
 from toto.tokenize.annotations import planned_tables, unchanged, with_known_classes
 from toto.tokenize.crash import reached
 from toto.tokenize.job import Job
-from toto.tokenize.plan_table import keys_of, plan_table, planned_units
-from toto.tokenize.sources.base import Listing, Source
-from toto.tokenize.units import PlannedSource, Unit, cut_units, planned
+from toto.tokenize.plan_table import PlanRows, plan_table, read_plan
+from toto.tokenize.planned import MOMENTS, PlannedRows, PlannedSource, differ, planned_rows
+from toto.tokenize.sources.base import Listing
+from toto.tokenize.sources.source_table import SourceTable
+from toto.tokenize.units import Unit, cut_units
 from toto.uris import shown
 
 FOLDER = "plan"
-Estimate = Callable[[list[Source]], list[int]]
+ROWS_AT_ONCE = 65_536
+Estimate = Callable[[SourceTable], Sequence[int] | np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -39,27 +43,50 @@ class Plans:
     """All plans of a target, read in order."""
 
     units: dict[str, Unit]  # in the order in which they were planned
-    tables: list[pa.Table]  # what the units were made from
+    rows: list[PlanRows]  # what the units are slices of, plan by plan
     files: list[FileRef]
     annotations: dict[str, Annotation]  # of the newest plan
     root: str | None  # where the newest plan's sources lay
     settings: dict[str, Any] | None  # of the first plan; None when there is none
     tokenizer: dict[str, Any] | None
 
-    def keys(self) -> set[str]:
-        """Every source that some plan holds."""
-        return {key for table in self.tables for key in keys_of(table)}
+    def holds(self, listed: SourceTable) -> np.ndarray:
+        """bool [n]: which listed sources some plan holds."""
+        found = np.zeros(len(listed), bool)
+        for plan in self.rows:
+            at = listed.by_key.rows(plan.sources.keys)
+            found[at[at >= 0]] = True
+        return found
 
-    def latest(self) -> Iterator[PlannedSource]:
-        """Every source as it was planned last, in the order of the plans."""
-        last = {s.key: unit.attempt for unit in self.units.values() if unit.attempt for s in unit.sources}
-        for unit in self.units.values():
-            yield from (source for source in unit.sources if last.get(source.key, 0) == unit.attempt)
+    def latest(self) -> Iterator[PlannedRows]:
+        """Every source as it was planned last, in the order of the plans, some at a time."""
+        again = [
+            zip(plan.sources.where(late).keys.to_pylist(), plan.attempts[late].tolist(), strict=True)
+            for plan in self.rows
+            if (late := plan.attempts > 0).any()
+        ]
+        last = dict(chain.from_iterable(again))
+        for plan in self.rows:
+            for start in range(0, len(plan.sources), ROWS_AT_ONCE):
+                end = start + ROWS_AT_ONCE
+                part, attempts = plan.sources[start:end], plan.attempts[start:end]
+                if last:
+                    newest = np.array([last.get(key, 0) for key in part.keys.to_pylist()])
+                    part = part.where(newest == attempts)
+                yield part
+
+    def changed(self, listed: SourceTable, names: Sequence[str]) -> Iterator[tuple[PlannedRows, np.ndarray]]:
+        """Planned sources that differ from the listed ones in one of these columns, and the rows of these."""
+        for part in self.latest():
+            at = listed.by_key.rows(part.keys)
+            part, at = part.where(at >= 0), at[at >= 0]
+            other = differ(part, listed.take(at), names)
+            yield part.where(other), at[other]
 
     @property
     def sources(self) -> int:
         """How many sources the plans hold: each is planned once for its first attempt."""
-        return sum(pc.sum(pc.equal(table["attempt"], 0)).as_py() or 0 for table in self.tables)
+        return sum(int((plan.attempts == 0).sum()) for plan in self.rows)
 
     def spec(self, job: Job) -> DatasetSpec:
         """What a seal needs."""
@@ -77,23 +104,22 @@ class Plans:
 def read_plans(store: Store) -> Plans:
     """The plans of a target; empty when it has none."""
     units: dict[str, Unit] = {}
-    tables, files, annotations = [], [], {}
+    rows, files, annotations = [], [], {}
     first: dict[str, Any] | None = None
     root = None
     for name in (name for name in store.list(FOLDER) if name.endswith(".parquet")):
         data = store.read(name)
-        table = _read_table(data, f"{store.uri}/{name}")
-        facts = json.loads(table.schema.metadata[b"toto"])
-        _refuse_derived(facts, store.uri)
-        first, root = first or facts, shown(facts["root"])
+        plan = read_plan(data, f"{store.uri}/{name}")
+        _refuse_derived(plan.facts, store.uri)
+        first, root = first or plan.facts, shown(plan.facts["root"])
         annotations = {
-            key: Annotation(FileRef(**a["file"]), a["content_hash"]) for key, a in facts["annotations"].items()
+            key: Annotation(FileRef(**a["file"]), a["content_hash"]) for key, a in plan.facts["annotations"].items()
         }
-        units.update((unit.id, unit) for unit in planned_units(table, f"{store.uri}/{name}"))
-        tables.append(table)
+        units.update((unit.id, unit) for unit in plan.units)
+        rows.append(plan)
         files.append(file_ref(name, data))
     settings, tokenizer = (first["settings"], first["tokenizer"]) if first else (None, None)
-    return Plans(units, tables, files, annotations, root, settings, tokenizer)
+    return Plans(units, rows, files, annotations, root, settings, tokenizer)
 
 
 def refuse_other_settings(plans: Plans, job: Job, where: str) -> None:
@@ -119,19 +145,16 @@ def extend_plans(store: Store, job: Job, listing: Listing, estimate: Estimate, l
     while True:
         plans = read_plans(store)
         refuse_other_settings(plans, job, store.uri)
-        known = plans.keys()
-        _refuse_other_folder(plans, known, job, listing, store.uri)
         listing = with_known_classes(store, plans.annotations, listing)
-        fresh = [source for source in listing.sources[:limit] if source.key not in known]
-        sources = [planned(source, frames) for source, frames in zip(fresh, estimate(fresh), strict=True)]
-        if limit is None:
-            left_out = set()
-        else:
-            left_out = {source.key for source in listing.sources[limit:]} - known
-        tables = planned_tables(store, plans.annotations, listing, left_out, _moved(plans, listing))
-        if not sources and plans.files and unchanged(tables, plans.annotations):
+        listed = SourceTable.of(listing.sources)
+        known = plans.holds(listed)
+        _refuse_other_folder(plans, known, job, store.uri)
+        first = np.arange(len(listed)) < (len(listed) if limit is None else limit)
+        fresh = listed.where(first & ~known)
+        tables = planned_tables(store, plans.annotations, listing, ~first & ~known, _moved(plans, listed))
+        if not len(fresh) and plans.files and unchanged(tables, plans.annotations):
             return plans
-        units = list(cut_units(sources, job.cells * _views(job), _identity(job)))
+        units = list(cut_units(planned_rows(fresh, estimate(fresh)), job.cells * _views(job), _identity(job)))
         if _create(store, job, plans, units, tables):
             return read_plans(store)
 
@@ -142,15 +165,21 @@ def plan_retry(
     """Plans new units of sources that gave no row; False when another process planned since `plans` were read."""
     refuse_other_settings(plans, job, store.uri)
     units = list(cut_units(sources, job.cells * _views(job), _identity(job), attempt))
-    kept = _moved(plans, listing) - {source.key for source in sources}
-    tables = planned_tables(store, plans.annotations, listing, listing.by_key.keys() - plans.keys(), kept)
+    listed = SourceTable.of(listing.sources)
+    kept = _moved(plans, listed)
+    again = listed.by_key.rows(PlannedRows.of(sources).keys)
+    kept[again[again >= 0]] = False
+    tables = planned_tables(store, plans.annotations, listing, ~plans.holds(listed), kept)
     return _create(store, job, plans, units, tables)
 
 
-def _moved(plans: Plans, listing: Listing) -> set[str]:
-    """Keys of planned sources whose moments are others now."""
-    now = listing.by_key
-    return {s.key for s in plans.latest() if s.key in now and now[s.key].moments != s.moments}
+def _moved(plans: Plans, listed: SourceTable) -> np.ndarray:
+    """bool [n]: which listed sources are planned with other moments than they have now."""
+    found = np.zeros(len(listed), bool)
+    if listed.has_moments:
+        for _, rows in plans.changed(listed, [MOMENTS]):
+            found[rows] = True
+    return found
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -178,12 +207,12 @@ def _create(store: Store, job: Job, plans: Plans, units: list[Unit], tables: dic
     return created
 
 
-def _refuse_other_folder(plans: Plans, known: set[str], job: Job, listing: Listing, where: str) -> None:
+def _refuse_other_folder(plans: Plans, known: np.ndarray, job: Job, where: str) -> None:
     """Two folders must not end up in one dataset by mistake; one that was moved, or has grown, is welcome."""
     root = shown(job.root)
-    if plans.root in (None, root) or not known or not listing.sources:
+    if plans.root in (None, root) or not plans.sources or not len(known):
         return
-    if known.isdisjoint(source.key for source in listing.sources):
+    if not known.any():
         raise UsageError(
             f"{where} was made from {plans.root}, and none of its sources is in {root}; "
             "use another --out for a new dataset"
@@ -197,16 +226,6 @@ def _refuse_derived(facts: dict[str, Any], where: str) -> None:
             f"{where} was made by `toto-shards {derived['how']}`, of rows that had their tokens; "
             "nothing can be tokenized into it, use another --out"
         )
-
-
-def _read_table(data: bytes, where: str) -> pa.Table:
-    try:
-        return read_parquet(data)
-    except (pa.ArrowException, OSError) as error:
-        first_line = str(error).splitlines()[0]
-        raise UserError(
-            f"{where}: damaged ({first_line}); put it back from a copy, the dataset follows from it"
-        ) from None
 
 
 def _describe(tokenizer: dict[str, Any] | None) -> str:

@@ -1,20 +1,22 @@
 """A plan as a table: one row for each source, the sources of a unit one after the other.
 
-    units ─plan_table─▶ plan/000N.parquet ─planned_units─▶ units, whose sources are made from the table when asked for
-
-A plan may hold tens of millions of sources (ImageNet-21k: 13.9M), so no Python object of each is kept.
+units ─plan_table─▶ plan/000N.parquet ─read_plan─▶ the same rows, smaller, and the units that are slices of them
 """
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UserError
-from toto.tokenize.units import PlannedSource, Unit
+from toto.shards.parquet import TableFile
+from toto.tokenize.planned import MOMENTS, NAMES, PlannedRows
+from toto.tokenize.units import Unit
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -30,83 +32,70 @@ PLAN_SCHEMA = pa.schema(
         pa.field("estimated_frames", pa.int64(), nullable=False),
     ]
 )
-MOMENTS = pa.field("moments", pa.list_(pa.int32()))  # a column more, in plans of sources that have them
-OF_SOURCES = [name for name in PLAN_SCHEMA.names if name not in ("unit", "attempt")]
-ROWS_AT_ONCE = 65_536
+MOMENTS_FIELD = pa.field(MOMENTS, pa.list_(pa.int32()))  # a column more, in plans of sources that have them
+WORDS = ("split", "kind")  # columns of a few different words
 
 
-class PlannedRows(Sequence[PlannedSource]):
-    """Consecutive rows of a plan as planned sources, each made anew when it is asked for; pickled as a tuple."""
+@dataclass(frozen=True)
+class PlanRows:
+    """A plan that was read: the columns NAMES (and MOMENTS), and which unit and attempt each row is of."""
 
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def __iter__(self) -> Iterator[PlannedSource]:
-        for start in range(0, len(self), ROWS_AT_ONCE):
-            part = self._table.slice(start, ROWS_AT_ONCE)
-            columns = [part[name].to_pylist() for name in OF_SOURCES]
-            own = part[MOMENTS.name].to_pylist() if MOMENTS.name in part.column_names else [None] * len(part)
-            columns.append([None if moments is None else tuple(moments) for moments in own])
-            yield from (PlannedSource(*values) for values in zip(*columns, strict=True))
-
-    @overload
-    def __getitem__(self, i: int) -> PlannedSource: ...
-
-    @overload
-    def __getitem__(self, i: slice) -> Sequence[PlannedSource]: ...
-
-    def __getitem__(self, i: int | slice) -> PlannedSource | Sequence[PlannedSource]:
-        if isinstance(i, slice):
-            return tuple(PlannedRows(self._table.take(range(len(self))[i])))
-        (found,) = PlannedRows(self._table.slice(range(len(self))[i], 1))
-        return found
-
-    def __eq__(self, other: object) -> bool:
-        return tuple(self) == tuple(other) if isinstance(other, PlannedRows | tuple) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return tuple, (tuple(self),)
+    sources: PlannedRows
+    attempts: np.ndarray  # uint16
+    units: list[Unit]
+    facts: dict[str, Any]  # what stands in the file's metadata
 
 
 def plan_table(units: Sequence[Unit], metadata: dict[str, str]) -> pa.Table:
     """The table of a plan; it has the column `moments` only where some source has moments."""
-    sources = [source for unit in units for source in unit.sources]
-    of_row = np.repeat(np.arange(len(units)), [len(unit.sources) for unit in units])
+    sources = pa.concat_tables([PlannedRows.of(unit.sources).table for unit in units] or [_nothing()])
+    of_row = np.repeat(np.arange(len(units), dtype=np.int32), [len(unit.sources) for unit in units])
     ids = pa.array([unit.id for unit in units], pa.string())
     attempts = np.array([unit.attempt for unit in units], np.uint16)
+    has_moments = MOMENTS in sources.column_names
+    schema = PLAN_SCHEMA.append(MOMENTS_FIELD) if has_moments else PLAN_SCHEMA
     columns = [ids.take(pa.array(of_row)), pa.array(attempts[of_row])]
-    columns += [_column(sources, PLAN_SCHEMA.field(name)) for name in OF_SOURCES]
-    schema = PLAN_SCHEMA
-    if any(source.moments is not None for source in sources):
-        schema = schema.append(MOMENTS)
-        columns.append(_column(sources, MOMENTS))
+    columns += [sources[name].cast(schema.field(name).type) for name in schema.names[2:]]
     return pa.table(columns, schema=schema.with_metadata(metadata))
 
 
-def planned_units(table: pa.Table, where: str) -> Iterator[Unit]:
-    """The units of a plan's table, in its order; UserError where rows of one unit do not stand together."""
-    if not len(table):
+def read_plan(data: bytes, where: str) -> PlanRows:
+    """A plan's file, column by column: about 75 bytes a source.
+
+    UserError where it is damaged, or rows of one unit do not stand together.
+    """
+    try:
+        file = TableFile(data)
+        columns = file.read(["unit", "attempt"])
+        facts = json.loads(columns.schema.metadata[b"toto"])
+        small = {name: _small(name, file.read([name])[name]) for name in NAMES}
+        table = pa.table({**small, **{name: file.read([name])[name] for name in file.read([MOMENTS]).column_names}})
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{where}: damaged ({first_line}); put it back from a copy, the dataset follows from it"
+        ) from None
+    attempts = columns["attempt"].to_numpy()
+    units = list(_units(columns["unit"], attempts, PlannedRows(table), where))
+    return PlanRows(PlannedRows(table), attempts, units, facts)
+
+
+def _units(names: pa.ChunkedArray, attempts: np.ndarray, sources: PlannedRows, where: str) -> Iterator[Unit]:
+    """The units of a plan, in its order; UserError where rows of one unit do not stand together."""
+    if not len(sources):
         return
-    runs = pc.run_end_encode(table["unit"].combine_chunks())
-    names = runs.values.to_pylist()
-    if len(set(names)) < len(names):
+    runs = pc.run_end_encode(names.combine_chunks())
+    ids = runs.values.to_pylist()
+    if len(set(ids)) < len(ids):
         raise UserError(f"{where}: damaged (sources of one unit stand apart); put it back from a copy")
-    for name, (start, end) in zip(names, pairwise([0, *runs.run_ends.to_pylist()]), strict=True):
-        rows = table.slice(start, end - start)
-        yield Unit(name, rows["split"][0].as_py(), rows["attempt"][0].as_py(), PlannedRows(rows))
+    for name, (start, end) in zip(ids, pairwise([0, *runs.run_ends.to_pylist()]), strict=True):
+        rows = sources[start:end]
+        yield Unit(name, rows[0].split, int(attempts[start]), rows)
 
 
-def keys_of(table: pa.Table) -> Iterator[str]:
-    """Every key of a plan's table, or of the column `key` of another one."""
-    for part in table.select(["key"]).to_batches(max_chunksize=ROWS_AT_ONCE):
-        yield from part["key"].to_pylist()
+def _small(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.dictionary_encode() if name in WORDS else column
 
 
-def _column(sources: Sequence[PlannedSource], field: pa.Field) -> pa.Array:
-    return pa.array([getattr(source, field.name) for source in sources], field.type)
+def _nothing() -> pa.Table:
+    return pa.table({name: pa.array([], PLAN_SCHEMA.field(name).type) for name in NAMES})

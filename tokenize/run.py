@@ -7,9 +7,10 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from toto import __version__
@@ -28,9 +29,11 @@ from toto.tokenize.event_log import EventLog
 from toto.tokenize.job import Job
 from toto.tokenize.monitor import Monitor
 from toto.tokenize.plan import Plans, extend_plans, read_plans
+from toto.tokenize.planned import MOMENTS, PlannedRows, PlannedSource
 from toto.tokenize.sources import list_sources
-from toto.tokenize.sources.base import Listing, Source
-from toto.tokenize.units import PlannedSource, Unit
+from toto.tokenize.sources.base import Listing
+from toto.tokenize.sources.source_table import SourceTable
+from toto.tokenize.units import Unit
 
 FEW_SOURCES = 100  # below this many, a high share of bad ones says little
 
@@ -42,6 +45,7 @@ class Result:
     snapshot: Snapshot
     units_done: int  # in this run
     changed: list[str]  # keys of sources that are not the files any more that were planned
+    changed_done: list[str]  # of these the ones that were done now, from the files as they are
     failure: str | None  # why the exit code is 1, when it is
     ignored: dict[str, int]  # what the listing left out: a suffix, or "(a reason)" -> count
 
@@ -55,6 +59,7 @@ class Result:
             "units": value["units"],
             "units_done": self.units_done,
             "changed": self.changed,
+            "changed_done": self.changed_done,
             "ignored": self.ignored,
             "versions": value["made_by"]["versions"],
         }
@@ -67,6 +72,7 @@ def tokenize(config: DatasetConfig, job: Job, options: Options) -> Result:
             refuse_strangers(store)
         listing = list_sources(config)
         plans = extend_plans(store, job, listing, Estimator(job).kept_frames, options.limit)
+        listing = replace(listing, annotations={})  # they are written, and may be as large as the rest
         return work(store, config, job, plans, listing, options)
 
 
@@ -101,7 +107,17 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
     if todo:
         log.event("end", outcome="finished")
         _warn_of_versions(snapshot)
-    return Result(snapshot, len(todo), changed, judge(snapshot, config.max_bad_fraction), listing.ignored)
+    failure, done = judge(snapshot, config.max_bad_fraction), _among(changed, todo)
+    return Result(snapshot, len(todo), changed, done, failure, listing.ignored)
+
+
+def _among(keys: list[str], units: list[Unit]) -> list[str]:
+    """Those of these keys that units hold."""
+    if not keys:
+        return []
+    each = (PlannedRows.of(unit.sources).keys.to_pylist() for unit in units)
+    held = set(keys).intersection(chain.from_iterable(each))
+    return [key for key in keys if key in held]
 
 
 def _refuse_lost_commits(store: Store, todo: list[Unit]) -> None:
@@ -151,10 +167,11 @@ def list_all_splits(config: DatasetConfig) -> str:
 
 def _without_unlisted(config: DatasetConfig, listing: Listing, pending: list[Unit]) -> list[Unit]:
     """The units that this run can do: of a split that it does not list, where sources lie is not known."""
+    listed = SourceTable.of(listing.sources).by_key
     left = {
         unit.id: unit.split
         for unit in pending
-        if not lists_split(config, unit.split) and any(source.key not in listing.by_key for source in unit.sources)
+        if not lists_split(config, unit.split) and (listed.rows(PlannedRows.of(unit.sources).keys) < 0).any()
     }
     if left:
         splits = ", ".join(sorted(set(left.values())))
@@ -165,31 +182,24 @@ def _without_unlisted(config: DatasetConfig, listing: Listing, pending: list[Uni
     return [unit for unit in pending if unit.id not in left]
 
 
-class SourceUris(Mapping[str, str]):
-    """Where each source is read; one that is planned, and has gone since, is looked for at its key under the root."""
+class SourceUris:
+    """Where sources are read; one that is planned, and has gone since, is looked for at its key under the root."""
 
     def __init__(self, config: DatasetConfig, listing: Listing) -> None:
-        self._root, self._listed = config.root.rstrip("/"), listing.by_key
+        self._root, self._listed = config.root.rstrip("/"), SourceTable.of(listing.sources)
 
-    def __getitem__(self, key: str) -> str:
-        found = self._listed.get(key)
-        return f"{self._root}/{key}" if found is None else found.uri
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._listed)
-
-    def __len__(self) -> int:
-        return len(self._listed)
+    def of(self, sources: Sequence[PlannedSource]) -> dict[str, str]:
+        """Key -> path or URI, of these."""
+        keys = PlannedRows.of(sources).keys
+        at = self._listed.by_key.rows(keys)
+        uris = {key: f"{self._root}/{key}" for key in keys.to_pylist()}
+        return uris | {source.key: source.uri for source in self._listed.take(at[at >= 0])}
 
 
 def changed_sources(plans: Plans, listing: Listing) -> list[str]:
     """Keys of planned sources whose size, time, etag or moments differ now; they are reported, never done again."""
-    now = listing.by_key
-    return sorted(s.key for s in plans.latest() if s.key in now and _facts(now[s.key]) != _facts(s))
-
-
-def _facts(source: Source | PlannedSource) -> tuple[Any, ...]:
-    return source.size, source.mtime_us, source.etag, source.moments
+    found = plans.changed(SourceTable.of(listing.sources), ["size", "mtime_us", "etag", MOMENTS])
+    return sorted(key for part, _ in found for key in part.keys.to_pylist())
 
 
 def judge(snapshot: Snapshot, max_bad_fraction: float) -> str | None:

@@ -3,29 +3,18 @@ engine or time, so that two runs over the same files make the same units."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow.compute as pc
 
 from toto.shards.hashing import json_sha256
-from toto.tokenize.sources.base import Source
+from toto.tokenize.planned import MOMENTS, PlannedRows
+from toto.tokenize.planned import PlannedSource as PlannedSource
 
 UNITS_PER_PLAN = 1024
 MIN_TOKENS, MAX_TOKENS = 128 * 1024, 32 * 1024 * 1024
 MAX_SOURCES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedSource:
-    """A source as the plan holds it."""
-
-    key: str
-    split: str
-    kind: str
-    label: int | None
-    size: int
-    mtime_us: int
-    etag: str
-    estimated_frames: int  # kept frames
-    moments: tuple[int, ...] | None = None  # decoded frames that its row holds, where annotations name them
 
 
 @dataclass(frozen=True)
@@ -40,43 +29,42 @@ class Unit:
     @property
     def estimated_frames(self) -> int:
         """Kept frames that the plan expects."""
-        return sum(source.estimated_frames for source in self.sources)
+        return int(PlannedRows.of(self.sources).frames.sum())
 
 
-def planned(source: Source, estimated_frames: int) -> PlannedSource:
-    """A listed source with its estimate."""
-    return PlannedSource(
-        source.key,
-        source.split,
-        source.kind,
-        source.label,
-        source.size,
-        source.mtime_us,
-        source.etag,
-        estimated_frames,
-        source.moments,
-    )
+class Uris(Protocol):
+    """Says where sources are read."""
+
+    def of(self, sources: Sequence[PlannedSource]) -> dict[str, str]:
+        """Key -> path or URI, of these."""
+        ...
 
 
 def cut_units(
-    sources: list[PlannedSource], tokens_per_frame: int, settings: dict[str, Any], attempt: int = 0
+    sources: Sequence[PlannedSource], tokens_per_frame: int, settings: dict[str, Any], attempt: int = 0
 ) -> Iterator[Unit]:
     """Groups sources in their order; a unit closes at its share of the tokens, at 4,096 sources, or with the split."""
-    total = sum(source.estimated_frames for source in sources) * tokens_per_frame
-    target = min(max(total // UNITS_PER_PLAN, MIN_TOKENS), MAX_TOKENS)
-    group: list[PlannedSource] = []
-    tokens = 0
-    for source in sources:
-        if group and (source.split != group[0].split or tokens >= target or len(group) >= MAX_SOURCES):
-            yield _unit(group, settings, attempt)
-            group, tokens = [], 0
-        group.append(source)
-        tokens += source.estimated_frames * tokens_per_frame
-    if group:
-        yield _unit(group, settings, attempt)
+    rows = PlannedRows.of(sources)
+    if not len(rows):
+        return
+    tokens = np.cumsum(rows.frames) * tokens_per_frame
+    target = min(max(int(tokens[-1]) // UNITS_PER_PLAN, MIN_TOKENS), MAX_TOKENS)
+    splits = pc.run_end_encode(rows.table["split"].cast("string").combine_chunks()).run_ends.to_numpy()
+    start = 0
+    while start < len(rows):
+        before = int(tokens[start - 1]) if start else 0
+        enough = int(np.searchsorted(tokens, before + target)) + 1
+        end_of_split = int(splits[np.searchsorted(splits, start, side="right")])
+        end = min(enough, start + MAX_SOURCES, end_of_split)
+        yield _unit(rows[start:end], settings, attempt)
+        start = end
 
 
-def _unit(sources: list[PlannedSource], settings: dict[str, Any], attempt: int) -> Unit:
-    named = [[s.key, s.size] if s.moments is None else [s.key, s.size, list(s.moments)] for s in sources]
+def _unit(sources: PlannedRows, settings: dict[str, Any], attempt: int) -> Unit:
+    keys, sizes = (sources.table[name].to_pylist() for name in ("key", "size"))
+    named: list[list[Any]] = [[key, size] for key, size in zip(keys, sizes, strict=True)]
+    if MOMENTS in sources.table.column_names:
+        for name, moments in zip(named, sources.table[MOMENTS].to_pylist(), strict=True):
+            name.extend([] if moments is None else [moments])
     identity = {"sources": named, "settings": settings, "attempt": attempt}
-    return Unit(json_sha256(identity)[:16], sources[0].split, attempt, tuple(sources))
+    return Unit(json_sha256(identity)[:16], sources[0].split, attempt, sources)

@@ -1,10 +1,12 @@
 """Readers, one per layout that people really have on disk: a dataset's configuration -> its `Listing`."""
 
+from dataclasses import replace
 from importlib import import_module
 
 from toto.config import DatasetConfig
 from toto.errors import UsageError
 from toto.tokenize.sources.base import Listing, Source
+from toto.tokenize.sources.source_table import SourceTable
 from toto.uris import refuse_secrets
 
 READERS = {
@@ -42,4 +44,4 @@ def list_sources(config: DatasetConfig) -> Listing:
             raise UsageError(f"datasets.{config.name}.{key}: only layouts {', '.join(layouts)} have it; take it away")
     refuse_secrets(config.root, f"sources (datasets.{config.name}.root)")
     listing: Listing = import_module(READERS[config.layout]).read(config)
-    return listing
+    return replace(listing, sources=SourceTable.of(listing.sources))

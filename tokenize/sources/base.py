@@ -7,46 +7,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from toto.config import DatasetConfig
 from toto.config_layers import unknown
 from toto.errors import UsageError
-from toto.lazy import cached_property
-
-MISSING_SIZE = -1
+from toto.tokenize.sources.source import MISSING_SIZE as MISSING_SIZE
+from toto.tokenize.sources.source import Source as Source
+from toto.tokenize.sources.source_table import SourceTable
 
 LABELS = pa.schema([("source", pa.string()), ("split", pa.string()), ("label", pa.int32()), ("name", pa.string())])
 CLASSES = pa.schema([("label", pa.int32()), ("name", pa.string())])
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One video or image of a dataset."""
-
-    key: str  # relative to the dataset, posix, valid UTF-8, unique; never a URI or an absolute path
-    uri: str  # where to read it: a local path (odd bytes are surrogates, as in `os`), or what fsspec opens
-    kind: str  # "video" | "image", by layout and suffix
-    split: str  # "all" for folder
-    label: int | None
-    size: int  # bytes; MISSING_SIZE when the official list names it but it is not there
-    mtime_us: int = 0  # µs since 1970; 0 when the store does not say
-    etag: str = ""
-    moments: tuple[int, ...] | None = None  # ascending decoded frames: its row holds these alone
 
 
 @dataclass(frozen=True)
 class Listing:
     """All sources of a dataset in a fixed order: by split in the official order, then by key."""
 
-    sources: list[Source]
+    sources: Sequence[Source]  # of `list_sources` a SourceTable
     annotations: dict[str, pa.Table]  # "labels": LABELS and more columns; "classes": CLASSES
     ignored: dict[str, int]  # what was seen and left out: a suffix such as ".txt", or "(a reason)" -> count
     numbered: bool = False  # labels are numbers that the dataset's own files give, not the reader's
-
-    @cached_property
-    def by_key(self) -> dict[str, Source]:
-        """The sources by their keys."""
-        return {source.key: source for source in self.sources}
 
 
 def chosen_splits(config: DatasetConfig, known: Sequence[str]) -> tuple[str, ...]:
@@ -64,15 +45,11 @@ def in_order(sources: Iterable[Source], splits: Sequence[str]) -> list[Source]:
 
 def labels_table(sources: Sequence[Source], classes: Mapping[int, str]) -> pa.Table:
     """source, split, label, name of every source; label and name are null where the dataset gives none."""
-    return pa.table(
-        [
-            [source.key for source in sources],
-            [source.split for source in sources],
-            [source.label for source in sources],
-            [None if source.label is None else classes[source.label] for source in sources],
-        ],
-        schema=LABELS,
-    )
+    given = SourceTable.of(sources).columns
+    numbers = pa.array(list(classes), pa.int32())
+    names = pc.take(pa.array(list(classes.values()), pa.string()), pc.index_in(given["label"], value_set=numbers))
+    columns = [given["key"].cast(pa.string()), given["split"].cast(pa.string()), given["label"], names]
+    return pa.table(columns, schema=LABELS)
 
 
 def classes_table(classes: Mapping[int, str]) -> pa.Table:

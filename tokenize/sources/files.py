@@ -46,13 +46,16 @@ def list_files(config: DatasetConfig, suffixes: frozenset[str]) -> tuple[list[Fi
     UserError when the root is not there, is no folder, or may not be read.
     """
     ignored: Counter[str] = Counter()
+    return sorted(each_file(config, suffixes, ignored), key=lambda file: file.key), ignored
+
+
+def each_file(config: DatasetConfig, suffixes: frozenset[str], ignored: Counter[str]) -> Iterator[File]:
+    """The same files one by one, in no order; what is left out is counted in `ignored`."""
     path = local_path(config.root)
     if path is None:
-        files = _remote_files(config, suffixes, ignored)
-    else:
-        _check_folder(config, path)
-        files = _local_files(path, suffixes, ignored)
-    return sorted(files, key=lambda file: file.key), ignored
+        return _remote_files(config, suffixes, ignored)
+    _check_folder(config, path)
+    return _local_files(path, suffixes, ignored)
 
 
 def root_error(config: DatasetConfig, problem: str) -> UserError:

@@ -8,15 +8,16 @@ where a source goes, so a folder that grows moves none.
 With `labels: folders` the first sub-folder is the class (`holiday`); files directly under the root have none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
 
 import xxhash
 
 from toto.config import DatasetConfig
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing, Source
-from toto.tokenize.sources.files import File, list_files, root_error
+from toto.tokenize.sources.files import File, each_file, root_error
 from toto.tokenize.sources.names import MEDIA_SUFFIXES, kind_of
+from toto.tokenize.sources.source_table import SourceTable
 
 ALL, TRAIN, VAL = "all", "train", "val"
 
@@ -28,14 +29,16 @@ def read(config: DatasetConfig) -> Listing:
     """
     splits = (TRAIN, VAL) if config.held_out else (ALL,)
     chosen = base.chosen_splits(config, splits)
-    files, ignored = list_files(config, MEDIA_SUFFIXES)
-    if not files:
+    ignored: Counter[str] = Counter()
+    numbers: dict[str, int] = {}  # of classes, as they are met
+    files = each_file(config, MEDIA_SUFFIXES, ignored)
+    sources = SourceTable.of(_source(file, config, numbers) for file in files)
+    if not sources:
         raise root_error(config, f"no videos or images here ({ignored.total()} other files)")
+    sources.sort(splits)
+    sources, classes = sources.of_splits(chosen).with_sorted_classes(numbers)
     if config.labels == "none":
-        sources = [_source(file, None, config) for file in files]
-        return Listing(_of(sources, chosen), {}, dict(ignored))
-    classes = dict(enumerate(sorted({file.parts[0] for file in files if len(file.parts) > 1})))
-    sources = _of(_labelled(files, classes, config), chosen)
+        return Listing(sources, {}, dict(ignored))
     tables = {"labels": base.labels_table(sources, classes), "classes": base.classes_table(classes)}
     return Listing(sources, tables, dict(ignored))
 
@@ -47,15 +50,8 @@ def split_of(key: str, held_out: float) -> str:
     return VAL if xxhash.xxh3_64_intdigest(key.encode()) < held_out * 2**64 else TRAIN
 
 
-def _of(sources: Sequence[Source], splits: Sequence[str]) -> list[Source]:
-    return base.in_order([source for source in sources if source.split in splits], splits)
-
-
-def _labelled(files: Sequence[File], classes: Mapping[int, str], config: DatasetConfig) -> list[Source]:
-    label = {name: index for index, name in classes.items()}
-    return [_source(file, label[file.parts[0]] if len(file.parts) > 1 else None, config) for file in files]
-
-
-def _source(file: File, label: int | None, config: DatasetConfig) -> Source:
+def _source(file: File, config: DatasetConfig, numbers: dict[str, int]) -> Source:
     split = split_of(file.key, config.held_out)
+    has_class = config.labels == "folders" and len(file.parts) > 1
+    label = numbers.setdefault(file.parts[0], len(numbers)) if has_class else None
     return Source(file.key, file.uri, kind_of(file.key), split, label, file.size, file.mtime_us, file.etag)

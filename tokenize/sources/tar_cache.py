@@ -1,7 +1,8 @@
 """What was read from a tar, kept in the user's cache, so that a second run need not read it again.
 
 ~/.cache/toto/tars (XDG_CACHE_HOME) has a file for each tar as it was: its name is a hash of URI, size, time and etag,
-its content a hash and a Parquet table. Files appear whole; one that is damaged is not used; all can be removed.
+its content a hash and a Parquet table. Files appear whole; one that is damaged is not used; all can be removed. Where
+they take more than MOST_BYTES together, those that were not used for longest go.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from toto.tokenize.input_file import local_path
 from toto.tokenize.sources.files import File
 
 VERSION = 2  # of what is kept
+MOST_BYTES = 8 << 30  # two hundred million members: ImageNet-21k has 14 million
 _DIGEST_BYTES = 16
 
 
@@ -40,11 +42,27 @@ def cached(tar: File, what: str, read: Callable[[], pa.Table]) -> pa.Table:
     return table
 
 
+def bound() -> None:
+    """Removes what was not used for longest, where the folder holds more than MOST_BYTES."""
+    with suppress(OSError), os.scandir(_folder()) as entries:
+        found = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in entries)
+        excess = sum(size for _, size, _ in found) - MOST_BYTES
+        for _, size, path in found:
+            if excess <= 0:
+                return
+            os.unlink(path)
+            excess -= size
+
+
+def _folder() -> Path:
+    return cache_folder() / "tars"
+
+
 def _path(tar: File, what: str) -> Path:
     local = local_path(tar.uri)
     place = tar.uri if local is None else os.path.abspath(local)
     facts = json.dumps([VERSION, what, place, tar.size, tar.mtime_us, tar.etag])
-    return cache_folder() / "tars" / hashlib.sha256(facts.encode()).hexdigest()[:32]
+    return _folder() / hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
 def _load(path: Path) -> pa.Table | None:
@@ -53,5 +71,7 @@ def _load(path: Path) -> pa.Table | None:
         content = path.read_bytes()
     except OSError:
         return None
+    with suppress(OSError):
+        os.utime(path)  # it was used; `bound` removes others first
     digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     return read_parquet(data) if xxhash.xxh3_128_digest(data) == digest else None

@@ -10,12 +10,13 @@ read at random: it is refused, or counted by readers that find enough beside it.
 
 import re
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
@@ -24,6 +25,7 @@ from toto.config import DatasetConfig
 from toto.errors import UserError
 from toto.tokenize.clip import SourceError
 from toto.tokenize.part import Part
+from toto.tokenize.sources import tar_cache
 from toto.tokenize.sources.base import MISSING_SIZE
 from toto.tokenize.sources.files import File, list_files
 from toto.tokenize.sources.names import is_passed_over, shown, suffix_of
@@ -34,6 +36,7 @@ _PACKED = re.compile(r"\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst|lz4|Z))$", re.I
 _PACKED_SUFFIXES = frozenset(".tgz .tbz .tbz2 .txz .tzst .gz .bz2 .xz .zst .lz4 .z".split())
 _UNPACKERS = {"gz": "gunzip", "bz2": "bunzip2", "xz": "unxz", "zst": "unzstd", "lz4": "unlz4", "z": "uncompress"}
 TARS_AT_ONCE = 16
+ROWS_AT_ONCE = 65_536
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -111,8 +114,7 @@ def tar_by_tar(
 
 def _members(tar: File, index: Index, suffixes: frozenset[str] | None, ignored: Counter[str]) -> Iterator[File]:
     folder = tar.key[: -len(TAR)]
-    columns = (index.table[column].to_pylist() for column in index.table.column_names)
-    for name, offset, size, mtime_s, head, head_hash in zip(*columns, strict=True):
+    for name, offset, size, mtime_s, head, head_hash in _lines(index):
         suffix = suffix_of(name)
         if any(map(is_passed_over, name.split("/"))):
             continue
@@ -123,6 +125,12 @@ def _members(tar: File, index: Index, suffixes: frozenset[str] | None, ignored: 
             ignored[suffix or "(no suffix)"] += 1
 
 
+def _lines(index: Index) -> Iterator[tuple[Any, ...]]:
+    """Its rows, of which some thousand are objects at one time."""
+    for part in index.table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
+
+
 def _indices(config: DatasetConfig, tars: Sequence[File]) -> Iterator[Index]:
     """The index of each tar, in order; UserError for one that cannot be read, or when all are compressed."""
     packed, console = 0, Console(stderr=True)
@@ -131,18 +139,28 @@ def _indices(config: DatasetConfig, tars: Sequence[File]) -> Iterator[Index]:
         for index in progress.track(found, total=len(tars), description="reading the headers of tars"):
             packed += PACKED in index.ignored
             yield index
+    tar_cache.bound()
     if tars and packed == len(tars):
         raise packed_error(tars[0])
 
 
 def side_by_side(act: Callable[[Item, Event], Result], items: Sequence[Item]) -> Iterator[Result]:
     """`act(item, stop)` of each item, in order, several at a time; `stop` is set once nobody waits for more."""
-    stop = Event()
+    stop, left = Event(), iter(items)
+    if len(items) < 2:
+        yield from (act(item, stop) for item in items)
+        return
     with ThreadPoolExecutor(TARS_AT_ONCE) as pool:
+        ahead = deque(pool.submit(act, item, stop) for item in islice(left, 2 * TARS_AT_ONCE))
         try:
-            yield from (pool.map if len(items) > 1 else map)(lambda item: act(item, stop), items)
+            while ahead:
+                done = ahead.popleft().result()
+                ahead.extend(pool.submit(act, item, stop) for item in islice(left, 1))
+                yield done
         finally:
             stop.set()
+            for waiting in ahead:
+                waiting.cancel()
 
 
 def packed_error(tar: File) -> UserError:
