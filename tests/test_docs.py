@@ -41,7 +41,7 @@ from toto.train.changes import FREE
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
 STAGES = {"toto-tokenize": "tokenize", "toto-shards": "shards", "toto-train": "train", "toto-eval": "evaluate"}
 SMALL = {"dim": 16, "heads": 2, "mlp_hidden": 16}  # the model that the docs' commands train here
-SHORT = {"steps": 2, "validation_sequences": 2, "batch_tokens": 1024}
+SHORT = {"steps": 2, "validation_sequences": 2, "batch_tokens": 512}
 COMMAND = re.compile(rf"(?:{'|'.join(STAGES)})\b(?!\[)[^\n`\"]*")
 TINY = WorldSpec(
     classes=2,
