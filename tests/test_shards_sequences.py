@@ -242,6 +242,14 @@ def test_a_row_that_is_shorter_than_its_results_say_is_named(tmp_path: Path) -> 
             of.sequences(range(3))
 
 
+def test_ids_of_another_type_than_the_vocabulary_s_are_refused(tmp_path: Path) -> None:
+    with patch("token_world.ids.id_dtype", lambda vocab_size: np.dtype(np.uint32)):
+        root = write_tokens(tmp_path, [Video("wide.mp4", np.zeros((8, 2, 2), int))])
+    of = Stream(make_recipe([("world", str(root), 1, None)], 4, 4, 0, 2))
+    with pytest.raises(UserError, match="wide.mp4, run 0, view 0: ids of uint32 instead of uint16; tokenize it anew"):
+        of.sequences(range(2))
+
+
 class Longer:
     """A dataset whose manifest counts a window more than it has."""
 

@@ -1,5 +1,7 @@
 """Batches of a stream made by several processes: the same in the same order, and nothing is left of the processes."""
 
+import errno
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_world import Image, Video, write_tokens
 
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.shards.recipe import make_recipe
 from toto.shards.stream import Stream
 from toto.shards.streaming import processes
@@ -88,6 +90,56 @@ def test_what_goes_wrong_in_a_process_is_raised_in_its_turn(stream: Stream) -> N
     assert list(read) == []
 
 
+def test_an_error_that_cannot_be_sent_is_told_by_its_name(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(Exception):
+        def __init__(self, where: str, why: str) -> None:
+            super().__init__(f"{where}: {why}")
+
+    def fail(*_: object) -> None:
+        raise Odd("here", "odd")
+
+    monkeypatch.setattr(Stream, "sequences", fail)
+    with pytest.raises(RuntimeError, match="^Odd: here: odd$"):
+        list(stream.batches([range(4)], 1))
+
+
+def test_long_lists_of_numbers_do_not_meet_long_answers_in_the_pipe(stream: Stream) -> None:
+    wanted = [np.arange(i, i + 36_000) % 500 for i in range(4)]  # neither fits into a pipe that nobody reads
+    hashes = stream.sequences(range(500)).hashes
+    for batch, numbers in zip(stream.batches(wanted, 1), wanted, strict=True):
+        assert (batch.hashes[:500] == hashes[numbers[:500]]).all() and (batch.numbers == numbers).all()
+
+
+def test_who_ignores_a_signal_to_end_does_not_have_its_processes_ignore_it(stream: Stream) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        read = stream.batches((range(i, i + 4) for i in range(0, 4000, 4)), 1)
+        next(read)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (child,) = multiprocessing.active_children()
+    child.terminate()  # as the end of Python does, which then waits
+    child.join(20)
+    assert not child.is_alive()
+    read.close()
+
+
+def test_no_room_is_told_in_one_line_and_a_number_below_zero_refused(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    gc.collect()
+    open_files = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(UserError, match="shared memory for a reading process: No space left on device; try fewer"):
+        list(stream.batches([range(4)], 2))
+    assert len(os.listdir("/proc/self/fd")) == open_files
+    with pytest.raises(UsageError, match="workers: -1"):
+        list(stream.batches([range(4)], -1))
+
+
 def test_a_process_that_is_killed_is_told_in_one_line(stream: Stream) -> None:
     read = stream.batches((range(i, i + 4) for i in range(0, 4000, 4)), 2)
     next(read)
@@ -99,22 +151,28 @@ def test_a_process_that_is_killed_is_told_in_one_line(stream: Stream) -> None:
 
 
 def test_closing_leaves_no_process_no_file_and_no_shared_memory(stream: Stream) -> None:
-    open_files, shared = os.listdir("/proc/self/fd"), sorted(os.listdir("/dev/shm"))
+    gc.collect()  # what earlier tests left
+    open_files, mapped = len(os.listdir("/proc/self/fd")), _mapped()
     read = stream.batches((range(i, i + 4) for i in range(0, 4000, 4)), 2)
     next(read)
-    assert len(multiprocessing.active_children()) == 2
+    assert len(multiprocessing.active_children()) == 2 and _mapped() == mapped + 2
     read.close()
     assert multiprocessing.active_children() == []
-    assert len(os.listdir("/proc/self/fd")) == len(open_files) and sorted(os.listdir("/dev/shm")) == shared
+    assert len(os.listdir("/proc/self/fd")) == open_files and _mapped() == mapped
 
 
+def _mapped() -> int:
+    return Path("/proc/self/maps").read_text().count("toto-batches")
+
+
+@pytest.mark.parametrize("size", [4, 4_000])  # they wait for the next question; for somebody to take what they answer
 def test_the_processes_of_one_that_is_killed_end(
-    stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stream: Stream, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "LOOK_S", 0.1)
 
     def owner() -> None:
-        read = stream.batches((range(i, i + 4) for i in range(0, 4000, 4)), 2)
+        read = stream.batches((range(size) for _ in range(99)), 2)
         next(read)
         (tmp_path / "pids").write_text(" ".join(str(child.pid) for child in multiprocessing.active_children()))
         os.kill(os.getpid(), signal.SIGKILL)

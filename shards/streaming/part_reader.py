@@ -103,11 +103,12 @@ class PartReader:
         for pair, row, start, to in self._clips(places, to_line * tokens.shape[1] + 1 + to_column):
             if pair != last:
                 last, batch = pair, self._batch(pair)
-                stored, bounds, odd = batch.tokens.data, batch.bounds, batch.grid != grid
+                stored, bounds = batch.tokens.data, batch.bounds
+                odd = batch.grid != grid or batch.tokens.dtype != tokens.dtype
                 ids_end = max(ids_end, batch.ids_end)
             begin = bounds[row] + 1 + start * cells
             if odd or begin + span >= bounds[row + 1]:
-                self._refuse_odd(batch, row, start)
+                self._refuse_odd(batch, row, start, tokens.dtype)
             if cut.stride == 1:
                 codes[to : to + size] = stored[begin : begin + size]
             else:
@@ -238,14 +239,16 @@ class PartReader:
     def _batch(self, pair: int) -> Batch:
         return self.dataset.shard_batch(pair >> 32, pair & 0xFFFFFFFF)
 
-    def _refuse_odd(self, batch: Batch, number: int, start: int) -> None:
-        """UserError where a row has another grid, or fewer frames than its source's results say."""
+    def _refuse_odd(self, batch: Batch, number: int, start: int, dtype: np.dtype) -> None:
+        """UserError where a row has another grid, ids of another type, or fewer frames than its results say."""
         row = Row(batch, number, self.part.split)
         if start + self.cut.span > row.n_frames:
             raise UserError(f"{self.where(row)}: {row.n_frames} frames, fewer than its source's results say")
         if (row.grid_h, row.grid_w) != self._recipe.grid:
             grid = f"{row.grid_h}×{row.grid_w}"
             raise UserError(f"{self.where(row)}: a grid of {grid} codes instead of {self._recipe.grid}")
+        if batch.tokens.dtype != dtype:
+            raise UserError(f"{self.where(row)}: ids of {batch.tokens.dtype} instead of {dtype}; tokenize it anew")
 
     def _no_patches(self, patch: int) -> str:
         kept, (height, width) = self.dataset.info["settings"].get("keep_pixels"), self._recipe.grid

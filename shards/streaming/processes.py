@@ -10,8 +10,11 @@ import gc
 import mmap
 import multiprocessing
 import os
+import pickle
 import signal
 import tempfile
+import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,20 +24,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.shards.streaming.sequences import Origin, SequenceBatch
 
 if TYPE_CHECKING:
     from toto.shards.stream import Stream
 
 SLOTS = 2  # batches of a process: one that is being made, one that waits for its turn
-LOOK_S = 2.0  # a process without work looks this often whether who asks is still there
+LOOK_S = 2.0  # a process looks this often whether who asks is still there
+UNREAD_BYTES = 32 << 10  # of a question; a pipe holds them while nobody reads
 Numbers = range | np.ndarray
 
 
 def batches(stream: "Stream", wanted: Iterable[Numbers], workers: int) -> Generator[SequenceBatch, None, None]:
     """`stream.sequences(numbers)` of each of these, made by so many processes. What goes wrong in one is raised here,
     in its turn; UserError where one ends early. Closing the generator, or dropping it, ends them."""
+    if workers < 1:
+        raise UsageError(f"workers: {workers}; 0 reads in this process, 1 or more in others")
     waiting: deque[tuple[_Worker, Numbers]] = deque()
     crew: list[_Worker] = []
     try:
@@ -61,22 +67,27 @@ class _Worker:
         """`most` sequences fit into a slot; larger batches come through the pipe."""
         self._stream, self._owner, self._asked, self._answered = stream, os.getpid(), 0, 0
         self._memory = _Memory(SLOTS, most * stream.sequence_bytes)
+        self._early: deque[Any] = deque()  # answers that were taken from the pipe before their turn
         self._pipe, theirs = multiprocessing.Pipe()
-        arguments = (stream, self._memory, theirs, self._owner)
+        arguments = (stream, self._memory, theirs)
         self._process = multiprocessing.Process(target=_work, args=arguments, name="toto-batches", daemon=True)
         self._process.start()
         theirs.close()
 
     def ask(self, numbers: Numbers) -> None:
-        """Has a batch made; at most SLOTS may be asked for before one is answered."""
+        """Has a batch made; at most SLOTS may be asked for before one is answered. Before a question that the pipe does
+        not hold, the process is heard out: it would wait for its answer to be read, and nobody would read."""
         with _told():
+            is_long = isinstance(numbers, np.ndarray) and numbers.nbytes > UNREAD_BYTES
+            while is_long and len(self._early) < self._asked - self._answered:
+                self._early.append(self._pipe.recv())
             self._pipe.send((numbers, self._asked % SLOTS))
         self._asked += 1
 
     def answer(self, numbers: Numbers) -> SequenceBatch:
         """The batch that was asked for before all others, in memory of its own."""
         with _told():
-            found = self._pipe.recv()
+            found = self._early.popleft() if self._early else self._pipe.recv()
         if isinstance(found, Exception):
             raise found
         parts, origins, room = found
@@ -114,10 +125,15 @@ class _Memory:
             with tempfile.TemporaryFile() as file:
                 handle = os.dup(file.fileno())
         nbytes = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        os.ftruncate(handle, slots * nbytes)
-        if hasattr(os, "posix_fallocate"):  # an error here, where there is no room, and not a signal later
-            os.posix_fallocate(handle, 0, slots * nbytes)
-        self._map(handle, nbytes)
+        try:
+            os.ftruncate(handle, slots * nbytes)
+            if hasattr(os, "posix_fallocate"):  # an error here, where there is no room, and not a signal later
+                os.posix_fallocate(handle, 0, slots * nbytes)
+            self._map(handle, nbytes)
+        except OSError as error:
+            os.close(handle)
+            wanted = f"{slots * nbytes:,} bytes of shared memory for a reading process"
+            raise UserError(f"{wanted}: {error.strerror or error}; try fewer workers or smaller batches") from None
 
     def _map(self, handle: int, nbytes: int) -> None:
         self._handle, self._nbytes, self._data = handle, nbytes, mmap.mmap(handle, 0)
@@ -141,16 +157,24 @@ def _mapped(handle: Any, nbytes: int) -> _Memory:
     return memory
 
 
-def _work(stream: "Stream", memory: _Memory, pipe: Connection, owner: int) -> None:
-    """What a process does until nobody asks any more. Ctrl-C reaches the owner too, which ends this one."""
+def _work(stream: "Stream", memory: _Memory, pipe: Connection) -> None:
+    """What a process does until it is ended. Ctrl-C reaches the owner too, which ends this one; what a fork has of its
+    owner's way to take SIGTERM is not for this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_leave_after, args=(os.getppid(),), daemon=True).start()
     gc.freeze()  # what a fork has of its owner is not looked at again: each page of it would be copied
     with suppress(EOFError, OSError):
         while True:
-            while not pipe.poll(LOOK_S):
-                if os.getppid() != owner:
-                    return
             pipe.send(_made(stream, memory, *pipe.recv()))
+
+
+def _leave_after(parent: int) -> None:
+    """Ends this process after its owner, or the server that forked it for its owner, whatever it waits for."""
+    owner = multiprocessing.parent_process()
+    while os.getppid() == parent and owner is not None and owner.is_alive():
+        time.sleep(LOOK_S)
+    os._exit(1)
 
 
 def _made(stream: "Stream", memory: _Memory, numbers: Numbers, slot: int) -> Any:
@@ -159,9 +183,17 @@ def _made(stream: "Stream", memory: _Memory, numbers: Numbers, slot: int) -> Any
     try:
         batch = stream.sequences(numbers, memory.slot(slot) if fits else None)
     except Exception as error:
-        return error
+        return _portable(error)
     origins = {part: (origin.places, origin.lines) for part, origin in batch.origins.items()}
     return batch.parts, origins, None if fits else (batch.tokens, batch.pixels)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error; its name and text where it is none of those that can be sent."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 @contextmanager
