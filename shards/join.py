@@ -23,7 +23,19 @@ if TYPE_CHECKING:
     from toto.shards.dataset import Dataset
 
 # Settings that decide which frames a row holds and where they were cut; resolution and pixels do not.
-OF_ROWS = ("stride", "fps", "uniform", "crop", "views", "flips", "run_frames", "min_frames", "protocols", "seed")
+OF_ROWS = (
+    "stride",
+    "fps",
+    "uniform",
+    "crop",
+    "views",
+    "flips",
+    "run_frames",
+    "most_frames",
+    "min_frames",
+    "protocols",
+    "seed",
+)
 AHEAD = 32  # sources whose batches of the right dataset are asked for at once
 AGAIN = 0x9E3779B97F4A7C15  # sets the entries of one key apart
 

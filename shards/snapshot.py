@@ -123,9 +123,11 @@ def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
         name = matching[0]
     try:
         found = parse_snapshot(store.read(name), f"{store.uri}/{name}")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as missing:
         if wanted is not None:
             raise UserError(f"{store.uri}: 0 snapshots with id {wanted!r}; no file {name} there") from None
+        if isinstance(missing, NotADirectoryError):
+            raise UserError(f"{store.uri} is a file; a dataset is a folder that holds dataset.json") from None
         raise UserError(
             f"no dataset at {store.uri} (no dataset.json); `toto-tokenize run DATASET --out {store.uri}` makes one"
         ) from None

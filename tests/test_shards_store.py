@@ -10,6 +10,7 @@ import pytest
 from toto.errors import UsageError, UserError
 from toto.shards import store as stores
 from toto.shards.store import LocalStore, is_exclusive, open_store
+from toto.shards.store.owner import open_target
 
 ROUNDS = 200
 
@@ -99,3 +100,17 @@ def _race(root: Path, name: str, barrier, queue) -> None:  # type: ignore[no-unt
         if store.create(f"commits/{i}.json", name.encode()):
             won.append(i)
     queue.put((name, won))
+
+
+@pytest.mark.parametrize("name", ["commits/one.json", None])
+def test_a_new_folder_goes_again_where_nothing_was_written_there(tmp_path: Path, name: str | None) -> None:
+    for there in (False, True):
+        root = tmp_path / str(there)
+        if there:
+            root.mkdir()
+        with pytest.raises(UserError, match="no videos"), open_target(str(root)) as store:
+            if name:
+                store.write(name, b"{}")
+            raise UserError("no videos")
+        assert root.exists() == (there or name is not None)
+        assert not name or store.exists(name)

@@ -202,7 +202,7 @@ def test_no_key_leads_out_of_the_sources_folder(tmp_path: Path) -> None:
     ("asked", "message"),
     [
         (("--row", "9"), "row 9 of 3"),
-        (("--window", "2"), "window 2 of 2 (16 frames, stride 1)"),
+        (("--window", "2"), "has no window 2: those of 16 frames at stride 1 are 0 to 1"),
         (("--source", "x"), "no rows of source 'x'"),
         (("--split", "val"), "has no split 'val'; it has: all"),
         (("--frames", "8"), "give --window N too"),

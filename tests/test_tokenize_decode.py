@@ -367,3 +367,12 @@ def test_headers_tell_frames_and_size_without_decoding(clip: Path, tmp_path: Pat
     moving = probe(str(animation(tmp_path / "a.gif", 5)), "image")
     assert moving is not None and moving.frames == 5
     assert probe(str(tmp_path / "gone.mp4"), "video") is None
+
+
+@pytest.mark.parametrize("rule", [{"stride": 3}, {"stride": None, "fps": 7.5}])
+def test_a_source_of_which_the_first_frames_are_wanted_is_read_no_further(clip: Path, rule: dict[str, object]) -> None:
+    whole, facts = read(clip, run_frames=None, **rule)
+    few, told = read(clip, run_frames=None, most_frames=5, **rule)
+    assert np.array_equal(pictures(few), pictures(whole)[:5])
+    assert told.frames_kept == 5 and told.frames_decoded < 30 < facts.frames_decoded == 150
+    assert read(clip, run_frames=None, most_frames=500, **rule)[1] == facts

@@ -98,6 +98,9 @@ def test_protocols_on_the_grid_ask_for_no_frame_more(videos: Path, tmp_path: Pat
         ({"protocols": (), "crop": "random", "views": 200, "flips": True}, r"datasets\.mine\.flips: 200 views"),
         ({"layout": "ego4d-sta", "run_frames": 64}, r"datasets\.mine\.run_frames: layout ego4d-sta"),
         ({"layout": "ego4d-sta"}, r"datasets\.mine\.protocols: layout ego4d-sta"),
+        ({"protocols": (), "most_frames": 8, "min_frames": 9}, r"most_frames: 8 is below min_frames \(9\)"),
+        ({"most_frames": 8}, r"datasets\.mine\.most_frames: it goes with stride or fps alone"),
+        ({"protocols": (), "stride": None, "uniform": 4, "most_frames": 8}, r"datasets\.mine\.most_frames: it goes"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_the_names_of_the_keys(changes: dict, said: str) -> None:
@@ -107,7 +110,9 @@ def test_what_does_not_go_together_is_refused_by_the_names_of_the_keys(changes: 
 
 def test_settings_that_are_not_used_leave_no_trace_in_a_job() -> None:
     plain = make_job(config("x"), DCT, "out").settings
-    assert not {"flips", "protocols", "moments", "variant", "fold"} & plain.keys() and plain["views"] == 1
+    assert (
+        not {"flips", "most_frames", "protocols", "moments", "variant", "fold"} & plain.keys() and plain["views"] == 1
+    )
     assert make_job(config("x", crop="three", flips=True), DCT, "out").settings["views"] == 6
 
 

@@ -12,13 +12,17 @@ from clips import call, run_arguments, short_error, write_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from listings import dataset
+from made import NO_CODES
 
 from toto.shards.manifest import final_results
 from toto.shards.schema import SOURCES_SCHEMA
 from toto.tokenize import key_index
+from toto.tokenize.estimate import Estimator
+from toto.tokenize.job import make_job
 from toto.tokenize.key_index import KeyIndex
 from toto.tokenize.planned import PlannedRows, planned, planned_rows
-from toto.tokenize.sources import Source, list_sources, tar_cache
+from toto.tokenize.sources import Source, folder, list_sources, tar_cache
+from toto.tokenize.sources.files import File
 from toto.tokenize.sources.source_table import SourceTable
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
@@ -81,6 +85,24 @@ def test_every_key_is_found_and_no_other_also_where_hashes_are_shared(
     index = KeyIndex(pa.chunked_array([keys[:50], keys[50:]], pa.large_string()))
     asked = ["none", *reversed(keys), "key-200"]
     assert index.rows(pa.chunked_array([asked])).tolist() == [-1, *reversed(range(200)), -1]
+
+
+def test_a_name_that_a_web_server_lists_twice_is_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = [File("b.mp4", "http://x/b.mp4", 3), File("a b.mp4", "http://x/a%20b.mp4", 3)]
+    twice.append(File("a b.mp4", "http://x/a b.mp4", 3))
+    monkeypatch.setattr(folder, "each_file", lambda config, suffixes, ignored: iter(twice))
+    listing = list_sources(dataset(tmp_path))
+    assert [source.uri for source in listing.sources] == ["http://x/a%20b.mp4", "http://x/b.mp4"]
+    assert sum(listing.ignored.values()) == 1
+
+
+def test_a_video_thought_a_little_longer_than_a_frame_is_planned_as_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Estimator, "decoded_frames", lambda self, sources: np.array([1.0, 1.4, 30.0]))
+    sources = [Source(f"{i}.mp4", f"{i}.mp4", "video", "all", None, 9) for i in range(3)]
+    job = make_job(dataset(tmp_path, uniform=16, keep_pixels=16), NO_CODES, str(tmp_path / "set"))
+    assert Estimator(job).kept_frames(sources).tolist() == [1, 16, 16]
 
 
 def many(count: int) -> Iterator[Source]:

@@ -131,7 +131,7 @@ def test_folder_without_media_is_refused_with_place_and_advice(tmp_path, make):
     expected = {
         "missing": "no such folder",
         "file": "not a folder",
-        "empty": "(0 other",
+        "empty": "the folder is empty",
         "no media": "(2 other",
     }
     assert str(root) in message and expected[make] in message and "set datasets.mine.root" in message

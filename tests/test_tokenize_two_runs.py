@@ -8,7 +8,7 @@ import pytest
 from clips import PIXELS, call, run_arguments, tokenize, write_clips
 
 from toto import Dataset
-from toto.errors import UserError
+from toto.errors import UsageError
 from toto.shards.store import LocalStore, open_store
 from toto.shards.verify import verify
 from toto.tokenize import retry, run
@@ -41,7 +41,9 @@ def test_a_run_that_was_held_up_seals_the_newest_plan(tmp_path: Path, monkeypatc
     assert verify(open_store(out), deep=True).ok
 
 
-def test_two_retries_at_once_give_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_retries_at_once_give_each_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     videos, out = write_clips(tmp_path / "videos", 2, 8), tmp_path / "out"
     good = (videos / "clip-001.mp4").read_bytes()
     (videos / "clip-001.mp4").write_bytes(b"")
@@ -54,8 +56,10 @@ def test_two_retries_at_once_give_each_row_once(tmp_path: Path, monkeypatch: pyt
         assert done.returncode == 0, done.stderr
 
     monkeypatch.setattr(retry, "_planned_again", before(retry._planned_again, another_retry))
-    with pytest.raises(UserError, match="no quarantined sources"):
-        cli.main(words, standalone_mode=False)
+    assert cli.main(words, standalone_mode=False) == 0
+    assert "nothing to do: no quarantined sources\n" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="was planned with seed = 0, this run has 1"):
+        cli.main([*words, "--set", "datasets.folder.seed=1"], standalone_mode=False)
     assert sorted(row.source for row in Dataset(out).rows()) == ["clip-000.mp4", "clip-001.mp4"]
     assert verify(open_store(out), deep=True).ok
 

@@ -152,7 +152,7 @@ def test_a_strangers_pickle_is_not_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("how", ["deflated", "more", "fewer"])
+@pytest.mark.parametrize("how", ["deflated", "more", "fewer", "beyond"])
 def test_numbers_that_could_become_anything_are_refused(tmp_path: Path, how: str) -> None:
     folder = save(tmp_path, 1)
     facts = json.loads((folder / "checkpoint.json").read_text())
@@ -163,13 +163,17 @@ def test_numbers_that_could_become_anything_are_refused(tmp_path: Path, how: str
         members = {member.filename: there.read(member) for member in there.infolist()}
     (numbers,) = [name for name in members if name.endswith("/data/0")]
     size = len(members[numbers])
-    members[numbers] = {"deflated": bytes(size), "more": bytes(1 << 20), "fewer": bytes(size - 4)}[how]
+    members[numbers] = {"deflated": bytes(size), "more": bytes(1 << 20), "fewer": bytes(size - 4)}.get(how, bytes(size))
     made = BytesIO()
     with ZipFile(made, "w", ZIP_DEFLATED if how == "deflated" else ZIP_STORED) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-    entry["chunks"][0][3:] = [state.stat().st_size, len(made.getvalue())]
-    state.write_bytes(state.read_bytes() + made.getvalue())
+        header = archive.getinfo(numbers).header_offset
+    data = bytearray(made.getvalue())
+    if how == "beyond":  # by its own header they begin eight bytes before the end
+        data[header + 28 : header + 30] = (len(data) - 8 - header - 30 - len(numbers)).to_bytes(2, "little")
+    entry["chunks"][0][3:] = [state.stat().st_size, len(data)]
+    state.write_bytes(state.read_bytes() + data)
     rehash(folder, facts)
     assert "norm.weight" in one_line(load_model, folder)
 

@@ -77,13 +77,15 @@ def test_no_size_is_told_with_those_there_are(tmp_path: Path) -> None:
 def test_missing_shards_are_named_with_the_line_that_makes_them(data: Path, tmp_path: Path) -> None:
     arguments = ["pretrain", "--size", "tiny", "--recipe", "demo", "--out", str(tmp_path / "run")]
     ended = call(arguments, tmp_path / "run", TOTO_DATA=str(tmp_path))
-    assert ended.failed(1, "no shards of demo", f"{tmp_path}/demo/dct-512-64", "make tokenize DATASET=demo"), ended
+    assert ended.failed(1, "no shards of demo", f"{tmp_path}/demo/dct-512-64", "make them: toto-tokenize run demo"), (
+        ended
+    )
     ended = call(["pretrain", "--size", "large"], tmp_path / "run", TOTO_DATA=str(tmp_path))
-    assert ended.failed(1, "no shards of imagenet21k", "howto100m", "make tokenize DATASET=howto100m"), ended
+    assert ended.failed(1, "no shards of imagenet21k", "howto100m", "toto-tokenize run howto100m;"), ended
     ended = call([*arguments, "--data", str(tmp_path / "nowhere")], tmp_path / "run")
     assert ended.failed(1, f"{tmp_path}/nowhere", "dataset.json"), ended
     ended = call([*arguments, "--data", "k60"], tmp_path / "run")
-    assert ended.failed(1, "no shards of k60", "did you mean 'k600'"), ended
+    assert ended.failed(1, "--data k60: neither a dataset", "did you mean 'k600'?"), ended
 
 
 def test_shards_of_two_tokenizers_are_not_mixed(data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Exported models: transformers loads them with the same logits and the same greedy tokens; a wrong one is refused."""
 
+import errno
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,15 @@ def test_a_trained_run_is_exported_by_the_command(tmp_path: Path) -> None:
 def said_parameters(out: Path, source: Loaded) -> int:
     padded = len(source.model.table.weight) - source.used_ids
     return sum(p.numel() for p in source.model.parameters()) - padded * source.config.dim
+
+
+def test_a_disk_without_room_is_told_as_such_and_nothing_is_left(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))  # of a file, in bytes: the weights are larger
+    try:
+        with pytest.raises(OSError) as full:
+            export(loaded("gpt2"), tmp_path / "out", check=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert full.value.errno == errno.EFBIG and full.value.filename == str(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

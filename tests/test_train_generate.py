@@ -45,7 +45,7 @@ from toto.train.load import Loaded, load_model
 from toto.train.models import LanguageModel, make_model, packed, small
 from toto.train.models.decoder import Decoder
 from toto.train.models.llama import Llama
-from toto.train.models.rows import least_rows
+from toto.train.models.rows import Product, least_rows
 from toto.train.parallel import Team
 
 CODES, GRID, CELLS, FRAMES = 64, (2, 3), 6, 4  # a context of four frames
@@ -221,6 +221,13 @@ def test_the_bits_of_a_clip_are_its_own(arch: str, way: str, monkeypatch: pytest
             for made, expected in zip(logits(rows), whole, strict=True):
                 assert torch.equal(made, expected[:rows]), rows
     torch.testing.assert_close(whole[-1], model(ids)[:, -1], atol=2e-4, rtol=1e-4)
+
+
+def test_the_bits_of_a_row_do_not_depend_on_how_rows_lie_in_memory() -> None:
+    """Those of one clip of Mamba lie by columns, those of several by rows."""
+    rows, matrix = torch.randn(2, 100, 48, generator=torch.Generator().manual_seed(0))
+    product = Product(matrix[:5].t(), None, least_rows([matrix[:5].t()]))
+    assert torch.equal(product(rows[:9].t().contiguous().t()), product(rows)[:9])
 
 
 def test_fewer_rows_than_have_their_own_bits_are_told_from_those_that_depend_on_more(
@@ -444,14 +451,15 @@ def test_files_are_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     broken.write_bytes(b"no video")
     tokenize = files._tokenize
 
-    def once(loaded: Loaded, folder: Path) -> None:
-        tokenize(loaded, folder)
+    def once(loaded: Loaded, folder: Path, frames: int) -> None:
+        tokenize(loaded, folder, frames)
         shutil.copytree(folder / "tokens", tmp_path / "tokens")
 
     monkeypatch.setattr(files, "_tokenize", once)
     with pytest.raises(UserError, match=r"broken.mp4: no frame could be read \(open_error\)"):
         prompts_of_files(source, [video, picture, broken], Asked("video", 1, 4, 1), exact=True)
-    monkeypatch.setattr(files, "_tokenize", lambda loaded, folder: (tmp_path / "tokens").rename(folder / "tokens"))
+    assert Dataset(tmp_path / "tokens").info["totals"]["frames"] == 4 + 1  # of the film no more than asked for
+    monkeypatch.setattr(files, "_tokenize", lambda loaded, folder, _: (tmp_path / "tokens").rename(folder / "tokens"))
     known = prompts_of_files(source, [video, picture], Asked("video", 2, 4, 3), exact=False)
     pixels = np.asarray(Image.open(picture)).transpose(2, 0, 1)
     assert known.prompt == 1 and not known.has_truth
@@ -464,7 +472,7 @@ def test_files_are_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_comes_after_the_prompt_in_a_file_is_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = np.random.default_rng(0).integers(0, 512, (5, 2, 2))
 
-    def tokenize(loaded: Loaded, folder: Path) -> None:
+    def tokenize(loaded: Loaded, folder: Path, frames: int) -> None:
         clips = [Video("000000.png", codes, "all"), Video("000001.png", codes[:3], "all")]
         write_tokens(folder / "tokens", clips, (), 512)
 

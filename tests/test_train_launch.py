@@ -17,6 +17,7 @@ shift  # --kill-on-bad-exit=1
 i=0
 while [ $i -lt "$SLURM_NTASKS" ]; do
     SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
+    echo $! > "{asked}.$i.task"
     tasks="$tasks $!" i=$((i + 1))
 done
 highest=0
@@ -29,6 +30,7 @@ exit $highest
 """
 PYTHON = """#!/bin/sh
 # writes down its environment and its words, which the test trains with, and takes the exit code from there
+echo $$ > "{asked}.$RANK.pid"
 printf '%s\\0' "$@" > "{asked}.$RANK.words"
 env -0 > "{asked}.$RANK"
 mv "{asked}.$RANK" "{asked}.$RANK.env"
@@ -71,6 +73,9 @@ def test_a_job_of_slurm_that_gets_sigterm_saves_and_is_queued_again(tmp_path: Pa
     finally:
         started.kill()
     assert asked.read_text() == f"requeue {os.getpid()}\n"
+    for number in range(2):  # what SLURM sends to a task reaches Python itself
+        task, python = (asked.with_name(f"asked.{number}.{what}").read_text() for what in ("task", "pid"))
+        assert task == python
     (saved,) = checkpoint.found(run)
     assert f"saved {saved}" in ends[0].stderr and "2 × cpu" in ends[0].stdout
     assert checkpoint.read_facts(saved)["step"] == len(batches(run))

@@ -63,6 +63,12 @@ def test_epochs_of_the_published_datasets(name: str, epochs: float) -> None:
     assert sum(source["share"] for source in value["sources"]) == pytest.approx(1)
 
 
+def test_a_time_that_rounds_to_nothing_is_said_in_words() -> None:
+    value, text = plan("--size", "tiny", "--recipe", "demo", *sets("steps=20"))
+    assert value["seconds"] < 1 and "less than a second on 8 × H100" in text
+    assert "H100-days" not in text and "e-0" not in text
+
+
 def test_a_checkpoint_beside_the_training_takes_a_copy_in_memory() -> None:
     value, text = plan("--size", "base", "--recipe", "demo")
     assert value["checkpoint_copy_bytes"] == value["checkpoint_bytes"] and "of host memory" in text

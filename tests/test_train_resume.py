@@ -26,6 +26,7 @@ from train_toy import (
 from toto import Dataset
 from toto.shards.hashing import json_sha256
 from toto.train import checkpoint
+from toto.train.stopping import Stopping
 from toto.train.watch.metrics import FILE
 from toto.train.watch.sinks import BOARD
 
@@ -106,6 +107,19 @@ def test_a_run_killed_while_it_writes_a_checkpoint_ends_bit_identically(
         command.ended()
         assert_whole(run)
     assert_same(trained(data, run), alone)
+
+
+def test_training_in_the_background_ignores_ctrl_c_as_its_shell_has_it() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stopping() as stopping:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stopping.asked
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopping.asked == signal.SIGTERM
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,8 @@ def test_both_conventions_of_mfu_are_told_by_name(watched: Path) -> None:
     assert ending(type("Done", (), dict.fromkeys(("loss", "validation_loss", "tokens_per_s", "mfu")))) == (
         ", nothing left to do"
     )
+    *_, last, value = watched.with_name("run.stdout").read_text().splitlines()
+    assert f" over {json.loads(value)['validation_sequences']} sequences, " in last
 
 
 def test_held_out_losses_and_their_errors_are_told_by_source(of_two: Path) -> None:

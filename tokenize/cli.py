@@ -44,7 +44,12 @@ def cli() -> None:
 @click.option("--cost-per-core-hour", "core_hour", type=click.FloatRange(0), default=0.04, show_default=True)
 @click.option("--cost-per-gpu-hour", "gpu_hour", type=click.FloatRange(0), default=2.5, show_default=True)
 @click.option(
-    "--gpu", "card", default="H100", show_default=True, metavar="CARD", help="To plan for where none is here."
+    "--gpu",
+    "card",
+    default="H100",
+    show_default=True,
+    metavar="CARD",
+    help="The card to plan for where no GPU is here.",
 )
 @click.option(
     "--utilisation",
@@ -120,7 +125,8 @@ def retry(as_json: bool, reason: str | None, **names: Any) -> int:
     if reason is not None and reason not in REASONS:
         raise UsageError(f"--reason: {unknown('reason', reason, REASONS)}")
     options, target = split_options(names)
-    return finish(retry_sources(target.config, target.job, options, reason), target, as_json)
+    result = retry_sources(target.config, target.job, options, reason)
+    return finish(result, target, as_json, "no quarantined sources" + (f" with reason {reason!r}" if reason else ""))
 
 
 @cli.command()
@@ -155,14 +161,14 @@ def published_tokens(config: "DatasetConfig") -> int:
     return config.published_tokens
 
 
-def finish(result: "Result", target: Target, as_json: bool) -> int:
-    """Says what a run left; the exit code."""
+def finish(result: "Result", target: Target, as_json: bool, idle: str = "every planned unit was done before") -> int:
+    """Says what a run left, and why where it had nothing to do; the exit code."""
     from toto.tokenize.cli_text import changed_text, left_out_text
 
     value = result.snapshot.value
     totals, units = value["totals"], value["units"]
     if not result.units_done and units["committed"] == units["planned"]:
-        command.say("nothing to do: every planned unit was done before")
+        command.say(f"nothing to do: {idle}")
     command.say(
         f"{target.job.out}: {totals['rows']:,} rows, {totals['frames']:,} frames, {totals['tokens']:,} ids, "
         f"{totals['bytes'] / 1e6:,.2f} MB; {units['committed']} of {units['planned']} units\n"

@@ -46,6 +46,7 @@ class DecodeRequest:
     flips: bool = False  # the second half of the views shows the first half mirrored
     protocols: tuple[str, ...] = ()  # evaluation views whose frames are kept beside the stride grid
     positions: tuple[int, ...] | None = None  # these decoded frames and no others, ascending
+    most_frames: int | None = None  # kept ones, after which the source is read no further; None: all
 
     def __post_init__(self) -> None:
         chosen = [value for value in (self.stride, self.fps, self.uniform) if value is not None]

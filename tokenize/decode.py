@@ -53,7 +53,7 @@ def _decode(request: DecodeRequest, on_frame: Callable[[], None], skips: bool) -
     wanted = _wanted(request, positions) if skips else None
     with open_pictures(request.uri, request.kind, request.animated, wanted) as pictures:
         tally = Tally(pictures, on_frame)
-        kept = tally.kept(_sampled(request, pictures, tally.decoded(), positions))
+        kept = tally.kept(islice(_sampled(request, pictures, tally.decoded(), positions), request.most_frames))
         yield from _blocks(request, kept, tally)
         yield _told(request, tally.info())
 

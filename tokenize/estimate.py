@@ -34,7 +34,8 @@ class Estimator:
     def kept_frames(self, sources: Sequence[Source]) -> np.ndarray:
         """int64: estimated kept frames of each source, at least 1."""
         listed = SourceTable.of(sources)
-        frames = self.decoded_frames(listed).astype(np.int64)
+        decoded = self.decoded_frames(listed)
+        frames = decoded.astype(np.int64)
         settings = self.job.settings
         if settings["uniform"]:
             kept = np.full(len(listed), int(settings["uniform"]))
@@ -45,7 +46,8 @@ class Estimator:
                 beside = sum(protocol.clips * protocol.frames for protocol in beside_grid(settings, split))
                 here = listed.is_word("split", split)
                 kept[here] = np.minimum(kept + beside, np.maximum(kept, frames))[here]
-        kept[frames <= 1] = 1
+        kept[decoded <= 1] = 1
+        kept = np.minimum(kept, settings.get("most_frames", kept))
         if listed.has_moments:
             own = pc.list_value_length(listed.columns["moments"]).fill_null(-1).to_numpy()
             kept[own >= 0] = np.maximum(own[own >= 0], 1)

@@ -94,6 +94,6 @@ def content_settings(config: DatasetConfig) -> dict[str, Any]:
         },
         "views": stored_views(config),
         # Where they are used only: datasets that were made before there was such a setting keep their ids.
-        **{name: value for name in ("variant", "fold", "flips") if (value := getattr(config, name))},
+        **{name: value for name in ("variant", "fold", "flips", "most_frames") if (value := getattr(config, name))},
         **({"protocols": sorted(config.protocols)} if config.protocols else {}),
     }

@@ -104,6 +104,7 @@ def decode_request(job: Job, source: PlannedSource, uri: str) -> DecodeRequest:
         flips=settings.get("flips", False),
         protocols=tuple(protocol.name for protocol in beside_grid(settings, source.split)),
         positions=moments,
+        most_frames=settings.get("most_frames"),
     )
 
 

@@ -109,8 +109,7 @@ def read_plans(store: Store) -> Plans:
     root = None
     for name in (name for name in store.list(FOLDER) if name.endswith(".parquet")):
         data = store.read(name)
-        plan = read_plan(data, f"{store.uri}/{name}")
-        _refuse_derived(plan.facts, store.uri)
+        plan = read_plan(data, store.uri, name)
         first, root = first or plan.facts, shown(plan.facts["root"])
         annotations = {
             key: Annotation(FileRef(**a["file"]), a["content_hash"]) for key, a in plan.facts["annotations"].items()
@@ -163,7 +162,6 @@ def plan_retry(
     store: Store, job: Job, plans: Plans, listing: Listing, sources: list[PlannedSource], attempt: int
 ) -> bool:
     """Plans new units of sources that gave no row; False when another process planned since `plans` were read."""
-    refuse_other_settings(plans, job, store.uri)
     units = list(cut_units(sources, job.cells * _views(job), _identity(job), attempt))
     listed = SourceTable.of(listing.sources)
     kept = _moved(plans, listed)
@@ -176,7 +174,7 @@ def plan_retry(
 def _moved(plans: Plans, listed: SourceTable) -> np.ndarray:
     """bool [n]: which listed sources are planned with other moments than they have now."""
     found = np.zeros(len(listed), bool)
-    if listed.has_moments:
+    if listed.has_moments or any(MOMENTS in plan.sources.table.column_names for plan in plans.rows):
         for _, rows in plans.changed(listed, [MOMENTS]):
             found[rows] = True
     return found
@@ -216,15 +214,6 @@ def _refuse_other_folder(plans: Plans, known: np.ndarray, job: Job, where: str) 
         raise UsageError(
             f"{where} was made from {plans.root}, and none of its sources is in {root}; "
             "use another --out for a new dataset"
-        )
-
-
-def _refuse_derived(facts: dict[str, Any], where: str) -> None:
-    derived = facts["settings"].get("derived")
-    if derived is not None:
-        raise UsageError(
-            f"{where} was made by `toto-shards {derived['how']}`, of rows that had their tokens; "
-            "nothing can be tokenized into it, use another --out"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.shards.parquet import TableFile
 from toto.tokenize.planned import MOMENTS, NAMES, PlannedRows
 from toto.tokenize.units import Unit
@@ -59,18 +59,20 @@ def plan_table(units: Sequence[Unit], metadata: dict[str, str]) -> pa.Table:
     return pa.table(columns, schema=schema.with_metadata(metadata))
 
 
-def read_plan(data: bytes, where: str) -> PlanRows:
-    """A plan's file, column by column: about 75 bytes a source.
+def read_plan(data: bytes, target: str, name: str) -> PlanRows:
+    """A target's plan by its file's content, column by column: about 75 bytes a source.
 
-    UserError where it is damaged, or rows of one unit do not stand together.
+    UserError where it is damaged, or rows of one unit do not stand together; UsageError for a derived dataset's plan.
     """
+    where = f"{target}/{name}"
     try:
         file = TableFile(data)
+        facts = json.loads(file.read([]).schema.metadata[b"toto"])
+        _refuse_derived(facts, target)  # before the columns, which are others there
         columns = file.read(["unit", "attempt"])
-        facts = json.loads(columns.schema.metadata[b"toto"])
         small = {name: _small(name, file.read([name])[name]) for name in NAMES}
         table = pa.table({**small, **{name: file.read([name])[name] for name in file.read([MOMENTS]).column_names}})
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{where}: damaged ({first_line}); put it back from a copy, the dataset follows from it"
@@ -78,6 +80,15 @@ def read_plan(data: bytes, where: str) -> PlanRows:
     attempts = columns["attempt"].to_numpy()
     units = list(_units(columns["unit"], attempts, PlannedRows(table), where))
     return PlanRows(PlannedRows(table), attempts, units, facts)
+
+
+def _refuse_derived(facts: dict[str, Any], target: str) -> None:
+    derived = facts["settings"].get("derived")
+    if derived is not None:
+        raise UsageError(
+            f"{target} was made by `toto-shards {derived['how']}`, of rows that had their tokens; "
+            "nothing can be tokenized into it, use another --out"
+        )
 
 
 def _units(names: pa.ChunkedArray, attempts: np.ndarray, sources: PlannedRows, where: str) -> Iterator[Unit]:

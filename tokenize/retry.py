@@ -14,7 +14,7 @@ from toto.tokenize.annotations import with_known_classes
 from toto.tokenize.engine import Options, joined
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import Job
-from toto.tokenize.plan import FOLDER, Plans, plan_retry, read_plans
+from toto.tokenize.plan import FOLDER, Plans, plan_retry, read_plans, refuse_other_settings
 from toto.tokenize.planned import PlannedRows, PlannedSource, planned
 from toto.tokenize.run import Result, list_all_splits, lists_split, work
 from toto.tokenize.sources import list_sources
@@ -23,19 +23,20 @@ from toto.tokenize.sources.source_table import SourceTable
 
 
 def retry(config: DatasetConfig, job: Job, options: Options, reason: str | None) -> Result:
-    """Tries quarantined sources again (all, or those of one reason); raises UserError when there are none."""
+    """Tries quarantined sources again (all, or those of one reason), and does what an earlier run left.
+
+    Where there are none, that is all it does. UserError where nothing is planned.
+    """
     if not open_store(job.out).list(FOLDER):  # looked at before anything is written there
         raise UserError(f"nothing is planned at {job.out}; `toto-tokenize run {config.name}` starts it")
     with joined(job, options), open_target(job.out) as store:
         listing = list_sources(config)
         while True:
             plans = read_plans(store)
+            refuse_other_settings(plans, job, store.uri)
             bad = _quarantined(store, reason, plans)
             if not bad.num_rows:
-                which = f" with reason {reason!r}" if reason else ""
-                raise UserError(
-                    f"{job.out} has no quarantined sources{which}; `toto-tokenize status` shows what it has"
-                )
+                return work(store, config, job, plans, listing, options)
             listing = with_known_classes(store, plans.annotations, listing)
             attempt = max(bad["attempt"].to_pylist()) + 1
             again = _planned_again(config, job, plans, listing, bad, options.limit)

@@ -1,7 +1,8 @@
 """Which decoded frames are kept: every N-th, those on screen at even times, or N spread over the whole.
 
 Every function takes the decoded frames in order and gives the kept ones in order, perhaps one more than once.
-All of them read their input to its end, so that the frames of the source are counted.
+All of them read their input to its end, so that the frames of the source are counted; who wants a few of the kept
+frames only stops them (`most_frames`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence

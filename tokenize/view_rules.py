@@ -1,4 +1,4 @@
-"""What `flips`, `protocols` and layouts with frame lists of their own ask of the other settings, told before any plan.
+"""What `flips`, `most_frames`, `protocols` and layouts with frame lists ask of other settings, told before any plan.
 
 DatasetConfig ─▶ UsageError that names the keys, or: views of every run, the rule that chooses frames
 """
@@ -14,7 +14,7 @@ MOMENT_LAYOUTS = ("ego4d-sta",)  # their annotations name the frames: stride, fp
 
 
 def check_views(config: DatasetConfig) -> None:
-    """Raises UsageError where flips, protocols or moments do not go with the rest."""
+    """Raises UsageError where flips, most_frames, protocols or moments do not go with the rest."""
     where = f"datasets.{config.name}"
     if stored_views(config) > MOST_VIEWS:
         raise UsageError(f"{where}.flips: {config.views} views and as many mirrored ones are more than {MOST_VIEWS}")
@@ -22,6 +22,13 @@ def check_views(config: DatasetConfig) -> None:
         raise UsageError(f"{where}.run_frames: layout {config.layout} keeps a video's frames in one row; set all")
     if config.layout in MOMENT_LAYOUTS and config.protocols:
         raise UsageError(f"{where}.protocols: layout {config.layout} keeps the frames that its annotations name")
+    if config.most_frames and (config.protocols or config.uniform or config.layout in MOMENT_LAYOUTS):
+        raise UsageError(f"{where}.most_frames: it goes with stride or fps alone, which need no frame beyond the last")
+    if config.most_frames and config.most_frames < config.min_frames:
+        raise UsageError(
+            f"{where}.most_frames: {config.most_frames} is below min_frames ({config.min_frames}), "
+            "so every video would be too short"
+        )
     for name in config.protocols:
         try:
             _check_protocol(config, parse(name), where)

@@ -116,7 +116,9 @@ def ending(done: Any) -> str:
 
     parts = [
         f"loss {done.loss:.4f}" if done.loss is not None else "nothing left to do",
-        f"held-out {done.validation_loss:.4f}" if done.validation_loss is not None else "",
+        f"held-out {done.validation_loss:.4f} over {done.validation_sequences:,} sequences"
+        if done.validation_loss is not None
+        else "",
         f"{amount(done.tokens_per_s)} tokens/s" if done.tokens_per_s else "",
         f"MFU {done.mfu:.0%} (causal attention; {done.mfu_palm:.0%} as PaLM counts)" if done.mfu else "",
     ]

@@ -111,14 +111,21 @@ def plan_text(plan: dict[str, Any]) -> str:
         ("memory", f"{amount(states)}B of states, {amount(memory['logits'])}B of logits"),
         ("", f"{amount(memory['each_further_sequence'])}B for each sequence of a micro-batch; {fitting}"),
         ("checkpoint", f"{amount(plan['checkpoint_bytes'])}B" + copy),
-        ("time", f"{plan['gpu_days']:.3g} {gpu['card']}-days at {gpu['mfu']:.0%} of {amount(gpu['peak_flops'])}FLOP/s"),
-        ("", f"{duration(plan['seconds'])} on {gpu['gpus']}"),
+        *zip(("time", ""), _time_lines(plan), strict=False),
         *zip(("generation", "", "", ""), lines_of(plan["generation"], gpu["card"]), strict=True),
     ]
     table = [f"  {name:<12} {text}" for name, text in rows]
     return "\n".join(
         [f"{plan['size']} by recipe {plan['recipe']}", *table, "  epochs", *map(_source_line, plan["sources"])]
     )
+
+
+def _time_lines(plan: dict[str, Any]) -> list[str]:
+    gpu = plan["gpu"]
+    share = f"at {gpu['mfu']:.0%} of {amount(gpu['peak_flops'])}FLOP/s"
+    if plan["seconds"] < 1:  # days of it would be a string of zeros
+        return [f"less than a second on {gpu['gpus']} × {gpu['card']} {share}; a CPU needs far longer"]
+    return [f"{plan['gpu_days']:.3g} {gpu['card']}-days {share}", f"{duration(plan['seconds'])} on {gpu['gpus']}"]
 
 
 def _source_line(source: dict[str, Any]) -> str:

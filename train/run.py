@@ -192,12 +192,14 @@ def _name_of(uri: str) -> str:
 
 
 def _missing(missing: list[Source], pipelines: Pipelines) -> str:
+    unknown = [source.uri for source in missing if source.name not in pipelines.datasets]
+    if unknown:
+        near = get_close_matches(unknown[0], pipelines.datasets, n=1)
+        names = f"did you mean {near[0]!r}?" if near else f"datasets: {', '.join(pipelines.datasets)}"
+        return f"--data {unknown[0]}: neither a dataset of pipelines.yaml nor a place that holds dataset.json\n{names}"
     where = ", ".join(f"{source.name} ({source.uri})" for source in missing)
-    made = [f"make tokenize DATASET={source.name}" for source in missing if source.name in pipelines.datasets]
-    near = [name for source in missing for name in get_close_matches(source.uri, pipelines.datasets, n=1)]
-    advice = f"did you mean {near[0]!r}" if near else "give --data the folder that holds dataset.json"
-    advice = f"make them: {'; '.join(made)}" if made else advice
-    return f"no shards of {where}\n{advice}; or train on other ones: --data NAME or --data FOLDER"
+    made = "; ".join(f"toto-tokenize run {source.name}" for source in missing)
+    return f"no shards of {where}\nmake them: {made}; or train on other ones: --data NAME or --data FOLDER"
 
 
 def _weighted(text: str) -> tuple[str, Weight]:
@@ -248,7 +250,7 @@ def read_stream(folder: Path) -> Recipe:
         text = (folder / RECIPE).read_text()
     except OSError:
         raise UserError(
-            f"{folder / RECIPE} is missing, which says what a run reads: {folder} is no whole run"
+            f"no whole run at {folder}: {RECIPE} is missing, which says what a run reads; give the folder of a run"
         ) from None
     return Recipe.from_json(text, str(folder / RECIPE))
 

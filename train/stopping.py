@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM during training: the step at hand is finished and saved first.
 
-The first signal is remembered; whoever trains looks at `asked` between two steps. A second Ctrl-C stops at once.
+The first signal is remembered; whoever trains looks at `asked` between two steps. A second Ctrl-C stops at once. A
+signal that is ignored, as Ctrl-C of a job behind `&`, stays so.
 """
 
 import signal
@@ -22,7 +23,8 @@ class Stopping:
         if threading.current_thread() is not threading.main_thread():  # no other hears signals
             return self
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._remember)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

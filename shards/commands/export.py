@@ -7,6 +7,7 @@ import click
 
 from toto import command
 from toto.errors import UsageError
+from toto.shards.commands.sizes import Bytes
 from toto.shards.export.pieces import Cut
 from toto.shards.export.run import MOST_SHARD_BYTES, TARGETS, Export
 from toto.shards.export.run import export as export_dataset
@@ -26,7 +27,7 @@ SHOWN_EVERY_S = 0.2
 @click.option("--rows", is_flag=True, help="Whole rows instead of windows; images too.")
 @click.option("--codes", is_flag=True, help="Codes [T, height, width] instead of ids with start and end.")
 @click.option("--order", default="stored", show_default=True, metavar="stored|SEED", help="SEED shuffles.")
-@click.option("--shard-bytes", type=click.IntRange(1, MOST_SHARD_BYTES), metavar="N", help="Of one file, about.")
+@click.option("--shard-bytes", type=Bytes(MOST_SHARD_BYTES), metavar="SIZE", help="Of one file, about: 100MB.")
 @click.option("--force", is_flag=True, help="Replace an earlier export there.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON: pieces, files, bytes.")
 def export(

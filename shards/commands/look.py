@@ -13,7 +13,7 @@ from toto.shards.dataset import Dataset
 from toto.shards.look.clips import Painter, Pick, choose
 from toto.shards.look.originals import Originals, under
 from toto.shards.look.pictures import has_pillow
-from toto.shards.look.seen import seen_at, seen_json, seen_lines, write_seen
+from toto.shards.look.seen import seen_at, seen_json, seen_lines, steps_of, write_seen
 from toto.shards.look.view import View, format_of, write_view
 from toto.shards.stream import open_run
 
@@ -94,9 +94,11 @@ def seen(run: Path, step: int, sequence: int | None, root: str | None, out: Path
     """
     if out is not None:
         format_of(out)
-    found = seen_at(open_run(run), step, sequence)
+    found, last = seen_at(open_run(run), step, sequence), steps_of(run)
     for line in seen_lines(found):
         command.say(plain(line))
+    if last is not None and step > last:
+        command.say(f"the run ends at step {last:,}: this is what step {step:,} would read")
     if as_json and (out is None or not has_pillow()):
         command.print_json(seen_json(found))
     if out is not None:

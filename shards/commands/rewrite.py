@@ -8,6 +8,7 @@ import click
 
 from toto import command
 from toto.errors import UsageError
+from toto.shards.commands.sizes import Bytes
 from toto.shards.dataset import Dataset
 from toto.shards.rewrite.derive import SHARD_BYTES, Options, Result
 from toto.shards.rewrite.importing import import_tokens
@@ -16,22 +17,6 @@ from toto.shards.rewrite.pack import pack
 from toto.shards.rewrite.split import SOURCE, Division, parse_shares, split
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-MOST_SHARD_BYTES = 1 << 40
-
-
-class Bytes(click.ParamType):
-    """A size such as 256MiB, 1.5GB or 4096."""
-
-    name = "bytes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes, 1 to 1 TiB."""
-        found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]*)", str(value).strip())
-        size = 0 if found is None else int(float(found[1]) * UNITS.get(found[2].upper(), 0))
-        if not 1 <= size <= MOST_SHARD_BYTES:
-            self.fail(f"{str(value)[:40]!r} is no size; give one such as 256MiB, 1024GiB at most", param, ctx)
-        return size
 
 
 def makes_a_dataset(function: Command) -> Command:

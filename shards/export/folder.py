@@ -22,7 +22,7 @@ LOCK = ".lock"  # in every unfinished one
 @contextmanager
 def whole_folder(out: Path, force: bool) -> Iterator[Outgoing]:
     """An empty folder to fill, which is `out` once the block has ended well. UserError where `out` holds something."""
-    _refuse_taken(out, force)
+    refuse_folder(out, force)
     with naming(out), own_folder(out) as partial:
         outgoing = Outgoing(partial)
         yield outgoing
@@ -30,7 +30,7 @@ def whole_folder(out: Path, force: bool) -> Iterator[Outgoing]:
         (partial / LOCK).unlink()
         for path in partial.rglob("*"):
             sync(path)
-        _refuse_taken(out, force)
+        refuse_folder(out, force)
         _rename(partial, out)
 
 
@@ -49,7 +49,8 @@ def own_folder(beside: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _refuse_taken(out: Path, force: bool) -> None:
+def refuse_folder(out: Path, force: bool) -> None:
+    """UserError where `out` is no folder, or holds what is not to be replaced."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UserError(f"{out} is not a folder; choose another --out")
     there = [path.name for path in out.iterdir()] if out.exists() else []

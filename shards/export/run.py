@@ -12,7 +12,7 @@ from typing import Any
 from toto.errors import UsageError, UserError
 from toto.shards.dataset import Dataset
 from toto.shards.export.earlier import begun
-from toto.shards.export.folder import whole_folder
+from toto.shards.export.folder import refuse_folder, whole_folder
 from toto.shards.export.layout import Layout
 from toto.shards.export.outgoing import META, Outgoing
 from toto.shards.export.pieces import Cut, count, shuffled, stored
@@ -21,7 +21,7 @@ from toto.shards.export.provenance import Provenance
 from toto.shards.export.readme import readme
 from toto.shards.export.targets import TARGETS, is_plain
 from toto.shards.ids import id_dtype
-from toto.shards.store import LocalStore, open_store
+from toto.shards.store import LocalStore, Store, open_store
 
 EXPORT_FORMAT = 1
 MOST_SHARD_BYTES = 1 << 31  # offsets of litdata are 32-bit
@@ -44,20 +44,19 @@ def export(uri: str, what: Export, out: str, force: bool, progress: Callable[[in
 
     UserError where the dataset has no codes or no pieces; UsageError where its splits are others.
     """
-    dataset = Dataset(uri)
+    store, dataset = _place(out, force), Dataset(uri)
     splits = _splits(dataset, what.splits)
     if not dataset.tokenizer["vocab_size"]:
         raise UserError(f"{uri} holds pixels and no codes; there is nothing to export")
     opened = {split: Dataset(uri, id=dataset.dataset_id, split=split) for split in splits}
     counts = {split: count(part, what.cut) for split, part in opened.items()}
     if not any(counts.values()):
-        wanted = f"windows of {what.cut.frames} frames" if what.cut else "rows"
-        raise UserError(f"{uri} has no {wanted} in {', '.join(splits)}; take shorter windows (--frames), or --rows")
+        raise UserError(f"{uri} has no {_lacking(opened, what.cut)}")
     layout = Layout(what.codes, id_dtype(dataset.tokenizer["vocab_size"]), what.cut.frames if what.cut else None)
     images = sum(int(part.image_counts().sum()) for part in opened.values()) if what.cut else 0
     facts = _facts(dataset, what, counts, layout)
     total, done = sum(counts.values()), 0
-    with _whole(out, what.target, splits, force) as outgoing:
+    with _whole(store, what.target, splits, force) as outgoing:
         for split, part in opened.items():
             target, provenance = TARGETS[what.target](outgoing, split, layout, what.shard_bytes), Provenance(part)
             pieces = stored(part, what.cut) if what.seed is None else shuffled(part, what.cut, what.seed)
@@ -73,10 +72,28 @@ def export(uri: str, what: Export, out: str, force: bool, progress: Callable[[in
     return {**facts, **outgoing.size, "out": out, "images_left_out": images}
 
 
-def _whole(out: str, target: str, splits: Sequence[str], force: bool) -> AbstractContextManager[Outgoing]:
+def _place(out: str, force: bool) -> Store:
     if not out.strip():
         raise UsageError("--out is empty; name a folder, or an fsspec URI")
     store = open_store(out)
+    if isinstance(store, LocalStore):
+        refuse_folder(store.root, force)
+    return store
+
+
+def _lacking(splits: dict[str, Dataset], cut: Cut | None) -> str:
+    """`run of 16 frames in train, val (…); give --frames 11, or --rows`: what there are no pieces of."""
+    names = ", ".join(splits)
+    if cut is None:
+        return f"rows in {names}"
+    longest = max(part.longest_run() for part in splits.values())
+    fitting = (longest - 1) // cut.stride + 1
+    advice = f"give --frames {fitting} or fewer, or --rows" if longest else "images go with --rows"
+    at = f" at stride {cut.stride}" if cut.stride > 1 else ""
+    return f"run of {cut.frames} frames{at} in {names} (the longest has {longest}); {advice}"
+
+
+def _whole(store: Store, target: str, splits: Sequence[str], force: bool) -> AbstractContextManager[Outgoing]:
     if isinstance(store, LocalStore):
         return whole_folder(store.root, force)
     return whole_prefix(store, lambda replaced: begun(target, splits, replaced), force)

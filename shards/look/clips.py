@@ -139,6 +139,15 @@ def _whole(title: str, row: Row) -> Pick:
 
 
 def _window(dataset: Dataset, i: int, frames: int, stride: int) -> Pick:
+    count = dataset.windows(frames, stride)
+    if not count:
+        longest = dataset.longest_run()
+        raise UserError(f"{dataset.store.uri} has no run of {frames} frames at stride {stride} (longest: {longest})")
+    if i >= count:
+        raise UserError(
+            f"{dataset.store.uri} has no window {i:,}: "
+            f"those of {frames} frames at stride {stride} are 0 to {count - 1:,}"
+        )
     window = dataset.window(i, frames, stride)
     return Pick(f"window {i}", window.row, window.start + stride * np.arange(frames))
 

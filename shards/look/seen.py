@@ -3,6 +3,7 @@
 runs/<name>/recipe.json ─Stream─▶ sequences of the step ─▶ lines, JSON, or a picture of their clips
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ def seen_at(stream: Stream, step: int, sequence: int | None = None) -> Seen:
     start = (step - 1) * batch
     found = stream.sequences(range(start + wanted.start, start + wanted.stop))
     return Seen(stream, step, wanted.start, list(found))
+
+
+def steps_of(run: Path) -> int | None:
+    """After how many steps a training run ends, as its run.json says; None where it does not."""
+    try:
+        steps = json.loads((run / "run.json").read_text())["recipe"]["steps"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return steps if isinstance(steps, int) else None
 
 
 def seen_lines(found: Seen) -> list[str]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from toto.errors import UserError
-from toto.shards.store import SCRATCH, Store, is_exclusive, open_store
+from toto.shards.store import SCRATCH, LocalStore, Store, is_exclusive, open_store
 
 LOCK = f"{SCRATCH}/run.lock"
 BEAT_S = 10.0
@@ -34,18 +34,40 @@ SETTLE_S = 3.0  # two who find no lock at the same moment both write theirs; aft
 @contextmanager
 def open_target(uri: str) -> Iterator[Store]:
     """Opens a store to write a dataset to: tries whether commits are exclusive there; where they are not, only one run
-    may go on, and a line on stderr says so. UserError where nothing can be written."""
+    may go on, and a line on stderr says so. UserError where nothing can be written. A folder that was not there before,
+    and holds no file when it ends with an error, goes again."""
     store = open_store(uri)
+    with _gone_if_empty(store):
+        try:
+            exclusive = is_exclusive(store)
+        except (NotADirectoryError, FileExistsError):
+            raise UserError(f"{uri} cannot be a folder (a file is in the way); choose another --out") from None
+        if exclusive:
+            yield store
+            return
+        sys.stderr.write(f"{store.uri} lets two writers create the same file: only one run at a time is allowed here\n")
+        with only_run(store):
+            yield store
+
+
+@contextmanager
+def _gone_if_empty(store: Store) -> Iterator[None]:
+    is_new = isinstance(store, LocalStore) and not store.root.exists()
     try:
-        exclusive = is_exclusive(store)
-    except (NotADirectoryError, FileExistsError):
-        raise UserError(f"{uri} cannot be a folder (a file is in the way); choose another --out") from None
-    if exclusive:
-        yield store
-        return
-    sys.stderr.write(f"{store.uri} lets two writers create the same file: only one run at a time is allowed here\n")
-    with only_run(store):
-        yield store
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # in use, or not ours
+                _remove_folders(store.uri)
+        raise
+
+
+def _remove_folders(root: str) -> None:
+    """Removes folders without files, up to the first file."""
+    for folder, _, files in os.walk(root, topdown=False):
+        if files:
+            return
+        os.rmdir(folder)
 
 
 @contextmanager

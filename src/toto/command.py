@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ _DISK_ERRORS = {
 _stops: list[int] = []  # signals that came: where one reaches a library, that may make an error of its own of it
 IMPORTLIB = ("importlib", "importlib._bootstrap", "importlib._bootstrap_external")
 WAIT_S = 0.05
-_waits = repeat(True, 200)  # a signal in the middle of an import is sent again, so often at most: for 10 s
+_waits = repeat(True, 200)  # a signal in the middle of an import comes again, so often at most: for 10 s
 GO_ON = "run the same command again to go on"
 
 
@@ -175,9 +174,8 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     if importer is not None and _begins(importer):
         leave(signum, frame)
     if importer is not None and next(_waits, False):  # pyarrow, for one, swallows what is raised in an import
-        again = threading.Timer(WAIT_S, os.kill, (os.getpid(), signum))
-        again.daemon = True
-        again.start()
+        signal.signal(signal.SIGALRM, lambda _, later: _stop(signum, later))
+        signal.setitimer(signal.ITIMER_REAL, WAIT_S)  # needs no lock, and two signals become one
         return
     _stops.append(signum)
     raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt

@@ -35,6 +35,7 @@ class DatasetConfig:
     flips: bool = yes_no(False)  # every view once more, mirrored
     protocols: tuple[str, ...] = names()  # evaluation views whose frames are stored too, beside the grid's
     run_frames: int | str = whole_or(64, "all", 1, 65_000)  # kept frames of a row
+    most_frames: int | None = whole(None, 1, 65_535)  # kept frames after which a video is read no further
     min_frames: int = whole(16, 1, 65_535)  # kept frames below which a video goes to quarantine
     max_bad_fraction: float = number(0.02, 0, 1)
     seed: int = whole(0, 0, 2**63 - 1)

@@ -19,7 +19,7 @@ from toto.errors import UsageError
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing
 from toto.tokenize.sources.ego4d_lists import CLIPS, OFFICIAL, VERSIONS, read_list, tables
-from toto.tokenize.sources.files import File, root_error
+from toto.tokenize.sources.files import File, nothing_here
 from toto.tokenize.sources.listed import Shelf, check_found, listed_source, stem
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, shown
 from toto.tokenize.sources.tars import list_media
@@ -43,7 +43,7 @@ def read(config: DatasetConfig) -> Listing:
     above = replace(config, root=own[0]) if own[2] in VARIANTS and own[0] else config
     rows = read_list(above, variant, ignored)
     if rows is None and not files:
-        raise root_error(config, f"no videos here ({ignored.total()} other files)")
+        raise nothing_here(config, "videos", ignored)
     shelf = Shelf(files, stem)
     uids = shelf.names() if rows is None else list(rows)
     if rows is None:

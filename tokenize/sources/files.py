@@ -65,6 +65,12 @@ def root_error(config: DatasetConfig, problem: str) -> UserError:
     return UserError(f"{where}: {escape(shown(config.root))}: {problem}\n{advice} {where} to the right place")
 
 
+def nothing_here(config: DatasetConfig, what: str, ignored: Counter[str]) -> UserError:
+    """Of a root that holds nothing of a kind, but perhaps something else."""
+    others = ignored.total()
+    return root_error(config, f"no {what} here " + (f"({others} other files)" if others else "(the folder is empty)"))
+
+
 def _check_folder(config: DatasetConfig, path: str) -> None:
     try:
         os.scandir(path).close()

@@ -15,7 +15,7 @@ import xxhash
 from toto.config import DatasetConfig
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing, Source
-from toto.tokenize.sources.files import File, each_file, root_error
+from toto.tokenize.sources.files import File, each_file, nothing_here
 from toto.tokenize.sources.names import MEDIA_SUFFIXES, kind_of
 from toto.tokenize.sources.source_table import SourceTable
 
@@ -34,8 +34,11 @@ def read(config: DatasetConfig) -> Listing:
     files = each_file(config, MEDIA_SUFFIXES, ignored)
     sources = SourceTable.of(_source(file, config, numbers) for file in files)
     if not sources:
-        raise root_error(config, f"no videos or images here ({ignored.total()} other files)")
+        raise nothing_here(config, "videos or images", ignored)
     sources.sort(splits)
+    sources, again = sources.first_of_each_key(), len(sources)
+    if len(sources) < again:  # web servers may list a name twice, written otherwise
+        ignored["(another copy of a listed file)"] += again - len(sources)
     sources, classes = sources.of_splits(chosen).with_sorted_classes(numbers)
     if config.labels == "none":
         return Listing(sources, {}, dict(ignored))

@@ -19,7 +19,7 @@ import pyarrow as pa
 from toto.config import DatasetConfig
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing, Source
-from toto.tokenize.sources.files import File, root_error
+from toto.tokenize.sources.files import File, nothing_here
 from toto.tokenize.sources.howto100m_captions import read_captions
 from toto.tokenize.sources.howto100m_lists import OFFICIAL, Video, read_tasks, read_videos
 from toto.tokenize.sources.listed import Shelf, check_found, listed_source
@@ -55,7 +55,7 @@ def read(config: DatasetConfig) -> Listing:
     files, pieces, ignored = _files(config)
     listed = read_videos(config, ignored)
     if listed is None and not files:
-        raise root_error(config, f"no videos here ({ignored.total()} other files)")
+        raise nothing_here(config, "videos", ignored)
     shelf, known = Shelf(files, _name), listed or {}
     owner = {piece: video for video, names in pieces.items() for piece in names}
     names = shelf.names() if listed is None else [name for video in listed for name in pieces.get(video, [video])]

@@ -17,7 +17,7 @@ import pyarrow as pa
 from toto.config import DatasetConfig
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing, Source
-from toto.tokenize.sources.files import File, root_error
+from toto.tokenize.sources.files import File, nothing_here, root_error
 from toto.tokenize.sources.folder import ALL, TRAIN, VAL, split_of
 from toto.tokenize.sources.names import kind_of
 from toto.tokenize.sources.samples import STATUS_SUFFIX, Sample, read_samples
@@ -40,7 +40,7 @@ def read(config: DatasetConfig) -> Listing:
     if found.packed:
         raise packed_error(found.packed[0])
     if not found.tars:
-        raise root_error(config, f"no .tar shards here ({found.ignored.total()} other files)")
+        raise nothing_here(config, ".tar shards", found.ignored)
     has_folders = any(_folder(shard) in SPLITS for shard in found.tars)
     splits = SPLITS if has_folders else (TRAIN, VAL) if config.held_out else (ALL,)
     chosen = base.chosen_splits(config, splits)

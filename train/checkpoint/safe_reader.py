@@ -111,14 +111,15 @@ def _numbers(data: bytes, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
     """A tensor out of what torch.save wrote; ValueError, BadZipFile for anything else."""
     with ZipFile(BytesIO(data)) as archive:
         found = [member for member in archive.infolist() if member.filename.endswith(NUMBERS)]
-    wanted = math.prod(shape) * dtype.itemsize
+    count = math.prod(shape)
+    wanted = count * dtype.itemsize
     if [(member.compress_type, member.file_size) for member in found] != [(ZIP_STORED, wanted)]:
         raise ValueError(f"it should have {wanted:,} bytes, and as they are")
     header = found[0].header_offset + LOCAL_HEADER
     name, extra = (int.from_bytes(data[header - i : header - i + 2], "little") for i in (4, 2))
     start = header + name + extra
     numbers = bytearray(memoryview(data)[start : start + wanted])
-    return torch.frombuffer(numbers, dtype=dtype).reshape(shape)  # ValueError where there are fewer bytes
+    return torch.frombuffer(numbers, dtype=dtype, count=count).reshape(shape)  # ValueError where there are fewer bytes
 
 
 def _place(storage: Any, name: str, offsets: torch.Size) -> _StorageInfo:

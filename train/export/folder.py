@@ -8,6 +8,7 @@ README.md        the card
 
 import json
 import os
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -103,24 +104,35 @@ def toto_facts(loaded: Loaded) -> dict[str, Any]:
 
 def _save(folder: Path, tensors: dict[str, Tensor]) -> None:
     """One file of safetensors, or several and their index."""
-    try:
-        save_file = import_module("safetensors.torch").save_file
-    except ImportError:
-        raise UserError("safetensors is not installed: pip install 'toto-video[train]'") from None
     parts: list[dict[str, Tensor]] = [{}]
     for name, tensor in tensors.items():
         if parts[-1] and sum(t.nbytes for t in parts[-1].values()) + tensor.nbytes > SHARD_BYTES:
             parts.append({})
         parts[-1][name] = tensor
     if len(parts) == 1:
-        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        _save_file(folder / "model.safetensors", tensors)
         return
     files = [f"model-{i:05d}-of-{len(parts):05d}.safetensors" for i in range(1, len(parts) + 1)]
     for file, part in zip(files, parts, strict=True):
-        save_file(part, folder / file, {"format": "pt"})
+        _save_file(folder / file, part)
     index = {name: file for file, part in zip(files, parts, strict=True) for name in part}
     total = {"total_size": sum(tensor.nbytes for tensor in tensors.values())}
     _json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": index})
+
+
+def _save_file(path: Path, tensors: dict[str, Tensor]) -> None:
+    """OSError for a full disk, which safetensors tells of in an error of its own."""
+    try:
+        safetensors = import_module("safetensors.torch")
+    except ImportError:
+        raise UserError("safetensors is not installed: pip install 'toto-video[train]'") from None
+    try:
+        safetensors.save_file(tensors, path, {"format": "pt"})
+    except import_module("safetensors").SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
 
 
 def _json(path: Path, value: Any) -> None:

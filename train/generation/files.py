@@ -28,6 +28,7 @@ from toto.shards.row import Row, cut_window
 from toto.train.generation.prompts import Asked, Prompts
 from toto.train.load import Loaded, check_fits
 
+LONGEST = 65_535  # frames of a row
 RUN = "from toto.tokenize.cli import main; main()"
 
 
@@ -42,7 +43,7 @@ def prompts_of_files(loaded: Loaded, files: Sequence[Path], asked: Asked, exact:
         raise UsageError(f"--prompt {missing}: no such file")
     with TemporaryDirectory(prefix="toto-prompts-") as folder:
         keys = _link(files, Path(folder) / "files")
-        _tokenize(loaded, Path(folder))
+        _tokenize(loaded, Path(folder), asked.frames)
         dataset = Dataset(Path(folder) / "tokens")
         rows = [_first_run(dataset, key, path) for key, path in zip(keys, files, strict=True)]
         check_fits(loaded, dataset.tokenizer, (rows[0].grid_h, rows[0].grid_w), "--prompt")
@@ -67,7 +68,8 @@ def _link(files: Sequence[Path], folder: Path) -> list[str]:
     return names
 
 
-def _tokenize(loaded: Loaded, folder: Path) -> None:
+def _tokenize(loaded: Loaded, folder: Path, frames: int) -> None:
+    """The first `frames` frames of each file, at most LONGEST."""
     if find_spec("av") is None:
         raise UserError("--prompt needs the tokenizing stage: pip install 'toto-video[tokenize]'")
     dataset = {
@@ -78,6 +80,7 @@ def _tokenize(loaded: Loaded, folder: Path) -> None:
             "labels": "none",
             "crop": "center",
             "run_frames": "all",
+            "most_frames": min(frames, LONGEST),
         },
         **{"min_frames": 1, "resolution": min(loaded.grid) * loaded.tokenizer["patch"], **_frame_rule(loaded)},
     }

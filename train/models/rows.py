@@ -23,7 +23,7 @@ class Product:
         self._matrix, self._bias, self._least = matrix_KN, None if bias is None else bias.detach(), least
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1]).contiguous()  # one clip's may lie by columns, and have other bits then
         made = one_by_one(rows, self._matrix) if self._least is None else self._filled(rows)
         if self._bias is not None:
             made = made + self._bias

@@ -50,7 +50,7 @@ class RunLog:
         self._paused = 0.0  # seconds since then
         self._speeds: list[float] = []
         self._loss: float | None = None
-        self._validation: float | None = None
+        self._validation: PositionLoss | None = None
 
     def add(self, sums: StepSums) -> None:
         """One step, not read yet."""
@@ -77,7 +77,7 @@ class RunLog:
         """The held-out loss after `step` steps; UserError when it is not finite."""
         if not math.isfinite(found.mean):
             raise self._not_finite(step, f"the held-out loss is {found.mean}")
-        self._validation = found.mean
+        self._validation = found
         if self._sinks:
             self._sinks.write(
                 {
@@ -117,7 +117,8 @@ class RunLog:
         speed = median(speeds) if speeds else None
         mfu, palm = (None, None) if speed is None else self._mfu(speed)
         self._lap()
-        return Done(checkpoint, step, self._loss, self._validation, speed, mfu, palm, _rounded(self._seconds))
+        mean, over = (None, None) if self._validation is None else (self._validation.mean, self._validation.sequences)
+        return Done(checkpoint, step, self._loss, mean, over, speed, mfu, palm, _rounded(self._seconds))
 
     def close(self) -> None:
         """Ends the live line and the files."""

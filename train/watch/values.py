@@ -15,6 +15,7 @@ class Done:
     step: int
     loss: float | None  # of the last step; None where nothing was left to do
     validation_loss: float | None
+    validation_sequences: int | None  # that it is the mean over
     tokens_per_s: float | None  # median over the log
     mfu: float | None  # causal attention
     mfu_palm: float | None  # the whole square of attention, PaLM's 12·L·d·T

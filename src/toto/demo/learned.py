@@ -8,6 +8,9 @@ from toto.evaluate.report import sections_of
 from toto.evaluate.results import read_result
 from toto.shards.look import page
 
+OF_MAMBA, OF_ATTENTION = ("expand", "states", "conv_window"), ("heads", "mlp_hidden", "rope_theta")
+OTHER_KEYS = {"llama": OF_MAMBA, "gpt2": (*OF_MAMBA, "rope_theta"), "mamba": OF_ATTENTION}  # of other architectures
+
 
 def learned_html(places: Places) -> list[str]:
     """The parts in reading order."""
@@ -102,7 +105,8 @@ def _card(places: Places) -> str:
     from toto.train.run import read_run  # here, as above
 
     run = read_run(places.run)
-    model = [(key, str(value)) for key, value in run["model"].items()]
+    others = OTHER_KEYS[run["model"].get("arch", "llama")]
+    model = [(key, str(value)) for key, value in run["model"].items() if key not in others]
     recipe = [(key, str(value)) for key, value in run["recipe"].items() if value is not None]
     data = ", ".join(f"{source['name']} ({source['uri']})" for source in run["data"])
     columns = f"<div><h3>Model</h3>{page.facts(model)}</div><div><h3>Recipe</h3>{page.facts(recipe)}</div>"
