@@ -51,10 +51,10 @@ class Strike:
         return self.struck and 0 < self.committed < self.planned
 
 
-def make_world(folder: Path) -> Path:
+def make_world(folder: Path, units: int) -> Path:
     """Clips of 520 frames, each a unit of its own: 512 frames of pixels close a unit."""
     write_clips(folder, 3, 520)
-    for i in range(3, UNITS):
+    for i in range(3, units):
         shutil.copy(folder / f"clip-{i % 3:03d}.mp4", folder / f"clip-{i:03d}.mp4")
     return folder
 
@@ -77,8 +77,9 @@ def undisturbed(videos: Path, out: Path) -> Content:
 
 def strike(videos: Path, out: Path, victim: str, rng: random.Random, then: tuple[str, ...] = ON_RAY) -> Strike:
     """One kill -9 at a random moment, and a run to the end (`then`: its engine); RuntimeError when there is none."""
+    units = len(list(videos.iterdir()))
     run = Run(videos, out, *PIXELS, *ON_RAY)
-    run.wait_for_commits(rng.randint(1, UNITS - 8))
+    run.wait_for_commits(rng.randint(1, units - 8))
     time.sleep(rng.uniform(0, LATE_S))
     committed = run.committed()
     struck = run.kill(victim, rng.choice)
@@ -98,7 +99,7 @@ class Drill:
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder = folder
         self._rng = random.Random(seed)
-        self._videos = make_world(folder / "clips")
+        self._videos = make_world(folder / "clips", UNITS)
         self._expected = undisturbed(self._videos, folder / "undisturbed")
         self._runs: list[Run] = []
         self.counts: Counter[str] = Counter()

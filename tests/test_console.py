@@ -46,10 +46,11 @@ def test_a_signal_while_a_library_is_imported_ends_the_command_in_one_line(
     assert (done.returncode, done.stdout, done.stderr) == (code, "", f"error: stopped by {said}\n")
 
 
-def test_a_signal_while_a_command_imports_waits_for_the_import_and_then_stops_it(tmp_path: Path) -> None:
-    """Its `finally` runs: what is begun can be saved."""
-    (tmp_path / "stubborn.py").write_text(STUBBORN.format("SIGINT").replace("60", "0.1"))
-    begun = "def f():\n try:\n  import stubborn, time; time.sleep(60)\n finally: print('saved')\n"
+def test_signals_while_a_command_imports_wait_for_the_import_and_then_stop_it_once(tmp_path: Path) -> None:
+    """Its `finally` runs, to its end: what is begun can be saved."""
+    twice = STUBBORN.format("SIGINT").replace("os.kill", "for _ in 'ab': os.kill").replace("60", "0.1")
+    (tmp_path / "stubborn.py").write_text(twice)
+    begun = "def f():\n try:\n  import stubborn, time; time.sleep(60)\n finally: time.sleep(0.2); print('saved')\n"
     done = python(f"import click, toto.command as c\n{begun}c.run(click.command()(lambda: f()))", tmp_path)
     assert (done.returncode, done.stdout) == (130, "saved\n")
     assert done.stderr.strip() == "error: stopped by Ctrl-C; run the same command again to go on"

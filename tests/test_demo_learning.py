@@ -74,6 +74,7 @@ def test_the_page_tells_the_same_numbers(done: tuple[subprocess.CompletedProcess
     assert "<script" not in html and "http://" not in html and "https://" not in html
     seen = browser.look(folder / "report.html", width=500)
     assert seen["wide"] <= 500
+    assert "rope_theta" in html and "conv_window" not in html  # the card names what the model's architecture has
     for heading in ("What it predicts", "What its layers know", "How it goes on", "Model card"):
         assert heading in seen["text"]
     assert all(loaded for loaded, *_ in seen["pictures"])

@@ -57,7 +57,7 @@ def test_what_is_not_there_exits_with_1(tmp_path: Path) -> None:
         assert done.returncode == 1 and "nowhere" in done.stdout + done.stderr and "Traceback" not in done.stderr
         (tmp_path / "file").touch()
         done = call("shards", command, str(tmp_path / "file"))
-        assert done.returncode == 1 and "no dataset at" in done.stdout + done.stderr
+        assert done.returncode == 1 and "file is a file; a dataset is a folder" in done.stdout + done.stderr
 
 
 def test_status_of_nothing_says_how_to_begin(videos: Path, tmp_path: Path) -> None:

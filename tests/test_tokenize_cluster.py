@@ -1,7 +1,6 @@
 """On a Ray that somebody else started: what `local` makes, whatever workers, nodes and tokenizer actors come and go.
 
-They join a cluster of four CPUs, and those with a death in them another, beside it: together they would take longer
-than all other tests. test_tokenize_kill.py has runs that start their own Ray.
+They join one cluster of four CPUs. test_tokenize_kill.py has runs that start their own Ray.
 """
 
 import os
@@ -29,7 +28,6 @@ pytestmark = [
     pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a run's processes through /proc"),
 ]
-DEATHS = pytest.mark.xdist_group("deaths")
 WHOSE = """
 import logging, ray, sys
 ray.init(sys.argv[1], logging_level=logging.ERROR, log_to_driver=False)
@@ -63,12 +61,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         yield cluster
 
 
-@pytest.mark.parametrize("workers", [1, 5])  # the fifth finds no room; nothing may wait for it
-def test_ray_makes_what_local_makes(
-    workers: int, world: Path, expected: Content, cluster: RayCluster, tmp_path: Path
-) -> None:
+def test_ray_makes_what_local_makes(world: Path, expected: Content, cluster: RayCluster, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    how = ("--ray-address", cluster.address, "--workers", str(workers))
+    how = ("--ray-address", cluster.address, "--workers", "5")  # the fifth finds no room; nothing may wait for it
     done = call("tokenize", "run", *run_arguments(world, out), *CODES, *how, **cluster.key)
     assert done.returncode == 0, done.stderr
     assert content(out) == expected
@@ -147,7 +142,6 @@ def test_a_source_that_kills_its_worker_is_found_and_no_other_is_blamed(cluster:
     assert [line["what"] for line in events(out, "death")] == ["worker"] * 5  # two of the unit, three of the source
 
 
-@DEATHS
 def test_a_source_that_kills_its_tokenizer_actor_is_found_with_the_signal_and_the_others_go_on(
     cluster: RayCluster, tmp_path: Path
 ) -> None:
@@ -169,7 +163,6 @@ def test_a_source_that_kills_its_tokenizer_actor_is_found_with_the_signal_and_th
     assert all("Segmentation fault" in death["cause"] for death in deaths)
 
 
-@DEATHS
 def test_a_worker_that_is_killed_changes_nothing(
     world: Path, expected: Content, cluster: RayCluster, tmp_path: Path
 ) -> None:
@@ -184,7 +177,6 @@ def test_a_worker_that_is_killed_changes_nothing(
     assert {death["what"] for death in events(out, "death")} == {"worker"}
 
 
-@DEATHS
 def test_a_node_that_is_killed_and_one_that_joins_change_nothing(
     world: Path, expected: Content, cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """kill -9 of the driver, and of the driver with all of its Ray: the same dataset as without any kill.
 
-Two kills here, of a worker in test_tokenize_cluster.py; `make drill` does twenty at random moments.
+Two kills here, of a worker in test_tokenize_cluster.py; `make drill` does twenty at random moments, after which runs
+go on with Ray or without. Here they go on without, for a Ray takes longer to start than the rest of a run.
 """
 
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from clips import PIXELS
-from drill_tokenize import ON_RAY, UNITS, WITHOUT_RAY, Content, content, make_world, strike, undisturbed
+from drill_tokenize import ON_RAY, WITHOUT_RAY, Content, content, make_world, strike, undisturbed
 from ray_run import Run
 
 from toto import Dataset
@@ -22,10 +23,12 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a run's processes through /proc"),
 ]
 
+UNITS = 10
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("clips"))
+    return make_world(tmp_path_factory.mktemp("clips"), UNITS)
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +45,11 @@ def runs() -> Iterator[list[Run]]:
         run.wait_until_gone()
 
 
-@pytest.mark.parametrize(
-    ("victim", "then"),
-    [("driver", ("--workers", "1")), ("everything", WITHOUT_RAY)],  # also with another number of workers
-    ids=["driver", "everything"],
-)
+@pytest.mark.parametrize("victim", ["driver", "everything"])
 def test_killed_in_the_middle_and_run_again(
-    victim: str, then: tuple[str, ...], world: Path, expected: Content, runs: list[Run], tmp_path: Path
+    victim: str, world: Path, expected: Content, runs: list[Run], tmp_path: Path
 ) -> None:
-    done = strike(world, tmp_path / "set", victim, random.Random(victim), then)
+    done = strike(world, tmp_path / "set", victim, random.Random(victim), WITHOUT_RAY)
     runs += done.runs
     assert done.counts, f"struck when {done.committed} of {done.planned} units were committed"
     assert done.content == expected

@@ -37,7 +37,7 @@ plans = extend_plans(open_store(out), target.job, listing, Estimator(target.job)
 units = list(plans.units.values())
 with open_worker(target.job) as worker:
     for unit in units:
-        run_unit(worker, unit, SourceUris(target.config, listing))
+        run_unit(worker, unit, SourceUris(target.config, listing).of(unit.sources))
     print(worker.counters.decoded, worker.counters.kept, peak_kib("self"), peak_kib(worker.decoder.pid))
 """
 

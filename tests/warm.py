@@ -4,9 +4,9 @@
     process.join()
 
 One costs as little as its work, where a fresh Python spends seconds on imports. All else is as in a fresh one: its own
-memory, environment, current folder, signals and exit code. The server is a copy of this process from before its first
-test (`prepare`, which conftest.py calls), so that what the tests' modules import is there at no price; it imports the
-rest when it is first asked for a process.
+memory, environment, current folder, signals and exit code; decoders that it starts are warm, too (warm_decoder.py).
+The server is a copy of this process from before its first test (`prepare`, which conftest.py calls), so that what the
+tests' modules import is there at no price; it imports the rest when it is first asked for a process.
 """
 
 import gc
@@ -23,6 +23,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import warm_decoder
+
 from toto import console
 from toto.command import Later
 
@@ -36,6 +38,7 @@ IMPORTED = (
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload([*IMPORTED])  # of the server that is started where nobody has called `prepare`
+_launcher: Path | None = None  # of the server's commands: what they start decoders by
 
 
 def prepare() -> None:
@@ -49,7 +52,7 @@ def prepare() -> None:
             pid = os.fork()
         if not pid:
             os.close(alive)
-            _serve(listener, asked)
+            _serve(listener, asked, Path(address).parent)
         os.close(asked)
     known = forkserver._forkserver  # type: ignore[attr-defined]
     known._forkserver_address, known._forkserver_alive_fd, known._forkserver_pid = address, alive, pid
@@ -67,12 +70,19 @@ def start(
     pickled, is called before it.
     """
     given = (stage, list(arguments), output, dict(environment), cwd or Path.cwd(), first)
-    process = _server.Process(target=_run, args=given)
-    process.start()
+    for has_ended in (False, True):
+        process = _server.Process(target=_run, args=given)
+        try:
+            process.start()
+            break
+        except EOFError:  # the server ended, for want of memory to fork say; another is started when it is asked for
+            if has_ended:
+                raise
+            warnings.warn("the warm server had ended; another is started", stacklevel=2)
     return process
 
 
-def _serve(listener: socket.socket, asked: int) -> None:
+def _serve(listener: socket.socket, asked: int, folder: Path) -> None:
     """The server's life. It lets go of the files of the process that it is a copy of, and waits to be needed."""
     try:
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -81,6 +91,8 @@ def _serve(listener: socket.socket, asked: int) -> None:
                 os.dup2(nothing, number, inheritable=number < 3)  # closed by whoever thinks that it is theirs
         select.select([listener, asked], [], [])
         _import_all()
+        global _launcher
+        _launcher, decoders = warm_decoder.start(folder)  # kept: its stdin stays open
         gc.freeze()  # no process looks through what all of them share
         forkserver.main(listener.detach(), asked, [])
     finally:
@@ -121,6 +133,8 @@ def _run(
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = ["toto-eval" if stage == "evaluate" else f"toto-{stage}", *arguments]
+    if stage == "tokenize" and _launcher is not None:
+        sys.executable = str(_launcher)
     if first is not None:
         first()
     getattr(console, stage)()
