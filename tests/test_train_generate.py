@@ -1,4 +1,4 @@
-"""Generation: the same codes as a loop without any cache, past the context too; real prompts; a folder to look at."""
+"""Generation: what a model knows by heart is continued; real prompts; a folder to look at, replaced as a whole."""
 
 import json
 import shutil
@@ -12,8 +12,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from clips import write_image, write_video
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from token_world import Video, still_images, write_tokens
 
@@ -21,7 +19,7 @@ from toto import Dataset
 from toto.command import run as run_command
 from toto.config import ModelConfig
 from toto.errors import UsageError, UserError
-from toto.shards.ids import CODE_OFFSET, IMAGE_START, VIDEO_START
+from toto.shards.ids import CODE_OFFSET, VIDEO_START
 from toto.shards.recipe import make_recipe
 from toto.shards.store import open_store
 from toto.shards.verify import verify
@@ -39,13 +37,10 @@ from toto.train.generation.generate import (
     make,
 )
 from toto.train.generation.prompts import Asked, no_prompts, prompts
-from toto.train.generation.rollout import Rollout, Segment, segments
-from toto.train.generation.sampling import Sampling, uniforms
+from toto.train.generation.sampling import Sampling
 from toto.train.load import Loaded, load_model
-from toto.train.models import LanguageModel, make_model, packed, small
-from toto.train.models.decoder import Decoder
+from toto.train.models import make_model, packed
 from toto.train.models.llama import Llama
-from toto.train.models.rows import Product, least_rows
 from toto.train.parallel import Team
 
 CODES, GRID, CELLS, FRAMES = 64, (2, 3), 6, 4  # a context of four frames
@@ -105,64 +100,6 @@ def loaded(run: Path) -> Loaded:
     return load_model(run)
 
 
-def untrained(seed: int = 0, arch: str = "llama") -> LanguageModel:
-    """A model whose next codes depend on everything before: its logits are far apart."""
-    config = replace(MODEL, arch=arch, heads=0, mlp_hidden=0) if arch == "mamba" else replace(MODEL, arch=arch)
-    model = make_model(config, CODES + CODE_OFFSET, seed=seed).requires_grad_(False)
-    for name, weight in model.named_parameters():
-        weight.mul_(8 if weight.ndim == 2 and model.decays(name) else 1)
-    return model
-
-
-def naive(model: LanguageModel, start: int, known: np.ndarray, prompt: int, frames: int, regime: str) -> np.ndarray:
-    """The most likely codes of one clip, each by a forward pass over everything before it in its context."""
-    codes = np.zeros((frames, CELLS), np.int64)
-    codes[:prompt] = known[:prompt]
-    first = 0
-    for frame in range(prompt, frames):
-        if frame - first == FRAMES:
-            first = frame - FRAMES // 2
-        for cell in range(CELLS):
-            before = codes if regime == "free" else known
-            inside = codes if regime != "token" else known
-            past = np.concatenate([before[first:frame].reshape(-1), inside[frame, :cell]])
-            logits = model(torch.from_numpy(np.append(start, past + CODE_OFFSET))[None])[0, -1]
-            codes[frame, cell] = int(logits[CODE_OFFSET:].argmax())
-    return codes
-
-
-@pytest.mark.parametrize("regime", ["free", "frame", "token"])
-@pytest.mark.parametrize(
-    ("arch", "prompt", "start"),
-    [("llama", 0, VIDEO_START), ("llama", 2, IMAGE_START), ("gpt2", 3, VIDEO_START), ("mamba", 2, VIDEO_START)],
-)
-def test_a_rollout_is_a_loop_of_forward_passes(regime: str, arch: str, prompt: int, start: int) -> None:
-    model, frames = untrained(arch=arch), 7  # three segments
-    known = np.random.default_rng(prompt).integers(0, CODES, (2, frames, CELLS))
-    roll = Rollout(model, start, FRAMES, regime, GREEDY)  # type: ignore[arg-type]
-    with packed.packed(model):
-        found, _ = roll(torch.from_numpy(known), prompt, torch.zeros(2, frames, CELLS, dtype=torch.float64))
-    for i in range(2):
-        assert np.array_equal(found[i], naive(model, start, known[i], prompt, frames, regime)), f"clip {i}"
-
-
-def test_a_full_context_goes_on_from_its_last_half() -> None:
-    assert segments(1, 4, 4) == [Segment(0, 1, 4)]
-    assert segments(2, 9, 4) == [Segment(0, 2, 4), Segment(2, 4, 6), Segment(4, 6, 8), Segment(6, 8, 9)]
-    assert segments(5, 7, 4) == [Segment(3, 5, 7)]  # a prompt longer than the context: its last half
-    assert segments(0, 1, 1) == [Segment(0, 0, 1)]
-    with pytest.raises(UsageError, match="whose context is one"):
-        segments(1, 2, 1)
-
-
-@given(prompt=st.integers(0, 40), more=st.integers(1, 80), context=st.integers(2, 17))
-def test_every_frame_is_made_once_and_fits_its_context(prompt: int, more: int, context: int) -> None:
-    found = segments(prompt, prompt + more, context)
-    assert [f for s in found for f in range(s.new, s.end)] == list(range(prompt, prompt + more))
-    assert all(s.first <= s.new and s.end - s.first <= context for s in found)
-    assert all(s.new - s.first >= context // 2 for s in found[1:])
-
-
 def test_what_is_known_by_heart_is_continued_past_the_context(loaded: Loaded) -> None:
     known = prompts(loaded, Asked("video", 2, 8, 4), needs_truth=True)
     for regime in ("free", "frame", "token"):
@@ -184,61 +121,6 @@ def test_batches_change_no_clip(loaded: Loaded, kind: str, small: int, monkeypat
         assert np.array_equal(fewer, whole[:count]), batch
     assert len(np.unique(whole.reshape(11, -1), axis=0)) == 11, "samples repeat"
     assert not np.array_equal(generate(loaded, no_prompts(loaded, 2), replace(asked, seed=4)), whole[:2])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("arch", ["llama", "gpt2", "mamba"])
-@pytest.mark.parametrize("small", [0, 1 << 24])
-def test_what_decodes_gives_the_same_logits_and_leaves_the_model_alone(
-    arch: str, dtype: torch.dtype, small: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packed, "SMALL", small)
-    model = untrained(arch=arch).to(dtype)
-    ids = torch.randint(CODE_OFFSET, CODES + CODE_OFFSET, (3, 20), generator=torch.Generator().manual_seed(0))
-    before, near, threads = model(ids), 1e-4 if dtype == torch.float32 else 1.0, torch.get_num_threads()
-    with packed.packed(model):
-        torch.testing.assert_close(model(ids), before, atol=near * float(before.std()), rtol=0.05)
-    assert torch.equal(model(ids), before) and torch.get_num_threads() == threads
-
-
-@pytest.mark.parametrize("way", ["few calls", "one by one", "packed", "as they are"])
-@pytest.mark.parametrize("arch", ["llama", "gpt2", "mamba"])
-def test_the_bits_of_a_clip_are_its_own(arch: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = untrained(arch=arch)
-    ids = torch.randint(CODE_OFFSET, CODES + CODE_OFFSET, (17, 12), generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(packed, "SMALL", 0 if way in ("packed", "as they are") else 1 << 24)
-    monkeypatch.setattr(packed, "can_pack", lambda weight: way == "packed")
-    if way == "one by one":  # a processor where bits depend on more than the number of rows
-        monkeypatch.setattr(small, "least_rows", lambda matrices: None)
-
-    def logits(rows: int) -> list[torch.Tensor]:
-        decoder = Decoder(model, rows, 12)
-        return [decoder.feed(piece)[: len(ids)] for piece in (ids[:rows, :9], *ids[:rows, 9:].split(1, dim=1))]
-
-    with packed.packed(model):
-        whole = logits(len(ids))
-        for rows in (1, 2, 3, 4, 7):
-            for made, expected in zip(logits(rows), whole, strict=True):
-                assert torch.equal(made, expected[:rows]), rows
-    torch.testing.assert_close(whole[-1], model(ids)[:, -1], atol=2e-4, rtol=1e-4)
-
-
-def test_the_bits_of_a_row_do_not_depend_on_how_rows_lie_in_memory() -> None:
-    """Those of one clip of Mamba lie by columns, those of several by rows."""
-    rows, matrix = torch.randn(2, 100, 48, generator=torch.Generator().manual_seed(0))
-    product = Product(matrix[:5].t(), None, least_rows([matrix[:5].t()]))
-    assert torch.equal(product(rows[:9].t().contiguous().t()), product(rows)[:9])
-
-
-def test_fewer_rows_than_have_their_own_bits_are_told_from_those_that_depend_on_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def products(off: set[int]) -> int | None:
-        """What is found where so many rows come out with other bits."""
-        monkeypatch.setattr(torch, "mm", lambda x, matrix: torch.zeros(len(x), 2) + (len(x) in off))
-        return least_rows([torch.zeros(3, 2)])
-
-    assert [products(off) for off in (set(), {1, 2, 3}, {1, 5, 11}, {100})] == [1, 4, 12, None]
 
 
 def test_losses_of_frames_are_those_of_the_true_codes(loaded: Loaded) -> None:
@@ -267,59 +149,6 @@ def test_special_ids_are_never_made(loaded: Loaded) -> None:
     for sampling in (GREEDY, Sampling(), Sampling(top_k=5), Sampling(top_p=0.5)):
         codes = sampling.choose(logits, torch.linspace(0, 1 - 1e-9, 4096, dtype=torch.float64))
         assert codes.min() >= 0 and codes.max() < CODES
-
-
-@given(
-    logits=st.lists(st.floats(-40, 40, width=32), min_size=2, max_size=40),
-    uniform=st.floats(0, 1, exclude_max=True),
-    top_k=st.none() | st.integers(1, 50),
-    top_p=st.none() | st.floats(1e-6, 1),
-    temperature=st.floats(0.1, 5),
-)
-def test_choices_are_among_the_likeliest(
-    logits: list[float], uniform: float, top_k: int | None, top_p: float | None, temperature: float
-) -> None:
-    row = torch.tensor([[0.0] * CODE_OFFSET + logits])
-    code = int(Sampling(temperature, top_k, top_p).choose(row, torch.tensor([uniform], dtype=torch.float64)))
-    better = sum(other > logits[code] for other in logits)
-    if top_k is not None:
-        assert better < top_k
-    if top_p is not None:
-        kept = sorted(range(len(logits)), key=lambda i: -logits[i])[:top_k]
-        shares = torch.tensor([logits[i] for i in kept]).double().div(temperature).softmax(0)
-        assert float(shares[[i for i, k in enumerate(kept) if logits[k] > logits[code]]].sum()) < top_p + 1e-9
-    assert Sampling(temperature, 1, top_p).choose(row, torch.tensor([uniform], dtype=torch.float64)) == max(
-        range(len(logits)), key=lambda i: logits[i]
-    )
-
-
-def test_codes_come_as_often_as_the_softmax_says() -> None:
-    logits = torch.tensor([0.0] * CODE_OFFSET + [1.0, 3.0, 2.0, -1.0])
-    drawn = uniforms(0, range(100), 20, 10).flatten()
-    for sampling, expected in (
-        (Sampling(), torch.tensor([1.0, 3.0, 2.0, -1.0]).softmax(0)),
-        (Sampling(temperature=2.0), torch.tensor([0.5, 1.5, 1.0, -0.5]).softmax(0)),
-        (Sampling(top_k=2), torch.tensor([0.0, 0.731, 0.269, 0.0])),  # 1 / (1 + e^-1)
-        (Sampling(top_p=0.7), torch.tensor([0.0, 0.731, 0.269, 0.0])),  # shares 0.66, 0.24: two reach 0.7
-    ):
-        codes = sampling.choose(logits.expand(len(drawn), -1), drawn)
-        found = torch.bincount(codes, minlength=4) / len(drawn)
-        torch.testing.assert_close(found, expected, atol=0.012, rtol=0)
-
-
-def test_uniform_numbers_belong_to_the_sample() -> None:
-    together = uniforms(5, range(6), 3, 4)
-    assert torch.equal(uniforms(5, range(4, 6), 3, 4), together[4:])
-    assert torch.equal(uniforms(5, range(6), 2, 4), together[:, :2]), "a longer clip begins differently"
-    assert together[0, 0, 0] == pytest.approx(0.9881008497719096, abs=0)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 2}]
-)
-def test_impossible_sampling_is_refused(wrong: dict) -> None:
-    with pytest.raises(UsageError):
-        Sampling(**wrong)
 
 
 def test_prompts_are_windows_of_the_held_out_split(loaded: Loaded, world: Path) -> None:
