@@ -9,6 +9,7 @@ code 1 when anything differs from what nobody disturbed, a run does not reach it
 """
 
 import argparse
+import os
 import random
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from toto.command import print_json
 
 def main() -> int:
     """The command line; 1 when any kill did harm."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as commands have it, before the server imports torch
     parts = {"tokenize": tokenizing, "train": training, "launch": launching, "large": large}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=parts, help="one of them; default: all")
