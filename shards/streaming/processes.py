@@ -182,7 +182,7 @@ def _made(stream: "Stream", memory: _Memory, numbers: Numbers, slot: int) -> Any
     fits = len(numbers) * stream.sequence_bytes <= len(memory.slot(slot))
     try:
         batch = stream.sequences(numbers, memory.slot(slot) if fits else None)
-    except Exception as error:
+    except Exception as error:  # whatever it is, it is the reader's to see: raised there, where the batch was asked for
         return _portable(error)
     origins = {part: (origin.places, origin.lines) for part, origin in batch.origins.items()}
     return batch.parts, origins, None if fits else (batch.tokens, batch.pixels)
@@ -192,7 +192,7 @@ def _portable(error: Exception) -> Exception:
     """The error; its name and text where it is none of those that can be sent."""
     try:
         return pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # of any kind: an error's own __reduce__ and __init__ run here, a library's as well as a user's
         return RuntimeError(f"{type(error).__name__}: {error}")
 
 
