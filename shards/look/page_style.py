@@ -37,10 +37,10 @@ pre {
 }
 pre b { color: var(--accent); font-weight: 600; }
 .tiles {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 1px; margin: 32px 0 0;
+  display: flex; flex-wrap: wrap; gap: 1px; margin: 32px 0 0;
   padding: 0; background: var(--line); border: 1px solid var(--line); border-radius: 14px; overflow: hidden;
 }
-.tiles div { background: var(--card); padding: 16px 18px; }
+.tiles div { flex: 1 1 180px; background: var(--card); padding: 16px 18px; }
 .tiles dt { color: var(--soft); font-size: .82rem; }
 .tiles dd {
   margin: 0; font-size: 1.42rem; font-weight: 620; letter-spacing: -.015em;
