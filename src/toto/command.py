@@ -175,8 +175,11 @@ def _stop(signum: int, frame: FrameType | None) -> None:
         leave(signum, frame)
     if importer is not None and next(_waits, False):  # pyarrow, for one, swallows what is raised in an import
         signal.signal(signal.SIGALRM, lambda _, later: _stop(signum, later))
-        signal.setitimer(signal.ITIMER_REAL, WAIT_S)  # needs no lock, and two signals become one
+        # Needs no lock, and two signals become one. One that comes just before a call of the system that waits does not
+        # wake it: so it comes on and on.
+        signal.setitimer(signal.ITIMER_REAL, WAIT_S, WAIT_S)
         return
+    signal.setitimer(signal.ITIMER_REAL, 0)
     _stops.append(signum)
     raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
