@@ -36,8 +36,8 @@ PEERS = ("transformers", "litgpt")
 @click.option("--data", type=click.Path(path_type=Path), help="Keeps the made-up tokens here for the next run.")
 @click.option("--frames", type=click.IntRange(256), default=32_768, show_default=True, help="Frames of tokens.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--minutes", type=click.FloatRange(0.1), help="For steps: fewer repetitions, but one, where so many "
-              "minutes are not enough.")  # fmt: skip
+@click.option("--minutes", type=click.FloatRange(0.1), help="For steps: fewer repetitions where so many minutes "
+              "are not enough; then the round that warms up may be the only one.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def main(
     chosen: tuple[str, ...],

@@ -10,6 +10,7 @@ import toto
 from toto import command
 from toto.errors import UsageError
 from toto.evaluate.settings import METRICS, ONE_FRAME, POOLINGS, ProbeSettings
+from toto.options import config_options, json_option
 
 if TYPE_CHECKING:
     from toto.evaluate.compare import Comparison
@@ -50,11 +51,7 @@ def cli() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: a folder in eval/ of the run.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key: tasks.probe.frames=16")
-@click.option(
-    "--config", "configs", multiple=True, metavar="FILE", help="Instead of ./pipelines.yaml; more are merged over it."
-)
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+@config_options("tasks.probe.frames=16")
 def probe(
     ckpt: str,
     data: str | None,
@@ -117,7 +114,7 @@ def probe(
 @click.option("--layer-b", type=int, metavar="L")
 @click.option("--pooling-a", type=click.Choice([*POOLINGS, ONE_FRAME]), help="Likewise; of the layer, if named.")
 @click.option("--pooling-b", type=click.Choice([*POOLINGS, ONE_FRAME]))
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+@json_option
 def compare_command(
     a: Path,
     b: Path,
@@ -149,7 +146,7 @@ def compare_command(
 @cli.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: report.html in the first DIR.")
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+@json_option
 def report(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """One static HTML page of results: curves by layer, tables, paired differences, classes.
 
@@ -168,7 +165,7 @@ def report(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
 
 
 @cli.command("list")
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+@json_option
 def list_command(as_json: bool) -> None:
     """The tasks that this version has.
 

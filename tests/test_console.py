@@ -13,6 +13,7 @@ from clips import environment
 
 from toto import console
 from toto.command import CommandGroup, Later
+from toto.errors import UsageError
 
 STAGES = ("tokenize", "shards", "train", "evaluate")
 LIBRARIES = ("numpy", "pyarrow", "torch", "ray", "av", "scipy", "fsspec", "yaml", "importlib.resources")
@@ -33,7 +34,7 @@ LATER = (
 
 def python(statements: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-c", statements, *arguments]
-    return subprocess.run(line, env=environment(PYTHONPATH=str(folder)), capture_output=True, text=True, timeout=60)
+    return subprocess.run(line, env=environment(PYTHONPATH=str(folder)), capture_output=True, text=True, timeout=200)
 
 
 @pytest.mark.parametrize("begun", ["from toto.console import _main; _main('stubborn')", LATER + "c.run(g)", AT_ITS_TOP])
@@ -119,3 +120,10 @@ def test_a_group_lists_its_commands_in_the_order_of_their_use_and_whole() -> Non
         text.index(f"{name} What") for name in ("plan", "do", "again")
     )
     assert text.count(first_line) == 3
+
+
+def test_a_command_that_is_none_is_told_with_those_that_are() -> None:
+    group = CommandGroup("group")
+    group.add_command(Later("info", "toto.shards.cli:info", ""))
+    with pytest.raises(UsageError, match="unknown command 'inf'; did you mean 'info'\\?\nknown: info"):
+        group.main(["inf"], standalone_mode=False)

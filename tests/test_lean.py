@@ -16,7 +16,7 @@ SHARDS = "from toto.shards.cli import cli; [command.load() for command in cli.co
 def python(statements: str, hidden: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """A fresh Python that ran some statements, unable to import the hidden modules."""
     hide = f"import sys; sys.modules.update(dict.fromkeys({hidden!r}))\n"  # None there means ImportError
-    return subprocess.run([sys.executable, "-c", hide + statements], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", hide + statements], capture_output=True, text=True, timeout=200)
 
 
 def loaded_by(statement: str, hidden: tuple[str, ...] = ()) -> set[str]:
@@ -55,3 +55,9 @@ def test_without_its_extra_tokenize_says_in_one_line_what_to_install(missing: st
     done = python("import toto.tokenize.cli", hidden=(missing,))
     assert done.returncode == 1
     assert done.stderr == f"toto-tokenize needs {missing}: pip install 'toto-video[tokenize]'\n"
+
+
+def test_without_torch_a_command_says_in_one_line_what_to_install() -> None:
+    begin = "import sys; sys.argv = ['toto-train', 'plan', '--size', 'tiny']; import toto.train.cli as c; c.main()"
+    done = python(begin, hidden=("torch",))
+    assert (done.returncode, done.stderr) == (1, "error: this needs torch: pip install 'toto-video[train]'\n")

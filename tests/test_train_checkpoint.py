@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
@@ -12,6 +13,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 import pytest
 import torch
 from small_disk import Disk, small_disk  # noqa: F401
+from torch.distributed.checkpoint import FileSystemWriter
 
 from toto.config import ModelConfig, load
 from toto.errors import UserError
@@ -70,6 +72,16 @@ def test_weights_and_moments_come_back_bit_for_bit(tmp_path: Path) -> None:
     for section, values in expected.items():
         assert values.keys() == tensors[section].keys() and len(values) > 10
         assert all(torch.equal(values[name], tensors[section][name]) for name in values)
+
+
+def test_a_torch_that_keeps_to_itself_where_tensors_lie_writes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of 2.11 does: it completes a copy of the metadata that it returns."""
+    right = FileSystemWriter.finish
+    usual = checkpoint.read_facts(save(tmp_path / "usual", 1))
+    monkeypatch.setattr(FileSystemWriter, "finish", lambda self, found, results: right(self, replace(found), results))
+    assert checkpoint.read_facts(save(tmp_path / "older", 1)) == usual
 
 
 def test_a_checkpoint_alone_is_enough_to_load_its_model(tmp_path: Path) -> None:

@@ -82,10 +82,15 @@ def test_missing_shards_are_named_with_the_line_that_makes_them(data: Path, tmp_
     )
     ended = call(["pretrain", "--size", "large"], tmp_path / "run", TOTO_DATA=str(tmp_path))
     assert ended.failed(1, "no shards of imagenet21k", "howto100m", "toto-tokenize run howto100m;"), ended
+    write_tokens(tmp_path / "demo" / "dvae-64", moving_videos(2))
+    ended = call(arguments, tmp_path / "run", TOTO_DATA=str(tmp_path))
+    assert ended.failed(1, "dct-512-64)", "other tokenizers' are there: --set datasets.demo.tokenizer=dvae; or"), ended
     ended = call([*arguments, "--data", str(tmp_path / "nowhere")], tmp_path / "run")
     assert ended.failed(1, f"{tmp_path}/nowhere", "dataset.json"), ended
     ended = call([*arguments, "--data", "k60"], tmp_path / "run")
     assert ended.failed(1, "--data k60: neither a dataset", "did you mean 'k600'?"), ended
+    ended = call([*arguments, "--data", "k600=-1"], tmp_path / "run")
+    assert ended.failed(1, "--data k600=-1: neither a dataset", "a weight is a whole number"), ended
 
 
 def test_shards_of_two_tokenizers_are_not_mixed(data: Path, tmp_path: Path) -> None:
@@ -93,6 +98,13 @@ def test_shards_of_two_tokenizers_are_not_mixed(data: Path, tmp_path: Path) -> N
     ended = call(command_line(data, tmp_path / "run", "--data", str(other)), tmp_path / "run")
     assert ended.failed(1, "/set and ", "/other differ in their tokenizer"), ended.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_begin_in_a_dataset(data: Path, tmp_path: Path) -> None:
+    before = sorted(data.iterdir())
+    ended = call(command_line(data, data), tmp_path / "run")
+    assert ended.failed(2, f"--out {data} holds a token dataset"), ended.stderr
+    assert sorted(data.iterdir()) == before
 
 
 def test_another_runs_folder_is_refused(data: Path, whole: Path, tmp_path: Path) -> None:

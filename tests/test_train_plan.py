@@ -80,6 +80,13 @@ def test_days_go_down_with_gpus_and_utilisation() -> None:
     one, half = plan("--size", "large")[0], plan("--size", "large", "--gpus", "16", "--mfu", "0.2")[0]
     assert one["gpu_days"] == pytest.approx(one["training_flops"] / (989e12 * 0.4) / 86_400)
     assert half["gpu_days"] == pytest.approx(2 * one["gpu_days"]) and half["seconds"] == pytest.approx(one["seconds"])
+    assert one["cost"] is None
+
+
+def test_cost_is_the_hours_of_all_cards_at_their_price() -> None:
+    value, text = plan("--size", "large", "--gpus", "16", "--price", "2.5")
+    assert value["cost"] == pytest.approx(16 * value["seconds"] / 3600 * 2.5)
+    assert f"{value['cost']:,.2f} at 2.5 for a card and hour" in text
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
     def slow(*given: object) -> Path:
         found.begun.release()
-        assert found.open.wait(60)
+        assert found.open.wait(200)
         return save(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(savers, "save", slow)
@@ -68,7 +68,7 @@ def test_a_checkpoint_holds_what_was_there_at_its_step(tmp_path: Path, gate: Sim
         given = tensors(1.0)
         saver.save(5, given)  # returns, although nothing can be written yet
         given["model"]["a"].fill_(2.0)  # the next step
-        assert gate.begun.acquire(timeout=60) and not checkpoint.found(tmp_path)
+        assert gate.begun.acquire(timeout=200) and not checkpoint.found(tmp_path)
         gate.open.set()
     (folder,) = checkpoint.found(tmp_path)
     assert folder.name == checkpoint.name_of(5) and torch.equal(read(folder), torch.full((1000,), 1.0))
@@ -77,7 +77,7 @@ def test_a_checkpoint_holds_what_was_there_at_its_step(tmp_path: Path, gate: Sim
 def test_one_is_on_its_way_at_most_and_retention_holds(tmp_path: Path, gate: SimpleNamespace) -> None:
     with Saver(tmp_path, RECIPE, FACTS, ALONE) as saver:
         saver.save(1, tensors(1.0))
-        assert gate.begun.acquire(timeout=60)
+        assert gate.begun.acquire(timeout=200)
         threading.Timer(0.05, gate.open.set).start()
         for step in (2, 3, 4):
             saver.save(step, tensors(float(step)))
@@ -98,7 +98,7 @@ def test_a_full_disk_is_told_at_the_next_step_and_leaves_the_last_good_one(disk:
         saver.save(2, tensors(size=100_000))
         while not saver.failed:
             assert saver._thread is not None
-            saver._thread.join(60)
+            saver._thread.join(200)
         assert saver.failed == FAILED
         saver.wait()
     assert "the disk is full" in str(caught.value) and str(run / checkpoint.name_of(1)) in str(caught.value)
@@ -120,7 +120,7 @@ def test_an_error_at_the_very_end_is_told_too(tmp_path: Path, monkeypatch: pytes
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path, gate: SimpleNamespace) -> None:
     with pytest.raises(KeyboardInterrupt), Saver(tmp_path, RECIPE, FACTS, ALONE) as saver:
         saver.save(1, tensors())
-        assert gate.begun.acquire(timeout=60)
+        assert gate.begun.acquire(timeout=200)
         raise KeyboardInterrupt
     assert not checkpoint.found(tmp_path)
 
@@ -136,7 +136,7 @@ def test_what_another_error_ends_still_has_the_checkpoint_that_was_on_its_way(tm
 class Side(Team):
     """One of two processes, which are threads here; each must ask the other for the same thing at the same time."""
 
-    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=60))
+    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=200))
     said: dict[int, Any] = field(default_factory=dict)
 
     def gathered(self, value: Any) -> list[Any]:

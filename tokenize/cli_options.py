@@ -1,10 +1,11 @@
 """What the commands of toto-tokenize have in common: which dataset, tokenizer and target are meant, and how to run."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from toto.options import all_of, config_options
 
 if TYPE_CHECKING:
     from toto.config import DatasetConfig
@@ -21,77 +22,45 @@ class Target:
     job: "Job"
 
 
-def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """DATASET and the options that say which dataset, tokenizer and target are meant."""
-    for decorate in reversed(
-        (
-            click.argument("dataset"),
-            click.option("--tokenizer", metavar="NAME", help="Default: the dataset's own in pipelines.yaml."),
-            click.option("--out", metavar="URI", help="Default: ${TOTO_DATA:-data}/DATASET/TOKENIZER-R."),
-            click.option(
-                "--set",
-                "sets",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="Override a key: datasets.k400.stride=8",
-            ),
-            click.option(
-                "--config",
-                "configs",
-                multiple=True,
-                metavar="FILE",
-                help="Instead of ./pipelines.yaml; more are merged over it.",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="End with one line of JSON."),
-        )
-    ):
-        function = decorate(function)
-    return function
+target_options = all_of(  # DATASET, and which dataset, tokenizer and target are meant
+    click.argument("dataset"),
+    click.option("--tokenizer", metavar="NAME", help="Default: the dataset's own in pipelines.yaml."),
+    click.option("--out", metavar="URI", help="Default: ${TOTO_DATA:-data}/DATASET/TOKENIZER-R."),
+    config_options("datasets.k400.stride=8"),
+)
 
-
-def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """How the work is done; none of it changes a row."""
-    for decorate in reversed(
-        (
-            click.option(
-                "--ray-address",
-                default=None,
-                metavar="ADDRESS",
-                help="auto joins a cluster, local uses no Ray; default: start Ray here.",
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(1),
-                help="Default: one for each CPU (a `local` run is always one).",
-            ),
-            click.option(
-                "--tokenizer-actors",
-                type=click.IntRange(0),
-                help="Encode in so many actors of their own; default: 0, on GPUs one for each.",
-            ),
-            click.option(
-                "--gpus-per-tokenizer",
-                type=click.FloatRange(0.01),
-                default=1.0,
-                show_default=True,
-                help="0.5: two tokenizer actors on a GPU.",
-            ),
-            click.option(
-                "--worker-resource",
-                metavar="NAME",
-                help="Decode only on nodes that were started with this Ray resource.",
-            ),
-            click.option(
-                "--limit",
-                type=click.IntRange(1),
-                metavar="N",
-                help="Only the first N sources of the listing.",
-            ),
-            click.option("--quiet", is_flag=True, help="No progress."),
-        )
-    ):
-        function = decorate(function)
-    return function
+run_options = all_of(  # how the work is done; none of it changes a row
+    click.option(
+        "--ray-address",
+        default=None,
+        metavar="ADDRESS",
+        help="auto joins a cluster, local uses no Ray; default: start Ray here.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        help="Default: one for each CPU (a `local` run is always one).",
+    ),
+    click.option(
+        "--tokenizer-actors",
+        type=click.IntRange(0),
+        help="Encode in so many actors of their own; default: 0, on GPUs one for each.",
+    ),
+    click.option(
+        "--gpus-per-tokenizer",
+        type=click.FloatRange(0.01),
+        default=1.0,
+        show_default=True,
+        help="0.5: two tokenizer actors on a GPU.",
+    ),
+    click.option(
+        "--worker-resource",
+        metavar="NAME",
+        help="Decode only on nodes that were started with this Ray resource.",
+    ),
+    click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N sources of the listing."),
+    click.option("--quiet", is_flag=True, help="No progress."),
+)
 
 
 def resolve(

@@ -1,14 +1,13 @@
 """`toto-tokenize weights`: where the weights of the tokenizers come from, are, and whether they are right."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import click
 
 from toto import command
 from toto.config import Pipelines, load
 from toto.errors import UserError
+from toto.options import config_options
 from toto.shards.hashing import file_sha256
 from toto.tokenize.sources.names import shown
 from toto.tokenize.tokenizer_spec import tokenizer_spec
@@ -45,19 +44,8 @@ class Needed:
         return f"  {self.tokenizer} {self.kind}: {self.state}{facts}, {where}{digest}"
 
 
-def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Which configuration is meant, and whether JSON is wanted."""
-    for decorate in (
-        click.option("--json", "as_json", is_flag=True, help="End with one line of JSON."),
-        click.option("--config", "configs", multiple=True, metavar="FILE", help="Instead of ./pipelines.yaml."),
-        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key."),
-    ):
-        function = decorate(function)
-    return function
-
-
 @click.group("weights", cls=command.CommandGroup, invoke_without_command=True)
-@config_options
+@config_options("tokenizers.dvae.weights=FILE")
 @click.pass_context
 def weights(context: click.Context, sets: tuple[str, ...], configs: tuple[str, ...], as_json: bool) -> None:
     """Say where the weights of the tokenizers come from and which are here.
@@ -72,7 +60,7 @@ def weights(context: click.Context, sets: tuple[str, ...], configs: tuple[str, .
 
 @weights.command()
 @click.argument("name")
-@config_options
+@config_options("tokenizers.dvae.weights=FILE")
 def fetch(name: str, sets: tuple[str, ...], configs: tuple[str, ...], as_json: bool) -> None:
     """Fetch and convert what the tokenizer NAME needs; what is here already is only looked at.
 
@@ -84,7 +72,7 @@ def fetch(name: str, sets: tuple[str, ...], configs: tuple[str, ...], as_json: b
 
 @weights.command()
 @click.argument("name")
-@config_options
+@config_options("tokenizers.dvae.weights=FILE")
 def check(name: str, sets: tuple[str, ...], configs: tuple[str, ...], as_json: bool) -> None:
     """Read every byte of what the tokenizer NAME needs, and compare hashes. Fetches nothing.
 

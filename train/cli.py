@@ -83,6 +83,7 @@ def pretrain(
 @click.option(
     "--mfu", type=click.FloatRange(0.01, 1), default=0.4, show_default=True, help="Share of the peak that is reached."
 )
+@click.option("--price", type=click.FloatRange(0), metavar="SUM", help="Of a card for an hour; adds what a run costs.")
 @click.option("--clips", type=click.IntRange(1), default=2048, show_default=True, help="For the time to generate.")
 def plan(
     size: str | None,
@@ -94,6 +95,7 @@ def plan(
     gpus: int,
     gpu: str,
     mfu: float,
+    price: float | None,
     clips: int,
 ) -> None:
     """Parameters, compute, memory, GPU-days and epochs of a run, before anything is spent.
@@ -104,7 +106,7 @@ def plan(
     from toto.config import load
     from toto.train.plan import Machine, make_plan, plan_text
 
-    found = make_plan(needed(size), recipe, data, load(configs, sets), Machine(gpu, gpus, mfu, clips))
+    found = make_plan(needed(size), recipe, data, load(configs, sets), Machine(gpu, gpus, mfu, clips, price))
     command.say(plan_text(found))
     if as_json:
         command.print_json(found)

@@ -41,8 +41,12 @@ class MicroBatch:
     predict_end: bool
 
     def ids(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """int64 [b, context + 1], with predict_end [b, context + 2]: moved as stored, and widened there."""
+        """int64 [b, context + 1], with predict_end [b, context + 2]: moved as stored, widened there; nobody waits."""
         return training_ids(self.tokens.to(device, non_blocking=True), self.predict_end)
+
+    def parts_on(self, device: torch.device | str) -> torch.Tensor:
+        """`parts` on a device; nobody waits for the way there."""
+        return self.parts.to(device, non_blocking=True)
 
     def pin_memory(self) -> "MicroBatch":
         """A copy in pinned memory; DataLoader asks for it."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from toto import command
+from toto.options import json_option
 
 
 @click.command("export")
@@ -12,7 +13,7 @@ from toto import command
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new folder.")
 @click.option("--dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of the weights.")
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare logits and tokens by transformers.")
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+@json_option
 def export(ckpt: str, out: Path, dtype: str, check: bool, as_json: bool) -> None:
     """A checkpoint as a folder that transformers loads, with a card and a report of how equal the two are.
 

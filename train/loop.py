@@ -178,7 +178,7 @@ def one_step(
             (losses_BT.sum() * (team.world / positions)).backward()
         by_sequence = losses_BT.detach().double().sum(1)
         counts = torch.full_like(by_sequence, losses_BT.shape[1])
-        sums.index_add_(0, batch.parts.to(team.device), torch.stack([by_sequence, counts], 1))
+        sums.index_add_(0, batch.parts_on(team.device), torch.stack([by_sequence, counts], 1))
         ledger += batch.hash
     limit = job.recipe.clip or float("inf")
     norm = whole(nn.utils.clip_grad_norm_(model.parameters(), limit))

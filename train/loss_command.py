@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toto import command
+from toto.options import json_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ RESAMPLES = 2000
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="fp32", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/loss/STEP.")
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+@json_option
 def loss_by_position(
     ckpt: str,
     data: str | None,

@@ -19,12 +19,19 @@ from toto.shards.stream import Stream
 from toto.shards.streaming.shares import Later, Weights, total
 from toto.train.cost import Cost, memory_of
 from toto.train.generation.cost import GenerationCost, lines_of
-from toto.train.run import Source, batch_sequences, later_of, make_stream, name_sources
+from toto.train.sources import Source, batch_sequences, later_of, make_stream, name_sources
 from toto.train.watch.progress import amount, duration
 
 DAY = 86_400  # seconds
 PATCH = 8  # pixels of a code's side: of dct, dVAE and SD-VAE; used only while there are no shards
 GPU_BYTES = 80e9
+MEMORY = {  # parts that do not grow with the micro-batch
+    "weights": "weights",
+    "gradients": "gradients",
+    "moments": "moments",
+    "compute_weights": "bf16 copy",
+    "logits": "logits",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Machine:
     gpus: int
     mfu: float  # share of the peak, with causal attention counted
     clips: int = 2048  # whose generation is told; FVD is taken over so many
+    price: float | None = None  # of a card for an hour, in any currency
 
     @property
     def peak(self) -> float:
@@ -80,10 +88,17 @@ def make_plan(
         "memory": {**vars(one), "each_further_sequence": two.total - one.total},
         "checkpoint_bytes": one.weights + one.moments,
         "checkpoint_copy_bytes": 0 if recipe.checkpoint_async == "off" else one.weights + one.moments,
-        "gpu": {"card": machine.card, "gpus": machine.gpus, "mfu": machine.mfu, "peak_flops": machine.peak},
+        "gpu": {
+            "card": machine.card,
+            "gpus": machine.gpus,
+            "mfu": machine.mfu,
+            "peak_flops": machine.peak,
+            "price": machine.price,
+        },
         "generation": GenerationCost(cost, machine.card).value(machine.clips),
         "gpu_days": gpu_days,
         "seconds": gpu_days / machine.gpus * DAY,
+        "cost": None if machine.price is None else 24 * gpu_days * machine.price,
         "sources": [
             _source(source, shares[source.name], stream, source in there, tokens, pipelines) for source in sources
         ],
@@ -94,7 +109,6 @@ def plan_text(plan: dict[str, Any]) -> str:
     """The plan for a person."""
     groups = ", ".join(f"{name} {amount(count)}" for name, count in plan["parameters_by_group"].items())
     memory, gpu = plan["memory"], plan["gpu"]
-    states = memory["weights"] + memory["gradients"] + memory["moments"] + memory["compute_weights"]
     fits = max(0, int((GPU_BYTES - plan["memory_bytes"]) // memory["each_further_sequence"]) + 1)
     flops, tokens = f"{plan['training_flops']:.2e} FLOPs", f"{amount(plan['tokens'])} tokens"
     fitting = f"an 80 GB card holds micro-batches of {fits:,}" if fits else "too large for a card of 80 GB"
@@ -108,10 +122,11 @@ def plan_text(plan: dict[str, Any]) -> str:
         ("", f"{plan['macs_paper']:.3g} in all as Table 4 counts: parameters × frames, forward, no attention"),
         ("training", f"{plan['steps']:,} steps × {plan['tokens_per_step']:,} tokens = {tokens}"),
         ("", f"{flops}, {amount(plan['training_flops_per_token'])} a token"),
-        ("memory", f"{amount(states)}B of states, {amount(memory['logits'])}B of logits"),
+        ("memory", ", ".join(f"{name} {amount(memory[key])}B" for key, name in MEMORY.items() if memory[key])),
         ("", f"{amount(memory['each_further_sequence'])}B for each sequence of a micro-batch; {fitting}"),
         ("checkpoint", f"{amount(plan['checkpoint_bytes'])}B" + copy),
         *zip(("time", ""), _time_lines(plan), strict=False),
+        *([] if plan["cost"] is None else [("cost", f"{plan['cost']:,.2f} at {gpu['price']:g} for a card and hour")]),
         *zip(("generation", "", "", ""), lines_of(plan["generation"], gpu["card"]), strict=True),
     ]
     table = [f"  {name:<12} {text}" for name, text in rows]

@@ -23,7 +23,7 @@ def summary_of(job: Job, team: Team) -> str:
     height, width = facts["grid"]
     lines = [
         f"model     {job.model.name}: {cost.parameters:,} parameters, {facts['used_ids']:,} ids, context "
-        f"{facts['context']:,} = {recipe.frames} frames of {height}×{width}",
+        f"{facts['context']:,} = {recipe.frames} frames of {height}×{width} by {facts['tokenizer']['name']}",
         *_data_lines(job),
         f"steps     {recipe.steps:,} of {job.stream.batch_sequences:,} sequences = {per_step:,} tokens: "
         f"{amount(recipe.steps * per_step)} tokens in all",

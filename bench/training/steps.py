@@ -75,8 +75,8 @@ class Side:
         self.told.append(json.loads(self._answer("{")))
 
     def values(self, name: str) -> list[float]:
-        """A figure of every step but the first, which warms up."""
-        return [told[name] for told in self.told[1:]]
+        """A figure of every step but the first, which warms up, unless it is the only one."""
+        return [told[name] for told in self.told[1:] or self.told]
 
     def _answer(self, start: str) -> str:
         """The next line that begins so: libraries print others."""
@@ -117,7 +117,8 @@ def _measured(shape: Shape, wanted: tuple[str, ...], repeats: int, end: float) -
 
 
 def _steps(modules: list[str], shape: Shape, repeats: int, end: float) -> list[Side]:
-    """All sides after `repeats` rounds, or fewer, but one, where they would not end by `end`; the first warms up."""
+    """All sides after a round to warm up and `repeats` more, or fewer, where those would not end by `end`: so long a
+    first round counts."""
     sides: list[Side] = []
     try:
         for module in modules:
@@ -129,7 +130,7 @@ def _steps(modules: list[str], shape: Shape, repeats: int, end: float) -> list[S
                 side.step()
             told = " ".join(f"{side.told[-1]['seconds']:.1f}" for side in sides)
             click.echo(f"  round {turn or 'to warm up'}: {told} s", err=True)  # the table comes at the end
-            if turn and 2 * time.monotonic() - began > end:
+            if 2 * time.monotonic() - began > end:
                 break
     finally:
         for side in sides:

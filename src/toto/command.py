@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import click
 
 from toto.console import CODES, leave, on_stop
-from toto.errors import UserError
+from toto.errors import UsageError, UserError
 from toto.plain import plain_lines
 
 _DISK_ERRORS = {
@@ -38,6 +38,12 @@ _stops: list[int] = []  # signals that came: where one reaches a library, that m
 IMPORTLIB = ("importlib", "importlib._bootstrap", "importlib._bootstrap_external")
 WAIT_S = 0.05
 _waits = repeat(True, 200)  # a signal in the middle of an import comes again, so often at most: for 10 s
+EXTRAS = {  # the command line -> what brings its packages
+    "toto.tokenize.cli": "tokenize",
+    "toto.shards.cli": "view",
+    "toto.train.cli": "train",
+    "toto.evaluate.cli": "evaluate",
+}
 GO_ON = "run the same command again to go on"
 
 
@@ -54,6 +60,16 @@ class CommandGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they were added, which is that of their use."""
         return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's own; a name that is none is told with those that are."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from toto.config_layers import unknown
+
+            raise UsageError(unknown("command", args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The first line of each command's help, whole: click's own list cuts it off."""
@@ -126,6 +142,12 @@ def _exit_code(group: click.Command) -> int:
         return error.exit_code
     except UserError as error:
         return _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        package = (error.name or "toto").partition(".")[0]
+        extra = EXTRAS.get(getattr(group.callback, "__module__", ""))
+        if package == "toto" or extra is None:
+            raise
+        return _fail(f"this needs {package}: pip install 'toto-video[{extra}]'", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -133,7 +155,8 @@ def _exit_code(group: click.Command) -> int:
         if error.errno is None:
             raise
         advice = _DISK_ERRORS.get(error.errno, error.strerror or "cannot be used")
-        return _fail(f"{error.filename or error.strerror}: {advice}", 1)
+        where = error.filename or error.strerror
+        return _fail(advice if where == advice else f"{where}: {advice}", 1)
     except Exception as error:  # of whatever kind a library makes of a signal; without a signal it is raised again
         if not _stops:
             raise

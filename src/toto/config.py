@@ -98,7 +98,7 @@ class Pipelines:
     def shards(self, dataset: str, tokenizer: str | None = None) -> str:
         """Where a dataset's shards go, and are found, by default: ${TOTO_DATA:-data}/DATASET/TOKENIZER-R."""
         config = _find("dataset", self.datasets, dataset, self.path)
-        chosen = self.tokenizer(tokenizer or config.tokenizer)
+        chosen = _find("tokenizer", self.tokenizers, tokenizer or config.tokenizer, self.path)
         return f"{os.environ.get('TOTO_DATA') or 'data'}/{dataset}/{chosen.name}-{config.resolution}"
 
 

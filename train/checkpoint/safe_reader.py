@@ -11,6 +11,7 @@ that could become anything.
 """
 
 import math
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from toto.errors import UserError
@@ -37,15 +39,16 @@ LOCAL_HEADER = 30  # bytes of a member's own header, before its name
 DTYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.bfloat16, torch.float16)}
 
 
-def described(metadata: Metadata) -> dict[str, Any]:
-    """What `dcp.save` says of the tensors that it wrote, as a JSON value; ValueError for anything but tensors."""
+def described(metadata: Metadata, written: Iterable[WriteResult]) -> dict[str, Any]:
+    """What torch says of the tensors that it wrote, as a JSON value; ValueError for anything but tensors."""
+    storage = {result.index: result.storage_data for result in written}
     value: dict[str, Any] = {}
     for name, entry in metadata.state_dict_metadata.items():
         if not isinstance(entry, TensorStorageMetadata):
             raise ValueError(f"{name} is no tensor")
         chunks = []
         for chunk in entry.chunks:
-            place = _place(metadata.storage_data, name, chunk.offsets)
+            place = _place(storage, name, chunk.offsets)
             chunks.append([list(chunk.offsets), list(chunk.sizes), place.relative_path, place.offset, place.length])
         kind = str(entry.properties.dtype).removeprefix("torch.")
         value[name] = {"dtype": kind, "size": list(entry.size), "chunks": chunks}
@@ -122,7 +125,7 @@ def _numbers(data: bytes, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
     return torch.frombuffer(numbers, dtype=dtype, count=count).reshape(shape)  # ValueError where there are fewer bytes
 
 
-def _place(storage: Any, name: str, offsets: torch.Size) -> _StorageInfo:
+def _place(storage: dict[MetadataIndex, _StorageInfo], name: str, offsets: torch.Size) -> _StorageInfo:
     return next(place for index, place in storage.items() if index.fqn == name and (index.offset or offsets) == offsets)
 
 

@@ -8,6 +8,7 @@ What goes wrong on one process is told by all of them, and leaves nothing behind
 import os
 import shutil
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,25 +86,33 @@ def _clear(partial: Path, team: Team, mirror: Mirror | None, step: int) -> None:
 def _write(folder: Path, tensors: Tensors, team: Team) -> dict[str, Any] | None:
     """Writes this process's tensors; the first one returns where all of them lie."""
     import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.metadata import StorageMeta
+    from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+    from torch.distributed.checkpoint.storage import WriteResult
 
     from toto.train.checkpoint.safe_reader import described
 
     assert all(is_plain(tensor) for named in tensors.values() for tensor in named.values())
+
+    found: dict[str, Any] = {}
 
     class Writer(dcp.FileSystemWriter):
         def storage_meta(self) -> StorageMeta:
             """Nothing of this machine and moment: the same tensors are the same bytes."""
             return StorageMeta()
 
+        def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+            """On the first process: torch 2.11 keeps to itself where the tensors lie."""
+            super().finish(metadata, results)
+            found.update(described(metadata, chain(*results)))
+
     try:
         with quiet():
             writer = Writer(folder, single_file_per_rank=True, sync_files=True)
             alone = team.world == 1
-            metadata = dcp.save(tensors, storage_writer=writer, process_group=team.group, no_dist=alone)
+            dcp.save(tensors, storage_writer=writer, process_group=team.group, no_dist=alone)
     except (OSError, RuntimeError, dcp.CheckpointException) as error:
         raise RuntimeError("the disk is full" if _is_full(folder, tensors) else cause(error)) from None
-    return described(metadata) if team.is_first else None
+    return found or None
 
 
 def _seal(folder: Path, step: int, team: Team, mirror: Mirror | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ import click
 
 from toto import command
 from toto.errors import UsageError
+from toto.options import json_option
 
 if TYPE_CHECKING:
     from toto.shards.recipe import Kind
@@ -64,7 +65,7 @@ MOST_FRAMES = 100_000  # of a clip: hours, and 200 MB of random numbers
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--movie", is_flag=True, help="An MP4 beside the GIF.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/generated/STEP.")
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+@json_option
 def generate(
     ckpt: str,
     frames_prompt: int | None,

@@ -48,32 +48,37 @@ class KeysValues:
     """Keys and values of one block (language_model.Memory); the buffers have their whole shape from the start."""
 
     def __init__(self, rows: int, heads: int, length: int, head_dim: int, like: Tensor) -> None:
-        shape = (2, rows, heads, length, head_dim)
-        self._keys, self._values = torch.empty(shape, dtype=like.dtype, device=like.device)
-        self._position = 0
+        self.both = torch.empty((2, rows, heads, length, head_dim), dtype=like.dtype, device=like.device)
+        self._keys, self._values = self.both
+        self.position = 0
 
     def mark(self) -> int:
         """The position."""
-        return self._position
+        return self.position
 
     def rewind(self, mark: int) -> None:
         """Forgets what was read after that position."""
-        self._position = mark
+        self.position = mark
 
     def extend(self, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keeps new keys and values; returns all so far, and which of them each new position sees, bool [T, S].
 
         None says: all so far are new, or there is one new position, which sees all.
         """
-        start, new = self._position, k_BHTD.shape[2]
-        end = self._position = start + new
+        start, new = self.position, k_BHTD.shape[2]
+        end = self.position = start + new
         self._keys.narrow(2, start, new).copy_(k_BHTD)  # narrow costs half of what slices cost
         self._values.narrow(2, start, new).copy_(v_BHTD)
         if start == 0:
             return k_BHTD, v_BHTD, None
         kept = self._keys.narrow(2, 0, end), self._values.narrow(2, 0, end)
-        if end == start + 1:
-            return *kept, None
-        reach = torch.arange(start, end, device=k_BHTD.device)[:, None]
-        mask = torch.arange(end, device=k_BHTD.device) <= reach  # [new, all]: its own position and those before
-        return *kept, mask
+        return *kept, seen_from(start, end, k_BHTD.device)
+
+
+def seen_from(start: int, end: int, device: torch.device) -> Tensor | None:
+    """Which of `end` positions each of the last, from `start` on, sees: itself and those before, bool [end - start,
+    end]; None where it is one, which sees all."""
+    if end == start + 1:
+        return None
+    reach = torch.arange(start, end, device=device)[:, None]
+    return torch.arange(end, device=device) <= reach

@@ -6,6 +6,7 @@ pieces. `least_rows` finds out, on the matrices themselves, from how many rows o
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 ROWS = 16  # whose bits other numbers of rows must have
 TRIED = (*range(1, ROWS), 33, 100)
 
-Functions = Iterable[tuple[nn.Module, str, Callable[..., Tensor]]]  # of a module, by the name of what they stand for
+Functions = Iterable[tuple[nn.Module, str, Callable[..., Any]]]  # of a module, by the name of what they stand for
 
 
 class Product:

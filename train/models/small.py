@@ -9,13 +9,14 @@ no instructions for it. The state is not rounded to bf16 then.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toto.train.models.attention import KeysValues, attend
+from toto.train.models.attention import KeysValues, seen_from
 from toto.train.models.language_model import LanguageModel
 from toto.train.models.llama import Block, Llama, RMSNorm
 from toto.train.models.rows import Functions, Product, filled, least_rows, standing_in
@@ -32,23 +33,49 @@ class FewCalls:
         D = attention.out.in_features
         self._heads, self._least, self._direction = attention.heads, least, Direction(block.attention_norm)
         qkv = with_gain(attention.qkv.weight, block.attention_norm)
+        qkv[:D] *= (D // self._heads) ** -0.5  # as attention scales its products
         pairs = qkv[: 2 * D].view(2, self._heads, 2, -1, D).transpose(2, 3)
         self._qkv = turned(torch.cat([pairs.reshape(2 * D, D), qkv[2 * D :]]))
         self._gate_up = turned(with_gain(mlp.gate_up.weight, block.mlp_norm))
         self._out, self._down = turned(attention.out.weight), turned(mlp.down.weight)
 
-    def __call__(self, x_BTD: Tensor, turns: Tensor, memory: KeysValues | None = None) -> Tensor:
+    def __call__(self, x_BTD: Tensor, turns: Tensor, memory: "InOneLine | None" = None) -> Tensor:
         B, T, D = x_BTD.shape
         rows = B * T
+        memory = memory or InOneLine(B, self._heads, T, D // self._heads)
         x = filled(x_BTD.reshape(rows, D), self._least)
         pairs = torch.mm(self._direction(x), self._qkv)[:rows].view(B, T, 3, self._heads, -1, 2)
         qkv = torch.view_as_real(torch.view_as_complex(pairs) * turns).view(B, T, 3, self._heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
-        seen = attend(q, k, v, memory)
-        x = torch.addmm(x, filled(seen.view(rows, D), self._least), self._out)
+        seen = memory.seen(qkv.permute(2, 0, 3, 1, 4).reshape(3, B * self._heads, T, -1))
+        seen = seen.view(B, self._heads, T, -1).transpose(1, 2).reshape(rows, D)
+        x = torch.addmm(x, filled(seen, self._least), self._out)
         gate, up = torch.mm(self._direction(x), self._gate_up).chunk(2, dim=-1)
         x = torch.addmm(x, F.silu(gate).mul_(up), self._down)
         return x[:rows].view(B, T, D)
+
+
+class InOneLine(KeysValues):
+    """Keys and values that one call keeps, of the heads of all clips in one line.
+
+    Two plain products are less than torch's attention: for 2 heads and 100 positions 22 µs in place of 37 with one
+    clip, 90 in place of 120 with 16 (AMD Zen 3).
+    """
+
+    def __init__(self, rows: int, heads: int, length: int, head_dim: int) -> None:
+        super().__init__(rows, heads, length, head_dim, torch.empty(0, dtype=torch.float32))
+        self._line = self.both.flatten(1, 2)  # [2, N, S, C]
+
+    def seen(self, qkv_3NTC: Tensor) -> Tensor:
+        """Values [N, T, C] by attention of new positions of N heads to all so far; queries are scaled already."""
+        start, new = self.position, qkv_3NTC.shape[2]
+        end = self.position = start + new
+        self._line.narrow(2, start, new).copy_(qkv_3NTC[1:])
+        q, (k, v) = qkv_3NTC[0], self._line.narrow(2, 0, end)
+        if new == 1:
+            return torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(2), v)
+        mask = seen_from(start, end, q.device) if start else None
+        whole = F.scaled_dot_product_attention(q[None], k[None], v[None], mask, is_causal=mask is None, scale=1.0)
+        return whole[0]
 
 
 class Direction:
@@ -112,7 +139,13 @@ def _functions(model: LanguageModel) -> Functions:
 def _few_calls(model: Llama, least: int) -> Functions:
     norm: Any = model.norm
     blocks: list[Any] = list(model.blocks)
+    c = model.config
     yield model, "positions", Turns(model)
+    yield model, "memories", partial(_memories, c.layers, c.heads, c.dim // c.heads)
     yield norm, "forward", Direction(norm)
     yield model, "head", Product(turned(with_gain(model.table.weight[: model.used_ids], norm)), None, least)
     yield from ((block, "forward", FewCalls(block, least)) for block in blocks)
+
+
+def _memories(layers: int, heads: int, head_dim: int, rows: int, length: int) -> list[InOneLine]:
+    return [InOneLine(rows, heads, length, head_dim) for _ in range(layers)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from toto import command
+from toto.options import json_option
 
 if TYPE_CHECKING:
     from toto.train.watch.curves import Curve
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("curves")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: `curves` in the first run.")
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+@json_option
 def curves(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Training and held-out losses of runs over steps, tokens and compute; runs may be going on.
 
