@@ -64,7 +64,7 @@ def _hub_files(files: dict[str, list[str]]) -> list[str]:
 
 def _totals(value: dict[str, Any]) -> str:
     lines = ["| split | shards | rows | frames | tokens | MB |", "|---|---:|---:|---:|---:|---:|"]
-    for name, part in [*value["splits"].items(), ("all", value["totals"])]:
+    for name, part in [*value["splits"].items(), ("total", value["totals"])]:
         counts = " | ".join(f"{part[key]:,}" for key in ("shards", "rows", "frames", "tokens"))
         lines.append(f"| {name} | {counts} | {part['bytes'] / 1e6:,.2f} |")
     units = value["units"]

@@ -19,6 +19,7 @@ from toto.errors import UserError
 from toto.lazy import cached_property
 from toto.shards.batch import Batch
 from toto.shards.batch_source import BatchSource
+from toto.shards.cache.batches import open_cache, table_key
 from toto.shards.cache.kept import Kept
 from toto.shards.hashing import has_content
 from toto.shards.join import Joined
@@ -30,10 +31,11 @@ from toto.shards.schema import SOURCES_SCHEMA, hash_of_key, hashes_of_keys
 from toto.shards.sealed_files import SealedFiles
 from toto.shards.snapshot import read_snapshot
 from toto.shards.store import open_store
-from toto.shards.unit_table import UnitTable, read_manifest
+from toto.shards.unit_table import READ_AS, UnitTable, read_manifest
+from toto.shards.untrusted.annotation_rules import check_annotation
 
 KNOWN_SHARDS = 4_096  # whose row lengths are kept: 2 bytes a row
-MANIFESTS: Kept[pa.Table] = Kept(16, 64 << 20, lambda table: table.nbytes)  # by hash and split, for all datasets
+MANIFESTS: Kept[pa.Table] = Kept(16, 64 << 20, pa.Table.get_total_buffer_size)  # by hash and split, for all datasets
 
 
 class Dataset:
@@ -54,7 +56,7 @@ class Dataset:
         self._shards = self._unit_table()
         self._batches = BatchSource(self.store, self._shards, self.info["tokenizer"]["id"], cache_bytes)
         self._lengths: Kept[np.ndarray] = Kept(KNOWN_SHARDS)
-        self._ends: dict[tuple[int, int], np.ndarray] = {}  # (frames, stride) -> windows up to each shard
+        self._ends: dict[tuple[int, int, int | None], np.ndarray] = {}  # (frames, stride, hop) -> windows up to each
 
     def __reduce__(self) -> tuple[Any, ...]:
         """This very snapshot, whatever is sealed meanwhile and wherever the process that opens it works."""
@@ -138,20 +140,21 @@ class Dataset:
         """
         return self._batches.begin(wanted)
 
-    def windows(self, frames: int, stride: int = 1) -> int:
-        """How many windows of `frames` frames, `stride` stored frames apart, follow one another without overlap."""
-        ends = self._window_ends(frames, stride)
+    def windows(self, frames: int, stride: int = 1, hop: int | None = None) -> int:
+        """How many windows there are of `frames` frames, `stride` stored frames apart; the next one starts `hop` stored
+        frames later, without overlap by default."""
+        ends = self._window_ends(frames, stride, hop)
         return int(ends[-1]) if len(ends) else 0
 
-    def window(self, i: int, frames: int = 16, stride: int = 1) -> Window:
+    def window(self, i: int, frames: int = 16, stride: int = 1, hop: int | None = None) -> Window:
         """The i-th such window; no window crosses a run. IndexError when there are fewer."""
-        ends = self._window_ends(frames, stride)
+        ends = self._window_ends(frames, stride, hop)
         if not 0 <= i < (ends[-1] if len(ends) else 0):
-            raise IndexError(f"window {i} of {self.windows(frames, stride)} ({frames} frames, stride {stride})")
+            raise IndexError(f"window {i} of {self.windows(frames, stride, hop)} ({frames} frames, stride {stride})")
         shard, offset = self._locate(ends, i)
-        per_row = np.cumsum(windows_in(self.row_lengths(shard), frames, stride))
+        per_row = np.cumsum(windows_in(self.row_lengths(shard), frames, stride, hop))
         row_in_shard, k = self._locate(per_row, offset)
-        return cut_window(self.shard_row(shard, row_in_shard), k * frames * stride, frames, stride)
+        return cut_window(self.shard_row(shard, row_in_shard), k * (hop or frames * stride), frames, stride)
 
     def window_counts(self, frames: int, stride: int = 1, hop: int | None = None) -> np.ndarray:
         """int64 [shards]: windows of the rows of each shard, `hop` stored frames from one start to the next."""
@@ -194,7 +197,7 @@ class Dataset:
         table = self._files.table(files[name])
         if not has_content(table, self.info["annotations"].get(name)):
             raise DamagedShard(files[name]["path"], "its content is not what was sealed")
-        return table
+        return check_annotation(table, name, f"{self.store.uri}/{files[name]['path']}")
 
     def protocol_views(self, protocol: str) -> pa.Table:
         """The clips of an evaluation protocol, one row for each clip and crop of a source (columns: VIEWS_SCHEMA), of
@@ -244,7 +247,9 @@ class Dataset:
             raise UserError(f"{self.store.uri} has no split {split!r}; it has: {known}")
         ref = self.info["files"]["manifest"]
         data, name = self._files.read(ref["path"], ref["sha256"]), f"{self.store.uri}/{ref['path']}"
-        return MANIFESTS.get((ref["sha256"], split), partial(read_manifest, data, name, split))
+        made = partial(read_manifest, data, name, split)
+        kept = partial(open_cache(self._cache_bytes).table, table_key(READ_AS, ref["sha256"], split), made)
+        return MANIFESTS.get((ref["sha256"], split), kept)
 
     def _unit_table(self) -> UnitTable:
         try:
@@ -270,10 +275,10 @@ class Dataset:
         order = np.argsort(every, kind="stable")
         return every[order], np.concatenate(shards)[order]
 
-    def _window_ends(self, frames: int, stride: int) -> np.ndarray:
-        if (frames, stride) not in self._ends:
-            self._ends[frames, stride] = np.cumsum(self.window_counts(frames, stride))
-        return self._ends[frames, stride]
+    def _window_ends(self, frames: int, stride: int, hop: int | None) -> np.ndarray:
+        if (frames, stride, hop) not in self._ends:
+            self._ends[frames, stride, hop] = np.cumsum(self.window_counts(frames, stride, hop))
+        return self._ends[frames, stride, hop]
 
     @staticmethod
     def _locate(ends: np.ndarray, i: int) -> tuple[int, int]:

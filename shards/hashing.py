@@ -43,13 +43,15 @@ SMALL = 1 << 16  # bytes of buffers that are the same for many columns and batch
 
 
 class Columns:
-    """How the columns of a schema are hashed. ValueError for lists of anything but numbers, and for structs."""
+    """How the columns of a schema are hashed. ValueError for other types than numbers, strings, binary and lists of
+    numbers: what Arrow hands out of those may be addresses of Python objects, which are others in each process."""
 
     def __init__(self, schema: pa.Schema) -> None:
         for field in schema:
-            if _family(field.type) == _NESTED:
+            if _family(field.type) == _NO_HASH:
                 raise ValueError(
-                    f"column {field.name}: {field.type} has no content hash; make it a table of its own, a row a value"
+                    f"column {field.name}: {field.type} has no content hash; numbers, strings, binary and lists of "
+                    "numbers have one"
                 )
         self.names = [field.name.encode() + b"\0" + type_name(field.type).encode() + b"\0" for field in schema]
         self._kinds = [(field.type, _family(field.type), _plain_width(field.type)) for field in schema]
@@ -62,7 +64,7 @@ class Columns:
 class ContentHasher:
     """Hashes the logical values of record batches of one schema; how they were cut into batches does not count.
 
-    Raises ValueError for a column of lists of anything but numbers, or of structs.
+    Raises ValueError for a column of a type that has no hash, as `Columns` does.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -149,7 +151,7 @@ def _parts(column: pa.Array, kind: pa.DataType, family: int, width: int) -> tupl
         lengths, values = _lists(column)
     else:
         column = column.cast(pa.binary()) if pa.types.is_fixed_size_binary(kind) else column
-        lengths, values = _strings(pc.fill_null(column, "" if pa.types.is_string(kind) else b"") if nulls else column)
+        lengths, values = _strings(pc.fill_null(column, pa.scalar("").cast(column.type)) if nulls else column)
     return validity, lengths, values
 
 
@@ -193,8 +195,8 @@ def _strings(column: pa.Array) -> tuple[np.ndarray, Any]:
 
 def _offsets(column: pa.Array) -> np.ndarray:
     """[rows + 1]: where the values of each row begin and end."""
-    large = pa.types.is_large_list(column.type) or pa.types.is_large_binary(column.type)
-    width = np.int64 if large else np.int32
+    types = (pa.types.is_large_list, pa.types.is_large_binary, pa.types.is_large_string)
+    width = np.int64 if any(is_(column.type) for is_ in types) else np.int32
     if not len(column):
         return np.zeros(1, width)
     return np.frombuffer(column.buffers()[1], width, len(column) + 1, column.offset * np.dtype(width).itemsize)
@@ -205,7 +207,7 @@ def _numbers(column: pa.Array) -> np.ndarray:
     return np.ascontiguousarray(values.view(np.uint8) if values.dtype == bool else values)
 
 
-_NUMBERS, _STRINGS, _LISTS, _FIXED_LISTS, _NESTED = range(5)
+_NUMBERS, _STRINGS, _LISTS, _FIXED_LISTS, _NO_HASH = range(5)
 _NO_LENGTHS = (_NUMBERS, _FIXED_LISTS)
 _OF_VALUES = (_LISTS, _FIXED_LISTS)
 
@@ -215,12 +217,17 @@ def _family(kind: pa.DataType) -> int:
     """How values of this type are hashed."""
     types = pa.types
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        numbers = types.is_primitive(kind.value_type)
-        return (_FIXED_LISTS if types.is_fixed_size_list(kind) else _LISTS) if numbers else _NESTED
-    if types.is_nested(kind):
-        return _NESTED
-    strings = (types.is_string, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
-    return _STRINGS if any(is_(kind) for is_ in strings) else _NUMBERS
+        lists = _FIXED_LISTS if types.is_fixed_size_list(kind) else _LISTS
+        return lists if _family(kind.value_type) == _NUMBERS else _NO_HASH
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
+        return _NUMBERS
+    return _STRINGS if _is_text(kind) or types.is_fixed_size_binary(kind) else _NO_HASH
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether values are strings or binary of any length."""
+    types = pa.types
+    return any(is_(kind) for is_ in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary))
 
 
 @cache
@@ -232,7 +239,7 @@ def _plain_width(kind: pa.DataType) -> int:
         kind = kind.value_type
     elif types.is_fixed_size_binary(kind):
         return kind.byte_width
-    elif types.is_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+    elif _is_text(kind):
         return 1
     return kind.bit_width // 8 if types.is_integer(kind) or types.is_floating(kind) else 0
 
@@ -250,6 +257,5 @@ def type_name(kind: pa.DataType) -> str:
         return f"list<{type_name(kind.value_type)}>[{kind.list_size}]"
     if pa.types.is_fixed_size_binary(kind):
         return f"binary[{kind.byte_width}]"
-    if pa.types.is_large_binary(kind):
-        return "binary"
-    return {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
+    names = {"double": "float64", "float": "float32", "halffloat": "float16"}
+    return names.get(str(kind), str(kind).removeprefix("large_"))

@@ -131,17 +131,17 @@ def test_pixels_keep_the_shape_of_the_crop(crop: str, videos: Path, tmp_path: Pa
     assert shapes == (full if crop == "full" else dict.fromkeys(full, (16, 16)))
 
 
-def test_windows_tile_each_run_and_say_where_they_are_from(dataset: Dataset) -> None:
-    for frames, stride in ((16, 1), (8, 2), (3, 1), (64, 1), (5, 7)):
-        span, hop = (frames - 1) * stride + 1, frames * stride
+def test_windows_tile_each_run_or_overlap_and_say_where_they_are_from(dataset: Dataset) -> None:
+    for frames, stride, asked in ((16, 1, None), (8, 2, None), (3, 1, None), (64, 1, None), (5, 7, None), (8, 2, 3)):
+        span, hop = (frames - 1) * stride + 1, asked or frames * stride
         expected = [
             (row.source, row.run, start)
             for row in dataset.rows()
             if row.kind == ids.KIND_VIDEO
             for start in range(0, row.n_frames - span + 1, hop)
         ]
-        assert dataset.windows(frames, stride) == len(expected)
-        found = [dataset.window(i, frames, stride) for i in range(len(expected))]
+        assert dataset.windows(frames, stride, asked) == len(expected)
+        found = [dataset.window(i, frames, stride, asked) for i in range(len(expected))]
         assert [(w.source, w.row.run, w.start) for w in found] == expected
         for window in found:
             rows = window.row.codes[window.start : window.start + span : stride]
@@ -151,6 +151,8 @@ def test_windows_tile_each_run_and_say_where_they_are_from(dataset: Dataset) -> 
             assert window.pts_us[0] == window.frame_index[0] * 40_000
     with pytest.raises(IndexError):
         dataset.window(dataset.windows(16), 16)
+    with pytest.raises(ValueError, match="hop 0: all must be at least 1"):
+        dataset.windows(16, hop=0)
 
 
 @given(st.integers(1, 70), st.integers(1, 9))

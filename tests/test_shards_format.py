@@ -20,8 +20,24 @@ from toto import Dataset
 from toto.errors import UserError
 from toto.shards.hashing import content_hash, json_sha256
 
-LETTERS = {"bool": "?", "uint8": "B", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "float64": "d"}
-TYPES = {"float64": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "int32": pa.int32(), "int64": pa.int64()}
+LETTERS = {
+    "bool": "?",
+    "uint8": "B",
+    "uint16": "H",
+    "int32": "i",
+    "uint32": "I",
+    "int64": "q",
+    "float32": "f",
+    "float64": "d",
+}
+TYPES = {
+    "bool": pa.bool_(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +126,7 @@ def column_digests(name: str, values: list[Any]) -> bytes:
             data = b"" if value is None else value.encode() if isinstance(value, str) else value
             lengths, values_ = lengths + struct.pack("<Q", len(data)), values_ + data
         else:
-            values_ += struct.pack(f"<{LETTERS[plain]}", value or 0)
+            values_ += struct.pack(f"<{LETTERS[plain]}", 0 if value is None else value)
     validity = bytes(value is not None for value in values)
     return b"".join(map(xxhash.xxh3_128_digest, (validity, lengths, values_)))
 
@@ -149,19 +165,31 @@ def test_a_published_hash_is_that_of_its_table(spelled: str, expected: str) -> N
 def test_vectors_of_every_kind_are_published() -> None:
     spelled = " ".join(text for text, _ in published())
     assert len(published()) >= 11
-    for what in ("null", "float64", "bool", "list<int32>`", "list<int32>[4]", "binary[16]", "no rows", "string"):
+    for what in (
+        "null",
+        "float64",
+        "bool",
+        "list<int32>`",
+        "list<int32>[4]",
+        "list<float32>[2]`",
+        "binary[16]",
+        "no rows",
+        "string",
+    ):
         assert what in spelled, what
 
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "int64": st.integers(-(2**63), 2**63 - 1),
     "int32": st.integers(-(2**31), 2**31 - 1),
+    "float32": st.floats(allow_nan=False, width=32),
     "float64": st.floats(allow_nan=False),
     "bool": st.booleans(),
     "string": st.text(max_size=4),
     "binary[16]": st.binary(min_size=16, max_size=16),
     "list<uint16>": st.lists(st.integers(0, 65_535), max_size=4),
     "list<int32>[4]": st.lists(st.integers(-9, 9), min_size=4, max_size=4),
+    "list<float32>[2]": st.lists(st.floats(allow_nan=False, width=32), min_size=2, max_size=2),
 }
 
 

@@ -3,6 +3,10 @@
 import errno
 import hashlib
 import multiprocessing
+import socket
+import struct
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -42,6 +46,54 @@ def test_a_uri_of_no_place_is_refused_before_anybody_is_asked(uri: str) -> None:
         open_store(uri)
 
 
+class Broken(BaseHTTPRequestHandler):
+    """Gives `b"whole"` for any name, but first, once for each name, what the name says."""
+
+    protocol_version = "HTTP/1.1"
+    seen: set[str] = set()
+    over: threading.Event
+
+    def do_GET(self) -> None:
+        """One request."""
+        self.close_connection = True
+        how = "whole" if self.path in self.seen else self.path.rpartition("/")[2]
+        self.seen.add(self.path)
+        if how == "garbled":
+            self.wfile.write(b"no answer of HTTP\r\n\r\n")
+        if how in ("nothing", "garbled"):
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"wh" if how in ("cut", "reset", "silent") else b"whole")
+        if how == "silent":
+            self.over.wait(60)
+        if how == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+def test_a_web_server_whose_answers_break_off_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("toto.shards.store.retry.PAUSES_S", (0.0,) * 20)
+    monkeypatch.setattr("toto.shards.store.connection.SILENT_S", 0.5)
+    monkeypatch.setattr(Broken, "seen", set())
+    monkeypatch.setattr(Broken, "over", threading.Event(), raising=False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        store = open_store(f"http://127.0.0.1:{server.server_port}/set")
+        for how in ("nothing", "garbled", "cut", "reset", "silent"):
+            assert store.read(how) == b"whole"
+    finally:
+        Broken.over.set()
+        server.shutdown()
+        server.server_close()
+    assert len(Broken.seen) == 5
+
+
 def test_a_name_is_created_once(store: stores.Store) -> None:
     assert store.create("commits/a.json", b"first")
     assert not store.create("commits/a.json", b"second")
@@ -65,7 +117,7 @@ def test_of_two_processes_exactly_one_creates_each_commit(tmp_path: Path) -> Non
     racers = [context.Process(target=_race, args=(tmp_path, name, barrier, queue)) for name in ("a", "b")]
     for racer in racers:
         racer.start()
-    wins = dict(queue.get(timeout=60) for _ in racers)
+    wins = dict(queue.get(timeout=200) for _ in racers)
     for racer in racers:
         racer.join()
     assert sorted(wins["a"] + wins["b"]) == list(range(ROUNDS))

@@ -22,9 +22,11 @@ from toto.shards.manifest import MANIFEST_SCHEMA, results_table
 from toto.shards.parquet import parquet_bytes, read_parquet
 from toto.shards.reader import DamagedShard, ShardReader
 from toto.shards.schema import SOURCES_SCHEMA, RowRecord, row_id
+from toto.shards.store import open_store
 from toto.shards.untrusted.manifest_rules import check_manifest
 from toto.shards.untrusted.parquet_structure import strings_to_measure
 from toto.shards.untrusted.structure import Structure
+from toto.shards.verify import verify
 from toto.shards.writer import ShardWriter
 
 KEPT = Path(__file__).with_name("fuzz")
@@ -322,6 +324,31 @@ def test_a_manifest_that_contradicts_itself_is_refused(column: str, value: Any, 
     units[0][column] = value
     with pytest.raises(UserError, match="m: no manifest that toto wrote"):
         check_manifest(pa.Table.from_pylist(units, MANIFEST_SCHEMA), "m")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values"),
+    [
+        ("labels", "source", pa.array([[True]], pa.list_(pa.bool_()))),
+        ("labels", "source", pa.array([None], pa.string())),
+        ("labels", "label", pa.array([2**40], pa.int64())),
+        ("labels", "label", None),
+        ("classes", "name", pa.array([b"x"])),
+    ],
+)
+def test_annotations_of_other_columns_are_refused(
+    world: Path, tmp_path: Path, table: str, column: str, values: pa.Array | None
+) -> None:
+    name = next(name for name in files_of(world) if name.startswith(f"annotations/{table}"))
+    changed = pq.read_table(world / name, use_threads=False)
+    at = changed.schema.get_field_index(column)
+    changed = changed.remove_column(at)
+    if values is not None:
+        changed = changed.slice(0, 1).add_column(at, column, values)
+    root = with_file(world, tmp_path / "changed", name, parquet_bytes(changed), True)
+    with pytest.raises(UserError, match=f"{table}-.*: no table of {table} that toto wrote .* column {column}"):
+        Dataset(root).annotations(table)
+    assert any("that toto wrote" in line for line in verify(open_store(root)).problems)
 
 
 def test_what_the_fuzzer_once_found_stays_found(world: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def import_command(
 
     FOLDER is one of this machine, or an fsspec URI such as s3://bucket/codes.
 
-    What the options say stands above metadata.json in the folder. Exit code 1 where no source gave a row.
+    Options go before what metadata.json in the folder says. Exit code 1 where no source gave a row.
 
     \b
     Example: toto-shards import codes/ --tokenizer vq-f16 --kind image --grid 16x16 --out data/imported

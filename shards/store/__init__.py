@@ -2,7 +2,7 @@
 
 Everything that decides something is created exclusively (`create`): of two writers, one wins. Locally that is
 `os.link` of a finished temporary file (local.py); on an object store a put that fails when the name is taken
-(remote.py, with retry.py and copies.py).
+(remote.py, with connection.py, remote_reads.py, retry.py and copies.py).
 """
 
 import uuid

@@ -24,6 +24,7 @@ from toto.shards.store import SCRATCH, LocalStore, Store, is_exclusive, open_sto
 LOCK = f"{SCRATCH}/run.lock"
 BEAT_S = 10.0
 WATCH_S = 35.0  # a beat may be late by as much as a slow store makes it
+LOOK_S = 2.0  # between two looks at a lock that is watched
 FORGETFUL = (
     "this store lets two writers create the same file, so that only one run at a time is allowed; wait for it, or "
     "choose a store with conditional writes"
@@ -128,7 +129,7 @@ def _wait_until_free(store: Store, why: str) -> None:
     first = _read(store)
     until = time.monotonic() + WATCH_S
     while first is not None and time.monotonic() < until:
-        time.sleep(WATCH_S / 20)
+        time.sleep(LOOK_S)
         now = _read(store)
         if now is not None and now != first:
             raise UserError(_taken(store, str(now.get("owner")), why))

@@ -22,6 +22,9 @@ T = TypeVar("T")
 PAUSES_S = (0.5, 2.0, 8.0, 30.0)  # on top of what the libraries try by themselves
 _PASSING = frozenset({408, 409, 425, 429})
 _CUT_OFF = frozenset({"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"})  # S3's, with 400
+_BROKEN_OFF = frozenset(
+    {"ClientPayloadError", "HttpProcessingError"}
+)  # aiohttp's; the 400 in them is of its own making
 _OUR_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 # A wrong URI or option, or a library that is missing: the same again a second later, so it is told at once.
 _HOPELESS = (ValueError, TypeError, AttributeError, NotImplementedError, ImportError)
@@ -56,7 +59,7 @@ def _lasting(error: Exception, place: str) -> Exception | None:
     """The error to raise where trying again is of no use; None where it may help."""
     if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in _OUR_DISK):
         return error
-    if isinstance(error, TimeoutError | json.JSONDecodeError) or _code(error) in _CUT_OFF:
+    if isinstance(error, TimeoutError | json.JSONDecodeError) or _code(error) in _CUT_OFF or _broke_off(error):
         return None
     status = _status(error)
     if "bucket does not exist" in str(error).lower():
@@ -82,6 +85,11 @@ def _code(error: BaseException) -> str | None:
     """The name that S3 gives its error, where there is one."""
     answers = (getattr(link, "response", None) for link in _chain(error))
     return next((answer.get("Error", {}).get("Code") for answer in answers if isinstance(answer, dict)), None)
+
+
+def _broke_off(error: BaseException) -> bool:
+    """Whether an answer ended too early, or is not one of HTTP."""
+    return any(kind.__name__ in _BROKEN_OFF for link in _chain(error) for kind in type(link).__mro__)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -24,6 +24,7 @@ from toto.shards.protocol_views import VIEWS_SCHEMA, source_labels, view_tables
 from toto.shards.schema import SOURCES_SCHEMA
 from toto.shards.snapshot import dataset_id, read_snapshot
 from toto.shards.store import Store
+from toto.shards.untrusted.annotation_rules import check_annotation
 from toto.shards.untrusted.manifest_rules import check_manifest
 from toto.shards.untrusted.row_rules import Rules
 from toto.shards.verify.foreign import find_foreign
@@ -170,8 +171,14 @@ def _check_small_files(store: Store, value: dict[str, Any], report: Report) -> d
             found.problems.append(str(error))
     for name, where in files["annotations"].items():
         table = tables[where["path"]]
-        if table is not None and not has_content(table, value["annotations"].get(name)):
+        if table is None:
+            continue
+        if not has_content(table, value["annotations"].get(name)):
             found.problems.append(f"{where['path']}: content differs from what the dataset id was made of")
+        try:
+            check_annotation(table, name, where["path"])
+        except UserError as error:
+            found.problems.append(str(error))
     report.add(found)
     return tables
 
