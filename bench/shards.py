@@ -53,13 +53,17 @@ def main(
         for line in lines:
             bar = "–" if line["bar"] is None else f"{line['bar']:g}"
             numbers = " | ".join(_short(line[side]) for side in ("ours", "peer"))
-            click.echo(f"| {line['what']} | {numbers} | {line['unit']} | {line['ratio']:.2f}× | {bar} |")
+            click.echo(f"| {line['what']} | {numbers} | {line['unit']} | {_times(line['ratio'])} | {bar} |")
     if as_json:
         click.echo(json.dumps(lines))
 
 
 def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 1_000 else f"{number:.4g}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
 
 
 def _measure(chosen: tuple[str, ...], folder: Path, frames: int, media: Path | None, repeats: int) -> list[dict]:

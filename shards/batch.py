@@ -47,11 +47,6 @@ class Batch:
         return int(self.tokens[first:last].max()) + 1 if np.array_equal(np.sort(framing), special) else NO_END
 
     @cached_property
-    def bounds(self) -> list[int]:
-        """`starts` as numbers of Python."""
-        return self.starts.tolist()
-
-    @cached_property
     def run(self) -> np.ndarray:
         """uint32 [rows]."""
         return self._numbers("run")

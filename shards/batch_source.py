@@ -10,7 +10,9 @@ dataset opened twice, find what the other one has.
 import hashlib
 import itertools
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -20,6 +22,7 @@ from toto.shards.batch import Batch
 from toto.shards.cache.background import BACKGROUND, ahead
 from toto.shards.cache.batches import Cache, open_cache, shard_key
 from toto.shards.cache.kept import Kept
+from toto.shards.cache.mapped import MappedFile
 from toto.shards.reader import DamagedShard, MissingShard, ShardReader
 from toto.shards.sealed_files import look_again
 from toto.shards.shard_file import open_shard_file
@@ -31,6 +34,7 @@ KEPT_BATCHES, KEPT_BYTES = 4_096, 512 << 20  # of each process, mapped or in mem
 KEPT_SHARDS = 128  # open ones of each process
 KNOWN_KEYS = 4_096  # shards whose names in the cache are kept
 AHEAD_BATCHES, AHEAD_BYTES = 64, 128 << 20  # that may be on their way in the background: 8 at a time are being read
+FOUND_FILES = 1_024  # of the cache that are mapped before they are asked for: several times what a reader announces
 SEQUENTIAL_AHEAD = 8  # batches that are read ahead of who reads all of a remote dataset
 
 BATCHES: Kept[Batch] = Kept(KEPT_BATCHES, KEPT_BYTES, lambda batch: batch.nbytes)
@@ -45,6 +49,7 @@ class BatchSource:
         self._store, self._units, self._tokenizer_id, self._cache_bytes = store, units, tokenizer_id, cache_bytes
         local = isinstance(store, LocalStore)
         self._place = os.path.realpath(store.uri) if local else store.uri  # the same from any working directory
+        self._found: OrderedDict[tuple[int, int], MappedFile] = OrderedDict()  # in the cache, not asked for yet
         self._number = next(_sources)  # in this process: what is kept for this object is kept under it
         self._key = lru_cache(maxsize=KNOWN_KEYS)(self._key_of)
         self._kept_as = lru_cache(maxsize=KNOWN_KEYS)(self._kept_key_of)
@@ -57,11 +62,11 @@ class BatchSource:
 
     def begin(self, wanted: Iterable[tuple[int, int]]) -> bool:
         """Has these brought in the background; False where more than may be on their way were left out. Failures are
-        told who asks. What the cache has is mapped by who asks: the system is told to have it in memory by then."""
+        told who asks. What the cache has is mapped: the system is told to have it in memory by then."""
         most = min(AHEAD_BATCHES, 1 + AHEAD_BYTES // self._units.batch_bytes)
         for shard, batch in wanted:
             key = (self._kept_as(shard), batch)
-            if BATCHES.has(key) or self._is_cached(shard, batch):
+            if (shard, batch) in self._found or BATCHES.has(key) or self._map_cached(shard, batch):
                 continue
             if BATCHES.coming >= most:
                 return False
@@ -87,13 +92,20 @@ class BatchSource:
     def _cache(self) -> Cache:
         return open_cache(self._cache_bytes)
 
-    def _is_cached(self, shard: int, batch: int) -> bool:
-        return 0 <= shard < self._units.count and self._cache.announce(self._key(shard), batch)
+    def _map_cached(self, shard: int, batch: int) -> bool:
+        """Maps a batch for who asks for it; False where the cache does not have it."""
+        found = self._cache.find(self._key(shard), batch) if 0 <= shard < self._units.count else None
+        if found is not None:
+            self._found[shard, batch] = found
+            if len(self._found) > FOUND_FILES:
+                with suppress(KeyError):  # another thread took the last one just now
+                    self._found.popitem(last=False)
+        return found is not None
 
     def _bring(self, shard: int, batch: int) -> Batch:
         """A batch from the cache, or from its shard into the cache."""
         key = self._key(shard)
-        stored = self._cache.get(key, batch)
+        stored = self._cache.get(key, batch, self._found.pop((shard, batch), None))
         if stored is None:
             stored = self._cache.put(key, batch, self._read(shard, batch))
         return self._fitting(stored, shard, batch)

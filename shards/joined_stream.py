@@ -24,9 +24,12 @@ from toto.shards.stream import Stream
 from toto.shards.streaming.candidate import Candidate, one_grid
 from toto.shards.streaming.keyed import MASK
 from toto.shards.streaming.pairs import PairIndex, Partner
+from toto.shards.streaming.part_reader import PartReader
 from toto.shards.streaming.position import Position
-from toto.shards.streaming.sequences import Origin, Sequence, SequenceBatch
+from toto.shards.streaming.sequences import Found, Origin, Sequence, SequenceBatch
 from toto.shards.streaming.shares import Weight
+from toto.shards.streaming.slots import Shape
+from toto.shards.streaming.source import Source
 from toto.shards.streaming.vocabulary import refuse_foreign_ids
 
 FORMAT = 1
@@ -109,7 +112,7 @@ class JoinedBatch:
         return self.left.hash + self.right.hash & MASK
 
 
-class JoinedStream:
+class JoinedStream(Source[JoinedBatch]):
     """The pairs of a joined recipe. UserError where datasets do not fit, or are not as they were.
 
     `left` is the stream of the left halves alone.
@@ -147,24 +150,53 @@ class JoinedStream:
         """The g-th pair of the run; IndexError below 0 and from 2^48 on."""
         return self.sequences(range(g, g + 1))[0]
 
-    def sequences(self, numbers: range | np.ndarray) -> JoinedBatch:
-        """The pairs of these numbers, int64 [n], neighbours or not."""
-        left = self.left.sequences(numbers)
-        tokens = np.empty((len(left), self.context + 2), id_dtype(int(self.tokenizer["vocab_size"])))
-        pixels, patch = None, self._right_patch
-        if patch:
-            pixels = np.empty((len(left), self._pixel_recipe.context, 3 * patch * patch), np.uint8)
-        origins = {}
-        for part, origin in left.origins.items():
-            partner, lines = self._partners[part], origin.lines
-            places = partner.beside(origin.places)
-            partner.copy(places, tokens, lines)
-            if pixels is not None and patch:
-                partner.copy_pixels(places, pixels, lines, patch)
-            origins[part] = Origin(partner, places, lines)
-        right = SequenceBatch(left.numbers, tokens, left.parts, left.names, origins, pixels)
+    @property
+    def readers(self) -> tuple[PartReader, ...]:
+        """What reads the left half of each part, in the order of the recipe."""
+        return self.left.readers
+
+    def find(self, numbers: range | np.ndarray, fetch: bool = True) -> Found:
+        """Where their left halves lie. `fetch`: what those are in, and what comes next, is brought ahead."""
+        return self.left.find(numbers, fetch)
+
+    def shapes(self, count: int) -> list[Shape]:
+        """Of the arrays that so many pairs take: those of the left halves, right ids [count, context + 2], and patches
+        uint8 [count, context, p·p·3] where the right half has them."""
+        ids = id_dtype(int(self.tokenizer["vocab_size"]))
+        shapes: list[Shape] = [*self.left.shapes(count), ((count, self.context + 2), ids)]
+        if self._right_patch:
+            width = 3 * self._right_patch**2
+            shapes.append(((count, self._pixel_recipe.context, width), np.dtype(np.uint8)))
+        return shapes
+
+    def fill(self, origins: Mapping[int, Origin], arrays: List[np.ndarray]) -> int:
+        """Copies pairs, all of a batch or some, into their lines; one more than the highest id that may be among those
+        of left halves. UserError where two halves are not of the same frames."""
+        left, (tokens, *pixels) = self._halves(arrays)
+        ids_end = self.left.fill(origins, left)
+        for part, (_, places, lines) in origins.items():
+            partner = self._partners[part]
+            beside = partner.beside(places)
+            partner.check(places, beside)
+            partner.copy(beside, tokens, lines)
+            if pixels and self._right_patch:
+                partner.copy_pixels(beside, pixels[0], lines, self._right_patch)
+        return ids_end
+
+    def batch(self, found: Found, arrays: List[np.ndarray], ids_end: int) -> JoinedBatch:
+        """The pairs whose arrays were filled; UserError where an id is no code's."""
+        mine, (tokens, *pixels) = self._halves(arrays)
+        left, origins = self.left.batch(found, mine, ids_end), {}
+        for part, (_, places, lines) in found.origins.items():
+            partner = self._partners[part]
+            origins[part] = Origin(partner, partner.beside(places), lines)
+        right = SequenceBatch(found.numbers, tokens, found.parts, left.names, origins, *pixels)
         refuse_foreign_ids(right, self.used_ids)
         return JoinedBatch(left, right)
+
+    def _halves(self, arrays: List[np.ndarray]) -> tuple[List[np.ndarray], List[np.ndarray]]:
+        lefts = len(self.left.shapes(0))
+        return arrays[:lefts], arrays[lefts:]
 
     def sequences_per_epoch(self) -> dict[str, int]:
         """Sequences in which every window, or image, that has a partner comes once."""

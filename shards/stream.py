@@ -6,7 +6,8 @@ Every rank and every loader worker opens the same stream and asks for its own nu
 not depend on how many there are. Nothing here grows with the number of windows.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Mapping
+from collections.abc import Sequence as List
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from toto.shards.recipe import RECIPE, Recipe
 from toto.shards.streaming.alike import alike
 from toto.shards.streaming.mixture import Mixture
 from toto.shards.streaming.part_reader import PartReader
-from toto.shards.streaming.processes import batches as read
-from toto.shards.streaming.sequences import Origin, Sequence, SequenceBatch
+from toto.shards.streaming.sequences import Found, Origin, Sequence, SequenceBatch
+from toto.shards.streaming.slots import Shape
+from toto.shards.streaming.source import Source
 from toto.shards.streaming.vocabulary import refuse_foreign_ids
 from toto.shards.streaming.windows import Index
 
 
-class Stream:
+class Stream(Source[SequenceBatch]):
     """The sequences of a recipe. Raises UserError where a dataset is not there, or not as it was."""
 
     def __init__(self, recipe: Recipe, pixels: int | None = None, only: Mapping[str, Index] | None = None) -> None:
@@ -90,43 +92,40 @@ class Stream:
         """The g-th sequence of the run; IndexError below 0 and from 2^48 on."""
         return self.sequences(range(g, g + 1))[0]
 
-    def batches(self, wanted: Iterable[range | np.ndarray], workers: int = 0) -> Generator[SequenceBatch, None, None]:
-        """`sequences` of each of these, in their order, made by so many processes; 0: by this one. Close the generator,
-        or drop it, to end them."""
-        return read(self, wanted, workers) if workers else (self.sequences(numbers) for numbers in wanted)
-
-    def sequences(self, numbers: range | np.ndarray, memory: memoryview | None = None) -> SequenceBatch:
-        """The sequences of these numbers, int64 [n], neighbours or not; many at once take less time than one by one.
-        `memory`: where their ids, and pixels, are to stand: `sequence_bytes` for each."""
+    def find(self, numbers: range | np.ndarray, fetch: bool = True) -> Found:
+        """Where they lie. `fetch`: what they are in, and what comes next, is brought in the background."""
         g = np.asarray(numbers, np.int64)
         parts, n = self._mixture.many(g)
-        tokens, pixels = self.room(len(g), memory)
-        origins: dict[int, Origin] = {}
+        readers = self._parts
+        alikes = ((part, readers[part], lines) for part, lines in alike(parts))
+        return Found(g, parts, {p: Origin(reader, reader.find(n[lines], fetch), lines) for p, reader, lines in alikes})
+
+    def shapes(self, count: int) -> list[Shape]:
+        """Of the arrays that so many sequences take: ids [count, context + 2], and patches uint8 [count, context,
+        p·p·3] of a stream with pixels."""
+        shapes: list[Shape] = [((count, self.context + 2), self._dtype)]
+        if self._patch:
+            shapes.append(((count, self.context, 3 * self._patch**2), np.dtype(np.uint8)))
+        return shapes
+
+    def fill(self, origins: Mapping[int, Origin], arrays: List[np.ndarray]) -> int:
+        """Copies sequences, all of a batch or some, into their lines of its arrays; one more than the highest id that
+        may be among them."""
+        tokens, *pixels = arrays
         ids_end = 0
-        for part, lines in alike(parts):
-            reader = self._parts[part]
-            places = reader.find(n[lines])
+        for reader, places, lines in origins.values():
             ids_end = max(ids_end, reader.copy(places, tokens, lines))
-            if pixels is not None and self._patch:
-                reader.copy_pixels(places, pixels, lines, self._patch)
-            origins[part] = Origin(reader, places, lines)
-        batch = SequenceBatch(g, tokens, parts, self.parts, origins, pixels)
+            if pixels and self._patch:
+                reader.copy_pixels(places, pixels[0], lines, self._patch)
+        return ids_end
+
+    def batch(self, found: Found, arrays: List[np.ndarray], ids_end: int) -> SequenceBatch:
+        """The batch whose arrays were filled; UserError where an id is no code's."""
+        tokens, *pixels = arrays
+        batch = SequenceBatch(found.numbers, tokens, found.parts, self.parts, found.origins, *pixels)
         if ids_end > self.used_ids:
             refuse_foreign_ids(batch, self.used_ids)
         return batch
-
-    @property
-    def sequence_bytes(self) -> int:
-        """Of the ids of a sequence, and its pixels."""
-        return (self.context + 2) * self._dtype.itemsize + (self.context * 3 * self._patch**2 if self._patch else 0)
-
-    def room(self, count: int, memory: memoryview | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Arrays for the ids of so many sequences [count, context + 2], and their pixels uint8 [count, context, p·p·3];
-        in this memory where it is given."""
-        tokens = np.ndarray((count, self.context + 2), self._dtype, memory)
-        if not self._patch:
-            return tokens, None
-        return tokens, np.ndarray((count, self.context, 3 * self._patch**2), np.uint8, memory, tokens.nbytes)
 
     def sequences_per_epoch(self) -> dict[str, int]:
         """Sequences in which every window, or image, of a part comes once."""

@@ -28,6 +28,7 @@ COLUMNS = (
     "bytes",
     "images",
 )
+READ_AS = ("manifest", 1, *COLUMNS)  # in the cache: another number where the rules for a manifest change
 SHARDS_AT_ONCE = 1 << 16  # whose windows are counted together
 SMALL_BYTES = 1 << 20  # of a manifest's file, whose columns are read together
 
@@ -67,12 +68,12 @@ class UnitTable:
             manifest = manifest.filter(pc.is_valid(manifest["path"]))
         self._columns = {name: one_chunk(manifest[name]) for name in manifest.column_names}
         self.count = len(manifest)
-        self.row_ends = np.cumsum(self._columns["rows"].to_numpy(), dtype=np.int64)
-        splits = self._columns["split"].dictionary_encode()
-        self._split_names: list[str] = splits.dictionary.to_pylist()
-        self._split_of = splits.indices.to_numpy()
+        self._rows, self._images = (self._columns[name].to_numpy() for name in ("rows", "images"))
+        self.row_ends = np.cumsum(self._rows, dtype=np.int64)
         self._batch_starts = self._columns["batch_rows"].offsets.to_numpy()
         self._batch_rows = self._columns["batch_rows"].values.to_numpy()
+        self._run_starts = self._columns["runs_by_length"].offsets.to_numpy()
+        self._run_lengths = self._columns["runs_by_length"].keys.to_numpy()
 
     def value(self, name: str, shard: int) -> Any:
         """A column of the manifest, of one shard; IndexError where there is none of that number."""
@@ -81,7 +82,8 @@ class UnitTable:
 
     def split(self, shard: int) -> str:
         """The split that a shard belongs to."""
-        return self._split_names[self._split_of[shard]]
+        names, numbers = self._splits
+        return names[numbers[shard]]
 
     def batch_ends(self, shard: int) -> np.ndarray:
         """int64 [batches]: rows of the shard up to and with each batch; IndexError where there is no such shard."""
@@ -91,16 +93,16 @@ class UnitTable:
 
     def rows_of_batch(self, shard: int, batch: int) -> int | None:
         """Rows of a batch of a shard; None where the shard has no such batch."""
-        first, last = self._batch_starts[shard : shard + 2]
+        first, last = int(self._batch_starts[shard]), int(self._batch_starts[shard + 1])
         return int(self._batch_rows[first + batch]) if 0 <= batch < last - first else None
 
     def equal_lengths(self, shard: int) -> np.ndarray | None:
         """uint16: frames of each row of the shard, 0 for images, where all are alike; else None."""
-        rows, images = self.value("rows", shard), self.value("images", shard)
-        runs = self.value("runs_by_length", shard)
-        if len(runs) + (images > 0) != 1:
+        self._check(shard)
+        first, last = self._run_starts[shard : shard + 2].tolist()
+        if last - first + (self._images[shard] > 0) != 1:
             return None
-        return np.full(rows, runs[0][0] if runs else 0, np.uint16)
+        return np.full(self._rows[shard], self._run_lengths[first] if last > first else 0, np.uint16)
 
     def tells(self, shard: int, lengths: np.ndarray) -> bool:
         """Whether the rows of a shard, of these frames each and 0 for images, are as many of each length as it says."""
@@ -111,13 +113,19 @@ class UnitTable:
         return dict(zip(found, counts, strict=True)) == {length: rows for length, rows in told.items() if rows}
 
     @cached_property
+    def _splits(self) -> tuple[list[str], np.ndarray]:
+        """Their names, and int32 [shards]: the number of the name of each shard's."""
+        splits = self._columns["split"].dictionary_encode()
+        return splits.dictionary.to_pylist(), splits.indices.to_numpy()
+
+    @cached_property
     def batch_bytes(self) -> int:
         """Bytes of a batch as it is stored, on average; at least 1."""
         return 1 + int(self._columns["bytes"].to_numpy().sum()) // max(1, len(self._batch_rows))
 
     def image_counts(self) -> np.ndarray:
         """int64 [shards]: rows that are images."""
-        return self._columns["images"].to_numpy().astype(np.int64)
+        return self._images.astype(np.int64)
 
     def window_counts(self, frames: int, stride: int, hop: int | None) -> np.ndarray:
         """int64 [shards]: windows of the rows of each shard (`windows_in`)."""
@@ -137,4 +145,4 @@ class UnitTable:
 
     def longest_run(self) -> int:
         """Stored frames of the longest run of a video; 0 where there is none."""
-        return int(self._columns["runs_by_length"].keys.to_numpy().max(initial=0))
+        return int(self._run_lengths.max(initial=0))

@@ -10,11 +10,11 @@ from typing import Any
 
 import fsspec
 import pytest
-from cache_world import cache_of_a_test, cached_world, files, in_memory, places, stored, tokens  # noqa: F401
+from cache_world import anew, cache_of_a_test, cached_world, files, in_memory, places, stored, tokens  # noqa: F401
 
 from toto import Dataset
 from toto.errors import UserError
-from toto.shards import sealed_files
+from toto.shards import batch_source, sealed_files
 from toto.shards.cache import background
 from toto.shards.cache.kept import Kept
 from toto.shards.recipe import Recipe, make_recipe
@@ -25,13 +25,31 @@ def test_prefetched_batches_are_there_when_asked_for(root: Path, folder: Path) -
     data = Dataset(root)
     known = places(data)
     data.prefetch(known)
-    until = time.monotonic() + 20
+    until = time.monotonic() + 200
     while len(files(folder)) < len(known) and time.monotonic() < until:
         time.sleep(0.01)
     assert tokens(data) == stored(root)
     data.prefetch([(99, 0)])  # whose failure is told who asks
     with pytest.raises(IndexError):
         data.shard_batch(99, 0)
+
+
+def test_prefetched_files_of_the_cache_are_checked_when_asked_for_and_may_be_gone_by_then(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, known = tokens(anew(root)), places(Dataset(root))
+    damaged, gone, *_ = files(folder)
+    data = damaged.read_bytes()
+    damaged.unlink()  # the mapping of the test's own process stays as it was
+    damaged.write_bytes(data[:99] + bytes([data[99] ^ 1]) + data[100:])
+    reader = anew(root)
+    assert reader.prefetch(known)
+    gone.unlink()
+    assert tokens(reader) == expected and damaged.read_bytes() == data and not gone.exists()
+    monkeypatch.setattr(batch_source, "FOUND_FILES", 3)
+    reader = anew(root)
+    assert reader.prefetch(known) and len(reader._batches._found) == 3
+    assert tokens(reader) == expected and not reader._batches._found
 
 
 def test_datasets_that_read_a_shard_through_one_cache_share_what_is_kept(root: Path, folder: Path) -> None:

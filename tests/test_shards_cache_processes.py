@@ -99,7 +99,7 @@ def test_processes_that_fill_and_empty_one_cache_at_once_read_the_same(root: Pat
         time.sleep(0.05)
         killed.kill()
         killed.join()
-        assert found.get(60) == [expected] * 3
+        assert found.get(200) == [expected] * 3
     assert len(files(folder)) <= 5 + 4 and Space(folder).used <= limit + 4 * FILE  # one more of each process
 
 
@@ -112,12 +112,12 @@ def test_a_fork_while_batches_are_on_their_way_reads_by_itself(root: Path, monke
     def slow(self: BatchSource, shard: int, batch: int) -> Any:
         if os.getpid() == parent:
             begun.set()
-            go_on.wait(20)
+            go_on.wait(200)
         return bring(self, shard, batch)
 
     monkeypatch.setattr(BatchSource, "_bring", slow)
     data.prefetch(known)
-    assert begun.wait(20)
+    assert begun.wait(200)
 
     def child() -> None:
         data.prefetch(known)
@@ -147,12 +147,12 @@ def test_a_fork_has_what_was_kept_and_makes_what_was_being_made() -> None:
 
     def slow() -> int:
         begun.set()
-        go_on.wait(20)
+        go_on.wait(200)
         return 2
 
     maker = threading.Thread(target=kept.get, args=("coming", slow))
     maker.start()
-    assert begun.wait(20)
+    assert begun.wait(200)
 
     def child() -> None:
         assert kept.find("there") == 1 and kept.find("coming") is None and kept.coming == 0
@@ -171,7 +171,7 @@ def test_a_forked_process_goes_on_where_its_parent_read_ahead(root: Path) -> Non
     first = next(rows).source
 
     def rest() -> None:
-        signal.alarm(20)
+        signal.alarm(200)
         assert [first, *(row.source for row in rows)] == [row.source for row in Dataset(root).rows()]
 
     assert in_child(rest) == 0

@@ -140,6 +140,18 @@ def test_each_batch_is_read_once_where_there_is_no_cache(
     assert len(read) == len(set(read)) > 10
 
 
+def test_processes_make_the_same_batches(left: str, stream: JoinedStream, tmp_path: Path) -> None:
+    kept = written(tmp_path / "set", videos(KEYS[1:], (2, 2), 1, pixels=True), vocab_size=4096, keep_pixels=SIDE)
+    with_patches = make_joined_recipe([("a", left, kept, {"video": 1}, "train")], 3, 8, 5, 4)
+    for source in (stream, JoinedStream(with_patches, pixels=4)):
+        wanted = [range(0, 40), np.array([7, 300, 7]), range(3, 5)]
+        for batch, numbers in zip(source.batches(wanted, 2), wanted, strict=True):
+            known = source.sequences(numbers)
+            assert (batch.left.tokens == known.left.tokens).all() and (batch.right.tokens == known.right.tokens).all()
+            assert batch.pixels.pixels is known.pixels.pixels or (batch.pixels.pixels == known.pixels.pixels).all()
+            assert [clip.row.row_id for clip in batch[1][1].clips] == [clip.row.row_id for clip in known[1][1].clips]
+
+
 @settings(max_examples=15, deadline=None)
 @given(numbers=st.lists(st.integers(0, 500), min_size=1, max_size=20))
 def test_a_pair_depends_on_its_number_alone(stream: JoinedStream, numbers: list[int]) -> None:

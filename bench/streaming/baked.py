@@ -1,6 +1,6 @@
 """What the peers read: the dataset's 16-frame windows of ids, in stored order, baked once for each peer.
 
-A peer is a module with NAME, `write(folder, windows, length)`, `in_order(folder)`, `shuffled(folder, workers, epoch)`
+A peer is a module with NAME, `write(folder, windows, length)`, `in_order(folder)`, `shuffled(folder, workers, epochs)`
 and `length`-independent sizes of its files; all give uint16 arrays. Each is used as its own documentation does it
 where speed is wanted; the docstring of the module says how.
 """

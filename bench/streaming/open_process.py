@@ -24,6 +24,6 @@ if side.__name__ == "ours":
     ids = stream.sequences(range(first, first + BATCH // 16)).tokens
 else:
     done -= done % BATCH
-    ids = next(side.resumed(folder, done, BATCH) if done else side.shuffled(folder, 0, 0, BATCH))
+    ids = next(side.resumed(folder, done, BATCH) if done else side.shuffled(folder, 0, range(1), BATCH))
 assert np.asarray(ids).size >= BATCH * 256
 print(json.dumps([time.perf_counter() - started, time.process_time() - worked]), flush=True)

@@ -56,15 +56,15 @@ def inflated(root: Path) -> Iterator[np.ndarray]:
     return (batch.tokens for _, _, batch in Dataset(root).batches())
 
 
-def shuffled(root: Path, workers: int, epoch: int) -> Iterator[np.ndarray]:
-    """Batches [256, 4098] of one epoch."""
-    wanted = Batches(_kept_open(root), epoch).wanted
+def shuffled(root: Path, workers: int, epochs: range) -> Iterator[np.ndarray]:
+    """Batches [256, 4098] of these epochs: the stream goes on from one to the next."""
+    wanted = Batches(_kept_open(root), epochs).wanted
     return (batch.tokens for batch in _kept_open(root).batches(wanted, workers))
 
 
-def by_data_loader(root: Path, workers: int, epoch: int) -> Iterator[torch.Tensor]:
+def by_data_loader(root: Path, workers: int, epochs: range) -> Iterator[torch.Tensor]:
     """The same through torch's DataLoader."""
-    return iter(DataLoader(Batches(_kept_open(root), epoch), batch_size=None, num_workers=workers))
+    return iter(DataLoader(Batches(_kept_open(root), epochs), batch_size=None, num_workers=workers))
 
 
 @cache
@@ -74,12 +74,12 @@ def _kept_open(root: Path) -> Stream:
 
 
 class Batches(IterableDataset):
-    """The batches of an epoch; worker w of W gives every W-th."""
+    """As many batches as these epochs have; worker w of W gives every W-th."""
 
-    def __init__(self, stream: Stream, epoch: int) -> None:
+    def __init__(self, stream: Stream, epochs: range) -> None:
         self._stream = stream
-        per_epoch = sum(stream.sequences_per_epoch().values()) // BATCH
-        firsts = range(epoch * per_epoch * BATCH, (epoch + 1) * per_epoch * BATCH, BATCH)
+        per_epoch = sum(stream.sequences_per_epoch().values()) // BATCH * BATCH
+        firsts = range(epochs.start * per_epoch, epochs.stop * per_epoch, BATCH)
         self.wanted = [range(first, first + BATCH) for first in firsts]
 
     def __iter__(self) -> Iterator[torch.Tensor]:

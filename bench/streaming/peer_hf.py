@@ -44,12 +44,13 @@ def in_order(folder: Path) -> Iterator[np.ndarray]:
     return (batch["ids"] for batch in open_dataset(folder).iter(BATCH))
 
 
-def shuffled(folder: Path, workers: int, epoch: int, batch: int = BATCH) -> Iterator[Any]:
-    """Batches [256, 4098] of one epoch."""
+def shuffled(folder: Path, workers: int, epochs: range, batch: int = BATCH) -> Iterator[Any]:
+    """Batches [256, 4098] of these epochs, whose orders stand one behind the other: workers go on."""
     dataset = _kept_open(folder)
-    order = np.random.default_rng(epoch).permutation(len(dataset))
+    whole = len(dataset) // batch * batch
+    order = np.concatenate([np.random.default_rng(epoch).permutation(len(dataset))[:whole] for epoch in epochs])
     if not workers:
-        return (dataset[order[i : i + batch]]["ids"] for i in range(0, len(order) - batch + 1, batch))
+        return (dataset[order[i : i + batch]]["ids"] for i in range(0, len(order), batch))
     sampler = BatchSampler(order.tolist(), batch, drop_last=True)
     return iter(DataLoader(_Batches(dataset), batch_size=None, sampler=sampler, num_workers=workers))
 

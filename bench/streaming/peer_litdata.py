@@ -34,10 +34,12 @@ def in_order(folder: Path) -> Iterator[np.ndarray]:
     return iter(open_dataset(folder, shuffle=False))
 
 
-def shuffled(folder: Path, workers: int, epoch: int, batch: int = BATCH) -> Iterator[Any]:
-    """Batches [256, 4098] of one epoch by its own loader."""
-    dataset = open_dataset(folder, shuffle=True, seed=epoch)
-    return iter(StreamingDataLoader(dataset, batch_size=batch, num_workers=workers))
+def shuffled(folder: Path, workers: int, epochs: range, batch: int = BATCH) -> Iterator[Any]:
+    """Batches [256, 4098] of as many epochs by its own loader, each an iteration; workers stay."""
+    dataset = open_dataset(folder, shuffle=True, seed=epochs.start)
+    loader = StreamingDataLoader(dataset, batch_size=batch, num_workers=workers, persistent_workers=workers > 0)
+    for _ in epochs:
+        yield from loader
 
 
 def open_dataset(folder: Path, shuffle: bool, seed: int = 0) -> StreamingDataset:

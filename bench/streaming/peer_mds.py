@@ -37,10 +37,13 @@ def in_order(folder: Path) -> Iterator[np.ndarray]:
     return (sample["ids"] for sample in open_dataset(folder, shuffle=False))
 
 
-def shuffled(folder: Path, workers: int, epoch: int, batch: int = BATCH) -> Iterator[Any]:
-    """Batches [256, 4098] of one epoch."""
-    dataset = open_dataset(folder, shuffle=True, seed=epoch, batch=batch)
-    return iter(DataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=_stack, drop_last=True))
+def shuffled(folder: Path, workers: int, epochs: range, batch: int = BATCH) -> Iterator[Any]:
+    """Batches [256, 4098] of as many epochs, each an iteration; workers stay."""
+    dataset = open_dataset(folder, shuffle=True, seed=epochs.start, batch=batch)
+    how = {"num_workers": workers, "persistent_workers": workers > 0}
+    loader = DataLoader(dataset, batch_size=batch, collate_fn=_stack, drop_last=True, **how)
+    for _ in epochs:
+        yield from loader
 
 
 def resumed(folder: Path, done: int, batch: int) -> Iterator[Any]:

@@ -25,20 +25,20 @@ def in_order(folder: Path) -> Iterator[np.ndarray]:
     return (data[start : start + BATCH * LENGTH] for start in range(0, len(data), BATCH * LENGTH))
 
 
-def shuffled(folder: Path, workers: int, epoch: int) -> Iterator[np.ndarray]:
-    """Batches [256, 4098], as many as an epoch has."""
-    batches = _Batches(folder / FILE, max(1, workers), epoch)
+def shuffled(folder: Path, workers: int, epochs: range) -> Iterator[np.ndarray]:
+    """Batches [256, 4098], as many as these epochs have."""
+    batches = _Batches(folder / FILE, max(1, workers), epochs)
     return iter(DataLoader(batches, batch_size=None, num_workers=workers)) if workers else iter(batches)
 
 
 class _Batches(IterableDataset):
-    def __init__(self, path: Path, parts: int, epoch: int) -> None:
-        self._path, self._parts, self._epoch = path, parts, epoch
+    def __init__(self, path: Path, parts: int, epochs: range) -> None:
+        self._path, self._parts, self._epochs = path, parts, epochs
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        rng = np.random.default_rng(self._epoch)
+        rng = np.random.default_rng(self._epochs.start)
         total = self._path.stat().st_size // 2
-        for _ in range(total // LENGTH // BATCH // self._parts):
+        for _ in range(len(self._epochs) * (total // LENGTH // BATCH) // self._parts):
             data = np.memmap(self._path, np.uint16, "r")  # anew each time, as nanoGPT does
             starts = rng.integers(0, total - LENGTH + 1, BATCH)
             ids = np.stack([data[start : start + LENGTH] for start in starts])

@@ -35,9 +35,10 @@ def in_order(folder: Path) -> Iterator[np.ndarray]:
     return iter(wds.WebDataset(_tars(folder), shardshuffle=False).map(_ids))
 
 
-def shuffled(folder: Path, workers: int, epoch: int, batch: int = BATCH) -> Iterator[Any]:
-    """Batches [256, 4098] of one epoch."""
-    batches = _shuffled(folder, epoch).batched(batch, collation_fn=_stack if workers else np.stack, partial=False)
+def shuffled(folder: Path, workers: int, epochs: range, batch: int = BATCH) -> Iterator[Any]:
+    """Batches [256, 4098] of as many epochs, which its pipeline repeats."""
+    stack = _stack if workers else np.stack
+    batches = _shuffled(folder, epochs.start).batched(batch, collation_fn=stack, partial=False).repeat(len(epochs))
     return iter(wds.WebLoader(batches, batch_size=None, num_workers=workers)) if workers else iter(batches)
 
 

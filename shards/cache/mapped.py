@@ -1,12 +1,16 @@
 """A record batch as a file of the cache, and back: what a stream needs is found at once, the rest when asked for.
 
     Arrow stream: schema, batch (uncompressed) · facts: where ids and offsets lie, the grid, the highest id · xxh3-64
+    of a table: Arrow stream · xxh3-64
 
 Opening takes one mapping, one hash and two views. Arrow parses the stream only where somebody asks for other columns.
+A file may be mapped long before it is looked at: the system reads it meanwhile.
 """
 
+import os
 import struct
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +18,7 @@ import xxhash
 
 from toto.lazy import cached_property
 from toto.shards.batch import Batch
+from toto.shards.cache.space import touch
 
 LAYOUT = "2"  # of these files; caches of other layouts are not looked at
 _FACTS = struct.Struct("<8q")  # rows; ids: their place, number, bytes each; place of offsets; grid (-1: none); ids_end
@@ -62,13 +67,42 @@ def file_of(batch: Batch) -> bytes:
     return b"".join((stream, facts, hasher.digest()))
 
 
-def map_file(path: str, check: bool = True) -> MappedBatch | None:
-    """The batch in a file; None where `check` finds that it is not as it was written, OSError where there is none."""
+class MappedFile(NamedTuple):
+    """A file of the cache, mapped; nothing of it has been looked at."""
+
+    path: str
+    data: pa.Buffer
+    before: tuple[int, int, int]  # inode, size, time of its last use in ns
+    after: tuple[int, int, int]  # the same, now that it was asked for
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is as it was written."""
+        data = memoryview(self.data)
+        return len(data) >= _LEAST and xxhash.xxh3_64_digest(data[:-_DIGEST]) == data[-_DIGEST:].tobytes()
+
+
+def map_file(path: str) -> MappedFile:
+    """A file by its path; Arrow has the system begin to read what is not in memory. OSError where there is none."""
     with pa.memory_map(path) as file:
-        data = file.read_buffer()
-    if check and (data.size < _LEAST or data[-_DIGEST:].to_pybytes() != xxhash.xxh3_64_digest(data[:-_DIGEST])):
-        return None
-    return MappedBatch(data)
+        handle = file.fileno()
+        state = os.fstat(handle)
+        before = state.st_ino, state.st_size, state.st_mtime_ns
+        return MappedFile(path, file.read_buffer(), before, (*before[:2], touch(handle, state)))
+
+
+def file_of_table(table: pa.Table) -> bytes:
+    """The bytes of a table's file: an Arrow stream, xxh3-64."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    stream = sink.getvalue()
+    return b"".join((stream, xxhash.xxh3_64_digest(stream)))
+
+
+def table_in(file: MappedFile) -> pa.Table:
+    """The table of such a file, in its mapping."""
+    return pa.ipc.open_stream(file.data[:-_DIGEST]).read_all()
 
 
 def _parsed(stream: pa.Buffer) -> pa.RecordBatch:

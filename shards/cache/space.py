@@ -3,7 +3,8 @@
     TOTO_CACHE         the folder; ~/.cache/toto/shards by default
     TOTO_CACHE_BYTES   the limit, in bytes; 0: no cache. By default 64 GiB, or a fifth of the free space if that is less
 
-    batches/<shard>/   inflated batches of a shard (cache.py)
+    batches/<shard>/   inflated batches of a shard (batches.py)
+    tables/<key>/      what was made of a manifest (batches.py)
     files/             copies of whole files (store/copies.py)
     tmp/               what is being written; left there by a killed process, removed by the next one that writes
     used               one byte for every 8 KiB of files: its length is the sum, told without looking at the files
@@ -33,7 +34,7 @@ UNIT = 8 << 10  # bytes that one byte of `used` stands for
 ROOM = 0.9  # of the limit is kept when room is made: 6 GB of 64 are written before it is made again
 MOST_DIGITS = 18  # of a limit
 STALE_S = 3600.0  # no file takes an hour to write
-TOUCH_S = 60.0  # a file's last use is noted once a minute
+TOUCH_S = 600.0  # a file's last use is noted once in ten minutes
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # what a disk without room says
 _held: set[int] = set()  # open locks: a forked process must not hold them too
 
@@ -144,7 +145,7 @@ class Space:
 
     def _files(self) -> Iterator[tuple[float, int, str]]:
         """(last use, size in whole units, path) of every finished file."""
-        for kind in ("batches", "files"):
+        for kind in ("batches", "tables", "files"):
             for folder in _entries(self.folder / kind):
                 for entry in _entries(folder.path):
                     with suppress(FileNotFoundError):
@@ -178,14 +179,14 @@ def asked_limit() -> int | None:
     return int(text)
 
 
-def touch(path: str | Path, state: os.stat_result | None = None) -> int:
-    """Notes that a file was asked for, at most once a minute; the time that it then has, in nanoseconds, or 0. Nothing
-    happens where that is not allowed. `state`: what is known of the file."""
+def touch(file: str | Path | int, state: os.stat_result | None = None) -> int:
+    """Notes that a file, by path or handle, was asked for, at most once in ten minutes; the time that it then has, in
+    nanoseconds, or 0. Nothing happens where that is not allowed. `state`: what is known of the file."""
     last = 0
     with suppress(OSError):
-        last, now = (state or os.stat(path)).st_mtime_ns, time.time_ns()
+        last, now = (state or os.stat(file)).st_mtime_ns, time.time_ns()
         if now - last > TOUCH_S * 1e9:
-            os.utime(path, ns=(now, now))
+            os.utime(file, ns=(now, now))
             return now
     return last
 

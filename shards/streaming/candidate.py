@@ -54,10 +54,11 @@ def _grid(part: Candidate) -> tuple[int, int]:
         raise UserError(f"{part.name}: {part.dataset.store.uri} has no rows in split {part.split}")
     if part.dataset.info["settings"].get("crop") == "full":
         _refuse_changing_grids(part)
-    record = part.dataset.row(0).record
-    if not record.grid_h * record.grid_w:
+    first = part.dataset.shard_batch(0, 0)
+    height, width = first.grid or (int(first.grid_h[0]), int(first.grid_w[0]))
+    if not height * width:
         raise UserError(f"{part.name}: {part.dataset.store.uri} holds pixels and no codes; there is nothing to predict")
-    return record.grid_h, record.grid_w
+    return height, width
 
 
 def _refuse_changing_grids(part: Candidate) -> None:

@@ -15,8 +15,17 @@ MASK = (1 << 64) - 1
 ROUNDS = 4  # of the Feistel network; each changes both halves of the bits
 MOST = 1 << 48
 
-_GOLDEN, _LAST = np.uint64(0x9E3779B97F4A7C15), np.uint64(31)
-_STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
+
+def _of_64_bits(number: int) -> np.ndarray:
+    """uint64, an array without axes: NumPy takes 0.3 µs less for it than for a scalar of its own."""
+    return np.array(number, np.uint64)
+
+
+_GOLDEN, _LAST = _of_64_bits(0x9E3779B97F4A7C15), _of_64_bits(31)
+_STEPS = (
+    (_of_64_bits(30), _of_64_bits(0xBF58476D1CE4E5B9)),
+    (_of_64_bits(27), _of_64_bits(0x94D049BB133111EB)),
+)
 
 
 def key(seed: int, *parts: int | str) -> int:
@@ -41,7 +50,7 @@ class Permutation:
     def __init__(self, n: int, key: int) -> None:
         if not 1 <= n <= MOST:
             raise ValueError(f"a permutation of {n} numbers; 1 to {MOST} are possible")
-        self.n, self._key = n, np.array(key & MASK, np.uint64)
+        self.n, self._key = n, _of_64_bits(key & MASK)
 
     def __getitem__(self, i: int) -> int:
         """Where i goes; IndexError outside 0 … n-1."""
@@ -75,8 +84,8 @@ def shuffles(n: int, keys: np.ndarray) -> np.ndarray:
 
 def _sent(i: np.ndarray, bits: int, key: np.ndarray) -> np.ndarray:
     """uint64 [k]: one pass through the network, a bijection of 0 … 2^bits - 1; [m, k] for keys [m, 1]."""
-    shift = np.uint64(bits - bits // 2)  # bits of the lower half; the upper one may have one bit less
-    low_mask, high_mask = np.uint64((1 << bits - bits // 2) - 1), np.uint64((1 << bits // 2) - 1)
+    shift = _of_64_bits(bits - bits // 2)  # bits of the lower half; the upper one may have one bit less
+    low_mask, high_mask = _of_64_bits((1 << bits - bits // 2) - 1), _of_64_bits((1 << bits // 2) - 1)
     low, high = i & low_mask, i >> shift
     for first, second in _round_keys(key):
         high = high ^ _mixed(low ^ first) & high_mask

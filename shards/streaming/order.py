@@ -20,6 +20,7 @@ BLOCK_IDS = 32_768  # half a record batch: 8 windows of 4,096 ids
 MOST_IN_BLOCK = 32  # images of a folder of one class stand side by side: few of them at a time
 GROUP_BLOCKS = 48  # a block touches 1 1/2 batches on average: 72 of the thousands that a reader keeps
 AT_ONCE = 2_048  # entries of groups that are worked out together, where a group has fewer
+BLOCKS_AT_ONCE = 1_024  # whose places are worked out together: 50 take as long as 500
 KNOWN_STRETCHES = 64  # 8 bytes an entry, at most AT_ONCE or 48 * 32 entries
 
 
@@ -71,16 +72,24 @@ def _stretch(order: Order, epoch: int, stretch: int) -> np.ndarray:
     The numbers are turned by a keyed amount at the end, so that blocks have other limits in every epoch, and the one
     block that may be shorter, always the last, holds other entries.
     """
-    base = key(order.seed, "order", order.part, epoch)
-    first, whole_blocks = stretch * order.stretch, order.entries // order.block
-    size = min(order.stretch, order.entries - first)
-    places = _places(order, base, first // order.group, size)
-    blocks = first // order.block + np.arange(-(-size // order.block))
-    whole = blocks < whole_blocks
-    blocks[whole] = Permutation(max(1, whole_blocks), key(base, "blocks")).many(blocks[whole])
+    base, first = key(order.seed, "order", order.part, epoch), stretch * order.stretch
+    places = _places(order, base, first // order.group, min(order.stretch, order.entries - first))
     nth, inside = np.divmod(places, order.block)
+    per_stretch = order.stretch // order.block
+    many = max(1, BLOCKS_AT_ONCE // per_stretch)
+    blocks = _blocks(order, base, stretch // many * many * per_stretch, many * per_stretch)
     turn = key(base, "turn") % order.entries
-    return (blocks[nth] * order.block + inside + turn) % order.entries
+    return (blocks[stretch % many * per_stretch + nth] * order.block + inside + turn) % order.entries
+
+
+@lru_cache(maxsize=KNOWN_STRETCHES)
+def _blocks(order: Order, base: int, first: int, count: int) -> np.ndarray:
+    """int64: which blocks stand at so many places from the first on, fewer at the end of an epoch, of key `base`."""
+    whole = order.entries // order.block
+    places = np.arange(first, min(first + count, -(-order.entries // order.block)))
+    inside = places < whole
+    places[inside] = Permutation(max(1, whole), key(base, "blocks")).many(places[inside])
+    return places
 
 
 def _places(order: Order, base: int, first: int, size: int) -> np.ndarray:

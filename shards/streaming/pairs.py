@@ -77,17 +77,20 @@ class Partner(PartReader):
         self._left_facts, self._right_facts = _Facts(left.dataset), _Facts(right)  # not joined.left: it keeps its own
 
     def beside(self, places: Places) -> Places:
-        """Where the partners of these rows lie; UserError where they are not of the same frames."""
+        """Where the partners of these rows lie."""
         shards, rows = self._joined.partners(places.shards.reshape(-1), places.rows.reshape(-1))
         batches, inside = self._in_batches(shards, rows)
         columns = {"shards": shards, "rows": rows, "batches": batches, "inside": inside}
-        found = places._replace(**{name: column.reshape(places.rows.shape) for name, column in columns.items()})
+        return places._replace(**{name: column.reshape(places.rows.shape) for name, column in columns.items()})
+
+    def check(self, places: Places, found: Places) -> None:
+        """UserError where what was found beside these rows is not of the same frames."""
         self.dataset.prefetch(found.pairs(0))
         wrong = (self._left_facts.of(places) != self._right_facts.of(found)).any(1)
         for i in np.flatnonzero(wrong).tolist():
             mine = self._joined.left.shard_row(int(places.shards.flat[i]), int(places.rows.flat[i]))
-            self._joined.check(mine, self.dataset.shard_row(int(shards[i]), int(rows[i])))
-        return found
+            other = self.dataset.shard_row(int(found.shards.flat[i]), int(found.rows.flat[i]))
+            self._joined.check(mine, other)
 
     def copy_pixels(self, places: Places, pixels: np.ndarray, lines: np.ndarray, patch: int) -> None:
         """As of any part; where the rows have no codes of their own, a patch for each code of the left dataset."""

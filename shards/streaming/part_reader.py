@@ -31,6 +31,7 @@ AT_ONCE = 2_048  # clips whose arithmetic is done together by who reads on: by A
 MARGIN = 8  # sequences by which the next jump may be longer or shorter: parts of a mixture take turns
 AGAIN = 64  # sequences after which the next batches are asked for again
 IMAGE = Cut(1, 1, 1)
+_NONE = np.zeros(1, np.int64)
 
 
 class Places(NamedTuple):
@@ -62,7 +63,7 @@ class PartReader:
         video = part.kind == "video"
         cut = stored_cut(dataset, recipe.frames, recipe.stride, recipe.hop) if video else None
         self.entries, self.cut = Entries(index or dataset, cut), cut or IMAGE
-        self._batch_rows = lru_cache(maxsize=KNOWN_SHARDS)(self._count_rows)
+        self._bounds = lru_cache(maxsize=KNOWN_SHARDS)(self._count_rows)
         self.start_id = VIDEO_START if video else IMAGE_START
         self.per_sequence = 1 if video else recipe.images_per_sequence
         self._ahead: list[tuple[int, Places]] = []  # number of the first sequence, and where AHEAD of them lie
@@ -72,8 +73,11 @@ class PartReader:
         if self.entries.count < self.per_sequence:
             raise UserError(f"{part.name}: {dataset.store.uri} has nothing to read for it; make a recipe anew")
 
-    def find(self, n: np.ndarray) -> Places:
-        """int64 [k], k > 0: where the part's n-th sequences lie."""
+    def find(self, n: np.ndarray, fetch: bool = True) -> Places:
+        """int64 [k], k > 0: where the part's n-th sequences lie. `fetch`: their batches, and the next ones, are brought
+        in the background; who asks for many at once, to have other processes read them, does without."""
+        if not fetch:
+            return self._find(n)
         first, last = int(n.min()), int(n.max())
         reads_on, self._last = self._last < first <= self._last + AHEAD, last
         if last - first >= AHEAD or not reads_on:
@@ -103,7 +107,7 @@ class PartReader:
         for pair, row, start, to in self._clips(places, to_line * tokens.shape[1] + 1 + to_column):
             if pair != last:
                 last, batch = pair, self._batch(pair)
-                stored, bounds = batch.tokens.data, batch.bounds
+                stored, bounds = batch.tokens.data, batch.starts.data
                 odd = batch.grid != grid or batch.tokens.dtype != tokens.dtype
                 ids_end = max(ids_end, batch.ids_end)
             begin = bounds[row] + 1 + start * cells
@@ -212,17 +216,15 @@ class PartReader:
         order, parts = sorted_runs(shards)
         ordered, found = rows[order], np.empty((2, len(rows)), np.int64)
         for shard, start, end in parts:
-            ends, facts = self._batch_rows(shard)
-            found[:, start:end] = facts[:, ends.searchsorted(ordered[start:end], side="right")]
-        found[1] = ordered - found[1]
+            bounds, rows = self._bounds(shard), ordered[start:end]
+            found[0, start:end] = at = bounds.searchsorted(rows, side="right") - 1
+            found[1, start:end] = rows - bounds[at]
         batches, inside = unsorted(found, order)
         return batches, inside
 
-    def _count_rows(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of a shard's record batches: rows up to and with each, int64 [batches]; and int64 [2, batches]: their
-        numbers, rows before each."""
-        ends = self.dataset.batch_ends(shard)
-        return ends, np.stack([np.arange(len(ends)), np.concatenate([[0], ends[:-1]])])
+    def _count_rows(self, shard: int) -> np.ndarray:
+        """int64 [batches + 1]: rows of a shard before each of its record batches, and of all of them."""
+        return np.concatenate([_NONE, self.dataset.batch_ends(shard)])
 
     def _slots(self, lines: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Of each clip, the line it goes to and the number of its first code there; a clip has `size` codes."""

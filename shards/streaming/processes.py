@@ -1,106 +1,208 @@
-"""Batches of a stream, made by several processes: in the order asked for, whichever process makes one.
+"""Batches of a stream, filled by several processes at once, and given in the order asked for.
 
-    numbers of batch i ─pipe─▶ process i mod W: ids ─▶ its slot of shared memory ─▶ copied out when i's turn comes
+    numbers ─find─▶ where they lie ─▶ shares by record batch ─pipes─▶ processes: ids into a slot ─▶ arrays of a batch
 
-The shared memory is used again for batch after batch: new pages cost more than the ids that they hold. It has no name,
-so nothing of it is left behind. The processes end with the one that asks, also when that is killed with -9.
+Batches are made in rounds of several. Finding is done once, here. A record batch belongs to one process, which alone
+maps, checks or inflates it. Pipes carry a few numbers: where sequences lie stands in the slot before their ids
+(slots.py). The processes end with the one that asks, also when that is killed with -9.
 """
 
 import gc
-import mmap
 import multiprocessing
 import os
-import pickle
+import select
 import signal
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import DupFd
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from toto.errors import UsageError, UserError
-from toto.shards.streaming.sequences import Origin, SequenceBatch
+from toto.shards.streaming.part_reader import PartReader, Places
+from toto.shards.streaming.sequences import Found, Origin
+from toto.shards.streaming.slots import Slot, Slots, carve, room_for
 
 if TYPE_CHECKING:
-    from toto.shards.stream import Stream
+    from toto.shards.streaming.source import Source
 
-SLOTS = 2  # batches of a process: one that is being made, one that waits for its turn
+AHEAD = 2  # rounds that are being filled while one is read
+ROUND, ROUND_BYTES = 1_024, 16 << 20  # sequences of a round, and what they take, where one batch is not more
+AT_ONCE = 2_048  # sequences that are found together: as many as the rounds ahead have; one by one it takes much longer
 LOOK_S = 2.0  # a process looks this often whether who asks is still there
-UNREAD_BYTES = 32 << 10  # of a question; a pipe holds them while nobody reads
+FAILED = -1
 Numbers = range | np.ndarray
+Share = tuple[int, int, int]  # of a process: part, place of its sequences in the slot, how many they are
+Batch = TypeVar("Batch")
 
 
-def batches(stream: "Stream", wanted: Iterable[Numbers], workers: int) -> Generator[SequenceBatch, None, None]:
-    """`stream.sequences(numbers)` of each of these, made by so many processes. What goes wrong in one is raised here,
-    in its turn; UserError where one ends early. Closing the generator, or dropping it, ends them."""
+def batches(stream: "Source[Batch]", wanted: Iterable[Numbers], workers: int) -> Generator[Batch, None, None]:
+    """`stream.sequences(numbers)` of each of these, made by so many processes. What goes wrong is raised in its turn;
+    UserError where a process ends early. Closing the generator, or dropping it, ends them."""
     if workers < 1:
         raise UsageError(f"workers: {workers}; 0 reads in this process, 1 or more in others")
-    waiting: deque[tuple[_Worker, Numbers]] = deque()
-    crew: list[_Worker] = []
+    fitting = max(1, min(ROUND, ROUND_BYTES // room_for(stream.shapes(1))))
+    crew = _Crew(stream, fitting, workers)
     try:
-        for i, numbers in enumerate(wanted):
-            if len(crew) < workers:
-                crew.append(_Worker(stream, max(1, len(numbers))))
-            made = [_Worker.answer(*waiting.popleft())] if len(waiting) == SLOTS * workers else []
-            crew[i % workers].ask(numbers)
-            waiting.append((crew[i % workers], numbers))
-            yield from made
-        while waiting:
-            yield _Worker.answer(*waiting.popleft())
+        for numbers, found in _found(stream, wanted, fitting):
+            count = sum(map(len, numbers))
+            if found is not None and count > crew.most:
+                yield from crew.given(0)
+                crew.end()
+                crew = _Crew(stream, max(count, 2 * crew.most), workers)
+            crew.ask(numbers, found)
+            yield from crew.given(AHEAD)
+        yield from crew.given(0)
     finally:
-        for worker in crew:
+        crew.end()
+
+
+def _found(
+    stream: "Source[Any]", wanted: Iterable[Numbers], fitting: int
+) -> Iterator[tuple[list[np.ndarray], Found | None]]:
+    """Rounds of batches, and where those lie; None where something goes wrong in finding them."""
+    for many in _gathered(wanted, 1, AT_ONCE):
+        try:
+            found = stream.find(np.concatenate(many), fetch=False)
+        except Exception:  # of any kind: it is raised in its turn, where they are made one by one
+            yield many, None
+            continue
+        end = 0
+        for numbers in _gathered(many, fitting, fitting):
+            first, end = end, end + sum(map(len, numbers))
+            yield numbers, found.part(first, end)
+
+
+def _gathered(wanted: Iterable[Numbers], until: int, most: int) -> Iterator[list[np.ndarray]]:
+    """Lists of batches, of at most so many sequences or of one batch: first `until`, then twice as many each time, at
+    last `most`."""
+    found: list[np.ndarray] = []
+    count = 0
+    for numbers in wanted:
+        if found and (count + len(numbers) > until or len(found) == most):
+            yield found
+            found, count, until = [], 0, min(most, 2 * max(count, until))
+        found.append(np.asarray(numbers, np.int64))
+        count += len(numbers)
+    if found:
+        yield found
+
+
+class _Round(NamedTuple):
+    """Batches that are made together, where they lie, in which slot, and which processes have a share of them."""
+
+    numbers: list[np.ndarray]
+    found: Found | None  # None: something goes wrong in finding them
+    slot: int
+    workers: list[int]
+
+
+class _Crew(Generic[Batch]):
+    """Processes and slots for rounds of at most so many sequences; both are made when first needed."""
+
+    def __init__(self, stream: "Source[Batch]", most: int, workers: int) -> None:
+        self.most, self._stream, self._count = most, stream, workers
+        self._waiting: deque[_Round] = deque()
+        self._workers: list[_Worker] = []
+        self._slots: Slots | None = None
+        self._arrays_at = most * 8 * max(map(_columns, stream.readers))
+
+    def ask(self, numbers: list[np.ndarray], found: Found | None) -> None:
+        """Has a round of batches made."""
+        if found is None:
+            self._waiting.append(_Round(numbers, None, 0, []))
+            return
+        slots, count = self._slots or self._begin(), len(found.numbers)
+        slot = slots.take(self._arrays_at + room_for(self._stream.shapes(count)))
+        shares = self._shares(found, slots.all[slot].memory())
+        for i, own in shares.items():
+            self._workers[i].ask((slot, self._arrays_at, count, own))
+        self._waiting.append(_Round(numbers, found, slot, list(shares)))
+
+    def given(self, left: int) -> Iterator[Batch]:
+        """The batches that were asked for before all others, until so many rounds are left."""
+        while len(self._waiting) > left:
+            made = self._waiting.popleft()
+            told = [self._workers[i].answer() for i in made.workers]
+            if made.found is None or FAILED in told:
+                yield from map(self._stream.sequences, made.numbers)
+            else:
+                yield from self._cut(made.numbers, made.found, made.slot, max(told, default=0))
+            if made.found is not None and self._slots:
+                self._slots.free(made.slot)
+
+    def end(self) -> None:
+        """Ends the processes, and gives back what was shared with them."""
+        for worker in self._workers:
             worker.end()
-        for worker in crew:
+        for worker in self._workers:
             worker.close()
+        if self._slots:
+            self._slots.close()
+        self._workers, self._slots = [], None
+
+    def _begin(self) -> Slots:
+        """After the first finding: a fork has what was read for it."""
+        slots = self._slots = Slots(AHEAD + 1, self._arrays_at + room_for(self._stream.shapes(self.most)))
+        for _ in range(self._count):
+            self._workers.append(_Worker(self._stream, slots.all))
+        return slots
+
+    def _shares(self, found: Found, memory: np.ndarray) -> dict[int, list[Share]]:
+        """Of each process. Writes into the slot a line of int64 for each sequence, its line in the round and its
+        `Places`: those of a process one behind the other."""
+        at, shares = 0, dict[int, list[Share]]()
+        for part, (reader, places, lines) in found.origins.items():
+            of = (places.shards[:, 0] + places.batches[:, 0]) % self._count
+            table = np.ndarray((len(lines), _columns(reader)), np.int64, memory, at)
+            np.column_stack([lines, *places]).take(np.argsort(of, kind="stable"), 0, table)
+            for i, size in enumerate(np.bincount(of).tolist()):
+                if size:
+                    shares.setdefault(i, []).append((part, at, size))
+                at += size * table.strides[0]
+        return shares
+
+    def _cut(self, numbers: list[np.ndarray], found: Found, slot: int, ids_end: int) -> Iterator[Batch]:
+        """The batches of a round."""
+        assert self._slots
+        shapes, lent, end = self._stream.shapes(len(found.numbers)), self._slots.lend(slot), 0
+        memory = self._slots.all[slot].memory() if lent is None else lent
+        arrays = carve(shapes, memory, self._arrays_at)
+        for one in numbers:
+            first, end = end, end + len(one)
+            mine = [array[first:end] if lent is not None else array[first:end].copy() for array in arrays]
+            yield self._stream.batch(found.part(first, end), mine, ids_end)
+
+
+def _columns(reader: PartReader) -> int:
+    """Numbers that tell where a sequence lies and goes to."""
+    return 2 + (len(Places._fields) - 1) * reader.per_sequence
 
 
 class _Worker:
-    """One process, and the memory that it shares with this one; it answers in the order in which it is asked."""
+    """One process; it answers in the order in which it is asked."""
 
-    def __init__(self, stream: "Stream", most: int) -> None:
-        """`most` sequences fit into a slot; larger batches come through the pipe."""
-        self._stream, self._owner, self._asked, self._answered = stream, os.getpid(), 0, 0
-        self._memory = _Memory(SLOTS, most * stream.sequence_bytes)
-        self._early: deque[Any] = deque()  # answers that were taken from the pipe before their turn
+    def __init__(self, stream: "Source[Any]", slots: list[Slot]) -> None:
+        self._owner = os.getpid()
         self._pipe, theirs = multiprocessing.Pipe()
-        arguments = (stream, self._memory, theirs)
+        arguments = (stream, slots, theirs)
         self._process = multiprocessing.Process(target=_work, args=arguments, name="toto-batches", daemon=True)
         self._process.start()
         theirs.close()
 
-    def ask(self, numbers: Numbers) -> None:
-        """Has a batch made; at most SLOTS may be asked for before one is answered. Before a question that the pipe does
-        not hold, the process is heard out: it would wait for its answer to be read, and nobody would read."""
+    def ask(self, question: Any) -> None:
+        """Has a share filled. Questions are short: the pipe holds as many as there may be."""
         with _told():
-            is_long = isinstance(numbers, np.ndarray) and numbers.nbytes > UNREAD_BYTES
-            while is_long and len(self._early) < self._asked - self._answered:
-                self._early.append(self._pipe.recv())
-            self._pipe.send((numbers, self._asked % SLOTS))
-        self._asked += 1
+            self._pipe.send(question)
 
-    def answer(self, numbers: Numbers) -> SequenceBatch:
-        """The batch that was asked for before all others, in memory of its own."""
+    def answer(self) -> int:
+        """What `Source.fill` gave for the share that was asked for before all others, or FAILED."""
         with _told():
-            found = self._early.popleft() if self._early else self._pipe.recv()
-        if isinstance(found, Exception):
-            raise found
-        parts, origins, room = found
-        tokens, pixels = room or self._stream.room(len(numbers), self._memory.slot(self._answered % SLOTS))
-        self._answered += 1
-        return SequenceBatch(
-            numbers=np.asarray(numbers, np.int64),
-            tokens=tokens.copy(),
-            parts=parts,
-            names=self._stream.parts,
-            origins={part: Origin(self._stream.readers[part], *where) for part, where in origins.items()},
-            pixels=None if pixels is None else pixels.copy(),
-        )
+            return int(self._pipe.recv())
 
     def end(self) -> None:
         """Ends the process, where it is one of this process and not of the one that this was forked from."""
@@ -108,65 +210,26 @@ class _Worker:
             self._process.kill()
 
     def close(self) -> None:
-        """Waits for its end, and gives back what was shared with it."""
+        """Waits for its end."""
         if self._owner == os.getpid():
             self._process.join()
         self._pipe.close()
-        self._memory.close()
 
 
-class _Memory:
-    """Slots of memory for this process and one that it starts."""
-
-    def __init__(self, slots: int, nbytes: int) -> None:
-        if hasattr(os, "memfd_create"):
-            handle = os.memfd_create("toto-batches")
-        else:  # macOS
-            with tempfile.TemporaryFile() as file:
-                handle = os.dup(file.fileno())
-        nbytes = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        try:
-            os.ftruncate(handle, slots * nbytes)
-            if hasattr(os, "posix_fallocate"):  # an error here, where there is no room, and not a signal later
-                os.posix_fallocate(handle, 0, slots * nbytes)
-            self._map(handle, nbytes)
-        except OSError as error:
-            os.close(handle)
-            wanted = f"{slots * nbytes:,} bytes of shared memory for a reading process"
-            raise UserError(f"{wanted}: {error.strerror or error}; try fewer workers or smaller batches") from None
-
-    def _map(self, handle: int, nbytes: int) -> None:
-        self._handle, self._nbytes, self._data = handle, nbytes, mmap.mmap(handle, 0)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """For a process that is being spawned."""
-        return _mapped, (DupFd(self._handle), self._nbytes)
-
-    def slot(self, i: int) -> memoryview:
-        """The i-th slot."""
-        return memoryview(self._data)[i * self._nbytes : (i + 1) * self._nbytes]
-
-    def close(self) -> None:
-        """Gives the handle back; the memory goes with the last array in it."""
-        os.close(self._handle)
-
-
-def _mapped(handle: Any, nbytes: int) -> _Memory:
-    memory = _Memory.__new__(_Memory)
-    memory._map(handle.detach(), nbytes)
-    return memory
-
-
-def _work(stream: "Stream", memory: _Memory, pipe: Connection) -> None:
+def _work(stream: "Source[Any]", slots: list[Slot], pipe: Connection) -> None:
     """What a process does until it is ended. Ctrl-C reaches the owner too, which ends this one; what a fork has of its
     owner's way to take SIGTERM is not for this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_leave_after, args=(os.getppid(),), daemon=True).start()
     gc.freeze()  # what a fork has of its owner is not looked at again: each page of it would be copied
+    more, heard = select.poll(), deque[tuple[dict[int, Origin], list[np.ndarray]]]()
+    more.register(pipe, select.POLLIN)
     with suppress(EOFError, OSError):
         while True:
-            pipe.send(_made(stream, memory, *pipe.recv()))
+            while not heard or more.poll(0):
+                heard.append(_heard(stream, slots, *pipe.recv()))
+            pipe.send(_filled(stream, *heard.popleft()))
 
 
 def _leave_after(parent: int) -> None:
@@ -177,23 +240,26 @@ def _leave_after(parent: int) -> None:
     os._exit(1)
 
 
-def _made(stream: "Stream", memory: _Memory, numbers: Numbers, slot: int) -> Any:
-    """What `_Worker.answer` needs, or what went wrong."""
-    fits = len(numbers) * stream.sequence_bytes <= len(memory.slot(slot))
-    try:
-        batch = stream.sequences(numbers, memory.slot(slot) if fits else None)
-    except Exception as error:  # whatever it is, it is the reader's to see: raised there, where the batch was asked for
-        return _portable(error)
-    origins = {part: (origin.places, origin.lines) for part, origin in batch.origins.items()}
-    return batch.parts, origins, None if fits else (batch.tokens, batch.pixels)
+def _heard(
+    stream: "Source[Any]", slots: list[Slot], slot: int, arrays_at: int, count: int, shares: list[Share]
+) -> tuple[dict[int, Origin], list[np.ndarray]]:
+    """Where a share lies, and the arrays of its round; what it is in is brought in the background."""
+    memory, origins = slots[slot].memory(), {}
+    for part, at, size in shares:
+        reader = stream.readers[part]
+        table = np.ndarray((size, _columns(reader)), np.int64, memory, at)
+        places = Places(table[:, 1], *np.split(table[:, 2:], len(Places._fields) - 1, axis=1))
+        with suppress(Exception):  # whatever it is, it is met again where the share is filled
+            reader.dataset.prefetch(places.pairs(0))
+        origins[part] = Origin(reader, places, table[:, 0])
+    return origins, carve(stream.shapes(count), memory, arrays_at)
 
 
-def _portable(error: Exception) -> Exception:
-    """The error; its name and text where it is none of those that can be sent."""
+def _filled(stream: "Source[Any]", origins: dict[int, Origin], arrays: list[np.ndarray]) -> int:
     try:
-        return pickle.loads(pickle.dumps(error))
-    except Exception:  # of any kind: an error's own __reduce__ and __init__ run here, a library's as well as a user's
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return stream.fill(origins, arrays)
+    except Exception:  # of any kind: its batch is made anew by the reader's process, and it is raised there
+        return FAILED
 
 
 @contextmanager

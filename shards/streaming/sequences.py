@@ -5,6 +5,7 @@ numbers, tokens, parts  ──  hashes, patches: computed when asked for  ──
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -32,13 +33,29 @@ class Sequence:
         return hash_of(self.tokens, self.number)
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """Where the sequences of one part that a batch holds came from."""
 
     reader: PartReader
     places: Places
     lines: np.ndarray  # int64: their numbers in the batch, ascending
+
+
+class Found(NamedTuple):
+    """Where the sequences of a batch lie, before they are read."""
+
+    numbers: np.ndarray  # int64 [n]: g of each
+    parts: np.ndarray  # int64 [n]: number of the part in the recipe
+    origins: dict[int, Origin]  # by number of the part
+
+    def part(self, first: int, end: int) -> "Found":
+        """That of the sequences first … end - 1 of the batch."""
+        origins = {}
+        for part, (reader, places, lines) in self.origins.items():
+            mine = slice(*np.searchsorted(lines, (first, end)).tolist())
+            if mine.start < mine.stop:
+                origins[part] = Origin(reader, places.take(mine), lines[mine] - first)
+        return Found(self.numbers[first:end], self.parts[first:end], origins)
 
 
 @dataclass(frozen=True)
