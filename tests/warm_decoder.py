@@ -97,7 +97,7 @@ def _decode(numbers: list[int], words: list[str], environment: dict[str, str], c
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    import_module(MODULE).main(int(words[0]), float(words[1]))
+    import_module(MODULE).main(int(words[0]), float(words[1]), words[2])
     return 0
 
 

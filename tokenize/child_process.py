@@ -14,6 +14,7 @@ import sys
 import time
 
 from toto.errors import UserError
+from toto.tokenize.slots import GivenSlots
 from toto.tokenize.wire import Inbox, Message
 
 START_S = 120.0  # importing FFmpeg from a cold network drive
@@ -34,11 +35,12 @@ class Ended(Exception):
 
 
 class ChildProcess:
-    """A running `python -m MODULE ARGUMENTS`, ready for requests. Raises UserError when it does not start."""
+    """A running `python -m MODULE ARGUMENTS SLOTS`, ready for requests. Raises UserError when it does not start."""
 
     def __init__(self, module: str, *arguments: str) -> None:
+        self._slots = GivenSlots()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *arguments],
+            [sys.executable, "-P", "-m", module, *arguments, self._slots.place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,7 +83,7 @@ class ChildProcess:
                 raise Silence
             for key, _ in ready:
                 self._take(key)
-        return message
+        return self._whole(*message)
 
     def stderr_tail(self) -> str:
         """The last of what the child wrote to stderr, in one line."""
@@ -93,10 +95,21 @@ class ChildProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
         returncode = self._process.wait()
         self._selector.close()
+        self._slots.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             with contextlib.suppress(OSError):  # a request that was never read
                 stream.close()  # type: ignore[union-attr]
         return returncode
+
+    def _whole(self, message: Message, body: memoryview) -> tuple[Message, memoryview]:
+        """A message with its body out of its slot, which the child may fill anew from here on."""
+        slot = message.get("slot")
+        if slot is None:
+            return message, body
+        body = self._slots.copy(int(slot), int(message["slot_bytes"]))
+        with contextlib.suppress(OSError):  # it is gone: what it does not say any more will tell
+            self.send(b"%d" % slot)
+        return message, body
 
     def _await_start(self) -> None:
         try:

@@ -5,6 +5,7 @@ source pixels from (seed, source key, run, view), so it shows the same picture a
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,12 +55,12 @@ def _boxes(request: DecodeRequest, source: Size, run: int) -> list[Box]:
     return [(int(x * (spare_x + 1)), int(y * (spare_y + 1)), short, short) for x, y in drawn]
 
 
-def cut(picture: np.ndarray, box: Box, source: Size, size: Size) -> np.ndarray:
-    """The box out of a scaled frame [H, W, 3]: a view [size[1], size[0], 3]."""
-    height, width = picture.shape[:2]
+def window(shape: Sequence[int], box: Box, source: Size, size: Size) -> tuple[slice, slice]:
+    """The rows and columns of the box in a scaled frame of this shape [H, W, ...]; as many as `size` tells."""
+    height, width = shape[:2]
     left = min(_scale(box[0], width, source[0]), width - size[0])
     top = min(_scale(box[1], height, source[1]), height - size[1])
-    return picture[top : top + size[1], left : left + size[0]]
+    return slice(top, top + size[1]), slice(left, left + size[0])
 
 
 def _full_box(request: DecodeRequest, source: Size) -> Box:

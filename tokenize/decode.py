@@ -16,14 +16,14 @@ import numpy as np
 from toto.shards.protocols import parse, stored_frames
 from toto.tokenize.clip import BLOCK_FRAMES, Block, Box, DecodeRequest, Size, SourceInfo
 from toto.tokenize.container import open_video
-from toto.tokenize.crop import boxes, cut, cut_size, scaled_size
+from toto.tokenize.crop import boxes, cut_size, scaled_size, window
 from toto.tokenize.decode_image import ImagePictures
 from toto.tokenize.decode_video import VideoPictures
 from toto.tokenize.frames_folder import FolderPictures, folder_of
 from toto.tokenize.h264_parameters import NotPlain
 from toto.tokenize.input_file import check, open_binary
 from toto.tokenize.picture import Picture, Pictures
-from toto.tokenize.resize import Resizer
+from toto.tokenize.resize import Planes, Resizer
 from toto.tokenize.runs import cut_runs, groups
 from toto.tokenize.sampling import by_position, by_rate, by_stride, spread
 from toto.tokenize.skipping import Wanted
@@ -128,8 +128,8 @@ class _Kept:
 
     index: int
     pts_us: int | None
-    small: np.ndarray | None  # uint8 [H, W, 3], scaled for `resolution`
-    pixels: np.ndarray | None  # the same for `pixels`
+    small: Planes | None  # scaled for `resolution`
+    pixels: Planes | None  # scaled for `pixels`
 
 
 def _blocks(request: DecodeRequest, kept: Iterable[Picture], tally: Tally) -> Iterator[Block]:
@@ -162,13 +162,13 @@ class _Shaper:
         elif self._last.index == picture.index:
             return self._last
         assert picture.frame is not None  # it is kept, so it was wanted
-        small = self._small(picture.frame) if self._small else None
-        pixels = self._pixels(picture.frame) if self._pixels else None
+        small = self._small.planes(picture.frame) if self._small else None
+        pixels = self._pixels.planes(picture.frame) if self._pixels else None
         self._last = _Kept(picture.index, picture.pts_us, small, pixels)
         return self._last
 
     def cut(
-        self, scaled: list[np.ndarray | None], box: Box, resolution: int | None, mirrored: bool, planes: bool = False
+        self, scaled: list[Planes | None], box: Box, resolution: int | None, mirrored: bool, planes: bool = False
     ) -> np.ndarray | None:
         """uint8 [n, H, W, 3]: the box out of each frame, or its mirror image; None where that resolution is not
         wanted. `planes`: in memory lie [n, 3, H, W]."""
@@ -176,12 +176,12 @@ class _Shaper:
         if not wanted or resolution is None:
             return None
         size = cut_size(self._request, self._tally.size, resolution)
+        rows, columns = window(wanted[0][0].shape, box, self._tally.size, size)
         step = -1 if mirrored else 1
         frames = _empty(len(wanted), size, planes)
         for frame, out in zip(wanted, frames, strict=True):
-            piece = cut(frame, box, self._tally.size, size)[:, ::step]
-            for channel in range(3):  # one by one: NumPy is slow where the innermost axis is as short as three
-                out[:, :, channel] = piece[:, :, channel]
+            for channel, plane in enumerate(frame):
+                out[:, :, channel] = plane[rows, columns][:, ::step]
         return frames
 
     def _resizer(self, resolution: int) -> Resizer:

@@ -1,7 +1,8 @@
 """The process that touches strangers' files: requests on stdin, messages on stdout (see wire.py).
 
-    python -m toto.tokenize.decode_child MEMORY_MB TIMEOUT_S
+    python -m toto.tokenize.decode_child MEMORY_MB TIMEOUT_S SLOTS
 
+SLOTS is the place of memory for blocks, or "" (see slots.py); a line with a number says that this slot is free again.
 A request is one line of JSON. {"probe": [uri, kind]} is answered by one "probe". {"decode": DecodeRequest} is answered
 by "block"…, then "info", "error" or "oom"; between them "beat", at most one a second and only when further frames
 were decoded, or before another try of a store that did not answer: silence means no progress.
@@ -9,6 +10,7 @@ The process ends when its parent does: at the end of stdin, or, if some library 
 the alarm that every sign of progress puts off.
 """
 
+import gc
 import json
 import os
 import queue
@@ -25,19 +27,21 @@ from typing import BinaryIO
 from toto.tokenize.clip import DecodeRequest, SourceError, one_line
 from toto.tokenize.decode import decode
 from toto.tokenize.probe import probe
+from toto.tokenize.slots import Slots
 from toto.tokenize.transient import TransientError, pauses_for, resumed
 from toto.tokenize.wire import send, send_part
 
 BEAT_S = 1.0
 
 
-def main(memory_mb: int, timeout_s: float) -> None:
+def main(memory_mb: int, timeout_s: float, place: str) -> None:
     """Answers requests until stdin ends."""
-    answers = _take_stdout()
+    answers, slots = _take_stdout(), Slots(place)
     _set_limits(memory_mb)
     warnings.simplefilter("ignore")  # Pillow's remarks about strangers' files
+    gc.freeze()  # no collection looks through all that was imported
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read_requests, args=(sys.stdin.buffer, requests.put), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(sys.stdin.buffer, requests.put, slots.free), daemon=True).start()
     send(answers, {"type": "ready"})
     while True:
         asked = json.loads(requests.get())
@@ -47,7 +51,7 @@ def main(memory_mb: int, timeout_s: float) -> None:
                 pulse.pause()
                 send(answers, {"type": "probe", "probe": found and asdict(found)})
             else:
-                _answer(answers, DecodeRequest(**asked["decode"]), pulse)
+                _answer(answers, slots, DecodeRequest(**asked["decode"]), pulse)
 
 
 class Pulse:
@@ -89,11 +93,11 @@ class Pulse:
         signal.setitimer(signal.ITIMER_REAL, self._limit_s)
 
 
-def _answer(answers: int, request: DecodeRequest, pulse: Pulse) -> None:
+def _answer(answers: int, slots: Slots, request: DecodeRequest, pulse: Pulse) -> None:
     try:
         for part in resumed(lambda: decode(request, pulse.beat), pauses_for(request.uri), pulse.rest):
             pulse.pause()
-            send_part(answers, part)
+            send_part(answers, part, slots)
             pulse.resume()
     except SourceError as error:
         send(answers, {"type": "error", "reason": error.reason, "detail": error.detail})
@@ -117,11 +121,14 @@ def _set_limits(memory_mb: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
 
 
-def _read_requests(stdin: BinaryIO, put: Callable[[bytes], None]) -> None:
+def _read_requests(stdin: BinaryIO, put: Callable[[bytes], None], free: Callable[[int], None]) -> None:
     for line in stdin:
-        put(line)
+        if line.strip().isdigit():
+            free(int(line))
+        else:
+            put(line)
     os._exit(0)  # the parent is gone
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]))
+    main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])

@@ -14,6 +14,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from toto.tokenize.clip import Size, SourceError, one_line
 
+Planes = list[np.ndarray]  # red, green and blue, uint8 [H, W] each
+
 FILTER = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 FILTER_NAME = "swscale BILINEAR|ACCURATE_RND|BITEXACT|FULL_CHR_H_INT"
 
@@ -37,7 +39,7 @@ class Orientation:
         return size if self.quarter_turns % 2 == 0 else (size[1], size[0])
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """[H, W, 3] as coded -> [H', W', 3] upright, a view."""
+        """[H, W] as coded -> [H', W'] upright, a view; further axes stay."""
         if self.mirrored:
             picture = picture[:, ::-1]
         return np.rot90(picture, self.quarter_turns)
@@ -79,7 +81,11 @@ class Resizer:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """uint8 RGB [H, W, 3], upright. Raises SourceError `unsupported` for a format without conversion."""
+        """uint8 RGB [H, W, 3], upright. Raises as `planes`."""
+        return np.stack(self.planes(frame), axis=2)
+
+    def planes(self, frame: av.VideoFrame) -> Planes:
+        """Red, green and blue, upright. Raises SourceError `unsupported` for a format without conversion."""
         width, height = self._coded_size
         shrinks = frame.height >= SHRINKS * height and height >= FEWEST_ROWS
         try:
@@ -90,16 +96,12 @@ class Resizer:
             if isinstance(error, MemoryError):
                 raise
             raise SourceError("unsupported", f"pixel format {frame.format.name}: {one_line(error)}") from error
-        picture = _from_planes(small) if shrinks else small.to_ndarray()
-        return self._turned.apply(picture) if self._turned else picture
-
-
-def _from_planes(small: av.VideoFrame) -> np.ndarray:
-    """[H, W, 3] of a frame in planes of green, blue and red: a view of three planes."""
-    planes = np.empty((3, small.height, small.width), np.uint8)
-    for place, plane in zip((1, 2, 0), small.planes, strict=True):
-        planes[place] = np.frombuffer(cast(memoryview, plane), np.uint8).reshape(small.height, -1)[:, : small.width]
-    return planes.transpose(1, 2, 0)
+        if shrinks:
+            green, blue, red = (np.frombuffer(cast(memoryview, plane), np.uint8) for plane in small.planes)
+            planes = [plane.reshape(height, -1)[:, :width] for plane in (red, green, blue)]
+        else:
+            planes = list(small.to_ndarray().transpose(2, 0, 1))
+        return [self._turned.apply(plane) for plane in planes] if self._turned else planes
 
 
 def check_size(width: int, height: int) -> None:

@@ -1,6 +1,6 @@
 """Frames that are neither wanted nor referred to, left undecoded: the others come out bit for bit the same.
 
-    packet ─▶ headers: place in the order of display ─▶ 16 packets later: index ─▶ wanted, or referred to?
+    packet ─▶ headers: place in the order of display ─▶ 16 packets later or more: index ─▶ wanted, or referred to?
                                                                                  yes ─▶ decoder ─▶ (time, frame)
                                                                                  no ──────────────▶ (time, None)
 
@@ -14,6 +14,7 @@ from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import av
 from av.packet import Packet
@@ -25,6 +26,7 @@ from toto.tokenize.h264_parameters import NotPlain
 
 Wanted = Callable[[int], bool]  # whether the frame at this index is
 DEEPEST = 16  # frames that FFmpeg's decoder holds back at most: H264_MAX_DPB_FRAMES
+AT_ONCE = 32  # packets that are read before the next is decoded: code that runs 32 times in a row stays in the cache
 MOST_HELD = 64  # packets; of x264 with 16 B-frames in a row 32 wait
 MOST_HELD_BYTES = 64 << 20  # of them; decoding everything holds a single packet
 MOST_DUE = 512  # frames not given yet; 28 there, and 272 if the decoder held 16 references
@@ -74,13 +76,17 @@ class Skipping:
         self._frames: deque[av.VideoFrame] = deque()
 
     def __iter__(self) -> Iterator[tuple[int, av.VideoFrame | None]]:
-        for packet in self._packets:
-            if packet is not None:
-                self._see(packet)
-            self._settle(0 if packet is None else DEEPEST)
-            self._send()
-            if packet is None:
-                self._decode(None)
+        packets, more = iter(self._packets), True
+        while more:
+            for packet in islice(packets, AT_ONCE):
+                if packet is None:
+                    more = False
+                else:
+                    self._see(packet)
+            self._settle(DEEPEST if more else 0)
+            for packet in chain(self._ready(), () if more else (None,)):
+                self._decode(packet)
+                yield from self._come()
             yield from self._come()
         if self._due or self._frames:
             raise NotPlain("the decoder gave other frames than it got")
@@ -99,11 +105,14 @@ class Skipping:
         self._unsettled.insert(rank, place)
         self._unsent.append(coming)
         self._unsent_bytes += packet.size
+        if self._unsent_bytes > MOST_HELD_BYTES:
+            raise NotPlain("packets that are too large to wait")
         self._seen += 1
 
     def _settle(self, left: int) -> None:
-        while len(self._unsettled) > left:
-            period, order, _, coming = self._unsettled.pop(0)
+        count = max(0, len(self._unsettled) - left)
+        certain, self._unsettled = self._unsettled[:count], self._unsettled[count:]
+        for period, order, _, coming in certain:
             if (period, order) <= self._last[:2] or coming.time <= self._last[2]:
                 raise NotPlain("frames in another order than their times")
             self._last = (period, order, coming.time)
@@ -112,16 +121,16 @@ class Skipping:
             self._shown += 1
             self._due.append(coming)
 
-    def _send(self) -> None:
-        """To the decoder, all that is settled: packets wait here, they are smaller than frames."""
+    def _ready(self) -> Iterator[Packet]:
+        """For the decoder, all that is settled and not skipped: packets wait here, they are smaller than frames."""
         while self._unsent and self._unsent[0].settled:
             coming = self._unsent.popleft()
             packet, coming.packet = coming.packet, None  # a skipped frame may be due for long
             assert packet is not None  # it is sent once
             self._unsent_bytes -= packet.size
             if not coming.skipped:
-                self._decode(packet)
-        if len(self._unsent) > MOST_HELD or self._unsent_bytes > MOST_HELD_BYTES or len(self._due) > MOST_DUE:
+                yield packet
+        if len(self._unsent) > MOST_HELD or len(self._due) > MOST_DUE:
             raise NotPlain("a frame that is shown far later than it comes")
 
     def _decode(self, packet: Packet | None) -> None:

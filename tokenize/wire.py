@@ -2,6 +2,7 @@
 
     4 bytes: length of the header · header (JSON, UTF-8; "bytes": how many follow) · the bytes of the arrays
 
+Arrays may lie in a slot of shared memory instead (slots.py): "slot" and "slot_bytes" say which, and how many bytes.
 The child handles strangers' files, so nothing from it is unpickled and every length is checked.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from toto.tokenize.clip import Block, SourceInfo
+from toto.tokenize.slots import Slots
 
 MAX_HEADER = 1 << 20
 MAX_BODY = 1 << 31
@@ -92,8 +94,8 @@ class Inbox:
         return message
 
 
-def send_part(fd: int, part: Block | SourceInfo) -> None:
-    """Sends what `decode` yields."""
+def send_part(fd: int, part: Block | SourceInfo, slots: Slots) -> None:
+    """Sends what `decode` yields; arrays by a slot, where they fit into one."""
     if isinstance(part, SourceInfo):
         send(fd, {"type": "info", "info": asdict(part)})
         return
@@ -109,7 +111,12 @@ def send_part(fd: int, part: Block | SourceInfo) -> None:
         "pixels": None if part.pixels is None else part.pixels.shape,
     }
     frames = None if part.frames is None else part.frames.transpose(0, 3, 1, 2)  # as it lies in memory
-    send(fd, header, [array for array in (frames, part.pixels) if array is not None])
+    arrays = [array for array in (frames, part.pixels) if array is not None]
+    slot = slots.put(arrays)
+    if slot is None:
+        send(fd, header, arrays)
+    else:
+        send(fd, {**header, "slot": slot, "slot_bytes": sum(array.size for array in arrays)})
 
 
 def to_block(message: Message, body: memoryview) -> Block:
