@@ -3,11 +3,12 @@
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clips import PIXELS, killed, run_arguments, tokenize, write_clips, write_video
+from clips import PIXELS, call, killed, run_arguments, tokenize, write_clips, write_video
 
 import toto.tokenize.unit
 from toto import Dataset
@@ -15,7 +16,8 @@ from toto.shards.store import open_store
 from toto.tokenize import event_log
 from toto.tokenize.cli import cli
 from toto.tokenize.event_log import EventLog
-from toto.tokenize.monitor import Snapshot
+from toto.tokenize.monitor import Monitor, Snapshot, running
+from toto.tokenize.plan import read_plans
 from toto.tokenize.worker import Counters
 
 
@@ -91,6 +93,8 @@ def test_units_of_two_versions_are_told_of_in_one_line_and_on_the_card(
     assert said.count("\n") == 1 and re.search(r"warning: .* different versions: .*, 99\.0", said)
     versions = Dataset(out).info["made_by"]["versions"]
     assert len(versions) == 2 and ", ".join(versions) in (out / "README.md").read_text()
+    rows = [(row.source, row.n_frames) for row in Dataset(out).rows()]
+    assert sorted(rows) == [("clip-000.mp4", 20), ("clip-001.mp4", 20)]
 
 
 def test_sources_that_change_or_vanish_between_plan_and_run_are_told_of(tmp_path: Path) -> None:
@@ -114,3 +118,19 @@ def test_the_progress_line_says_what_is_in_flight() -> None:
     line = Snapshot(2, 10, 900, 5000, 10.0, counters, at_work=4).line()
     assert "2/10 units" in line and "in flight 4, 2.5 MB of frames" in line
     assert "400 frames/s decoded · 100 kept · 25,600 tokens/s · 3 quarantined · 0:40 left" in line
+
+
+def test_another_process_is_told_where_a_run_stands_while_it_goes_on(tmp_path: Path) -> None:
+    videos, out = write_clips(tmp_path / "clips", 1, 20), tmp_path / "set"
+    assert tokenize(videos, out, *PIXELS).returncode == 0
+    store = open_store(out)
+    asked = ("tokenize", "status", *[word for word in run_arguments(videos, out) if word != "--quiet"], "--json")
+    with Monitor(store, list(read_plans(store).units.values()), 0, lambda: None, EventLog(store), quiet=True) as going:
+        going.watch(lambda: Counters(kept=7, tokens=448), lambda: 1)
+        until = time.monotonic() + 60
+        while not running(store) and time.monotonic() < until:
+            time.sleep(0.05)
+        (told,) = json.loads(call(*asked, *PIXELS).stdout.splitlines()[-1])["running"]
+    assert (told["units"], told["units_done"], told["at_work"]) == (1, 0, 1)
+    assert told["run"].endswith(f"-{os.getpid()}") and told["eta_s"] is not None
+    assert json.loads(call(*asked, *PIXELS).stdout.splitlines()[-1])["running"] == []

@@ -1,6 +1,7 @@
 """Blocks of many callers in common batches: everybody gets the codes of his own pictures, in their order."""
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,3 +68,56 @@ def test_an_error_reaches_those_whose_pictures_were_in_the_batch_and_nobody_else
     good, bad, after = gathered(Counting(8), [*blocks([8]), white, *blocks([8])])
     assert isinstance(bad, ValueError)
     assert isinstance(good, np.ndarray) and isinstance(after, np.ndarray)
+
+
+class FakeRay:
+    """Stands where ray does: an actor's answer is there once somebody waits for it, the oldest first."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, np.ndarray]] = []
+
+    def get_runtime_context(self) -> "FakeRay":
+        return self
+
+    def get_node_id(self) -> str:
+        return "here"
+
+    def wait(self, refs: list[int]) -> tuple[list[int], list[int]]:
+        return refs[:1], refs[1:]
+
+    def get(self, ref: int) -> np.ndarray:
+        return self.sent[ref][1]
+
+
+class _Actor:
+    """What a worker sees of a tokenizer actor."""
+
+    def __init__(self, fake: FakeRay, node: str) -> None:
+        self._fake, self._node, self.encode = fake, node, self
+
+    def options(self, **how: Any) -> "_Actor":
+        return self
+
+    def remote(self, planes: np.ndarray) -> int:
+        self._fake.sent.append((self._node, planes))
+        return len(self._fake.sent) - 1
+
+
+def test_frames_go_to_the_own_node_first_and_no_more_bytes_are_on_the_way_than_a_workers_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from toto.tokenize import tokenizer_actor
+
+    fake, frames = FakeRay(), np.zeros((1, 8, 8, 3), np.uint8)
+    monkeypatch.setattr(tokenizer_actor, "ray", fake)
+    monkeypatch.setattr(tokenizer_actor, "LEAST_SHARE", frames.nbytes)
+    monkeypatch.setattr(tokenizer_actor, "BYTES_IN_FLIGHT", 8 * frames.nbytes)
+    encoder, share = tokenizer_actor.RemoteEncoder(), tokenizer_actor.share(2, 2)
+    assert share == 8 * frames.nbytes
+    ready = [tokenizer_actor.Ready(_Actor(fake, node), node, [], {"ids": node}) for node in ("there", "here")]
+    encoder.use(ready, share)
+    waiting = [encoder.submit(frames + i) for i in range(5)]
+    assert [name for name, _ in fake.sent] == ["here"] * 4 + ["there"], "it has half a share more than the other"
+    waiting += [encoder.submit(frames + i) for i in range(5, 40)]
+    assert encoder.in_flight <= share and {name for name, _ in fake.sent} == {"here", "there"}
+    assert [take()[0, 0, 0, 0] for take in waiting] == list(range(40)) and encoder.in_flight == 0

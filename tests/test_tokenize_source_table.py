@@ -12,16 +12,19 @@ from clips import call, run_arguments, short_error, write_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from listings import dataset
-from made import NO_CODES
+from made import NO_CODES, config
 
 from toto.shards.manifest import final_results
 from toto.shards.schema import SOURCES_SCHEMA
+from toto.shards.store import open_store
 from toto.tokenize import key_index
 from toto.tokenize.estimate import Estimator
 from toto.tokenize.job import make_job
 from toto.tokenize.key_index import KeyIndex
+from toto.tokenize.plan import extend_plans
 from toto.tokenize.planned import PlannedRows, planned, planned_rows
-from toto.tokenize.sources import Source, folder, list_sources, tar_cache
+from toto.tokenize.sources import Source, folder, list_sources, source_table, tar_cache
+from toto.tokenize.sources.base import Listing, labels_table
 from toto.tokenize.sources.files import File
 from toto.tokenize.sources.source_table import SourceTable
 
@@ -133,10 +136,29 @@ def test_the_cache_of_tars_is_bounded_and_keeps_what_was_used_last(
     kept = sorted((tmp_path / "cache" / "toto" / "tars").iterdir())
     for age, path in enumerate(kept):
         os.utime(path, (10**9 - age, 10**9 - age))
+    (kept[0].parent / "a folder").mkdir()
     monkeypatch.setattr(tar_cache, "MOST_BYTES", 2 * kept[0].stat().st_size)
     tar_cache.bound()
-    assert sorted(kept[0].parent.iterdir()) == kept[:2]
+    assert {path for path in kept[0].parent.iterdir() if path.is_file()} == {*kept[:2]}
     assert len(list_sources(dataset(tmp_path, "webdataset")).sources) == 3
+
+
+def test_keys_of_more_bytes_than_an_array_of_strings_holds_are_planned_and_labelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = SourceTable.of(Source(f"{i:02d}.png", f"/v/{i:02d}.png", "image", "train", i % 2, 9) for i in range(10))
+    table, job = sources.take(np.arange(9, -1, -1)), make_job(config(tmp_path), NO_CODES, str(tmp_path / "set"))
+    listing = Listing(table, {"labels": labels_table(table, {0: "even", 1: "odd"})}, {})
+    whole = extend_plans(open_store(tmp_path / "set"), job, listing, lambda s: [1] * len(s), None)
+    monkeypatch.setattr(source_table, "MOST_STRING_BYTES", 20)
+    monkeypatch.setattr(source_table, "AT_ONCE", 3)
+    parts = source_table.strings(table.keys)
+    assert parts.type == pa.string() and parts.to_pylist() == table.keys.to_pylist()
+    assert [len(chunk) for chunk in parts.chunks] == [3, 3, 3, 1]
+    assert max(chunk.buffers()[2].size for chunk in parts.chunks) < 40  # Arrow's offsets count from the buffer's start
+    listing = Listing(table, {"labels": labels_table(table, {0: "even", 1: "odd"})}, {})
+    cut = extend_plans(open_store(tmp_path / "cut"), job, listing, lambda s: [1] * len(s), None)
+    assert cut.units == whole.units and cut.annotations == whole.annotations
 
 
 @settings(max_examples=50)

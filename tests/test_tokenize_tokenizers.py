@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toto.config import TokenizerConfig
+from toto.config import load as load_pipelines
 from toto.errors import UsageError, UserError
 from toto.shards import ids
 from toto.shards.store import LocalStore
@@ -137,6 +138,30 @@ def test_settings_of_an_entry_reach_the_tokenizer(monkeypatch: pytest.MonkeyPatc
     plug_in = tokenizer_spec(TokenizerConfig("mine", "grey", options={"levels": 3}))
     assert (plug_in["name"], plug_in["options"]) == ("grey", {"levels": 3})
     assert tokenizer_spec(TokenizerConfig("dct", "dct"))["vocab_size"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("backend", "key", "value"),
+    [
+        ("dct", "device", "cuda"),
+        ("dct", "precision", "bf16"),
+        ("dct", "weights", "x.pkl"),
+        ("none", "vocab_size", 9),
+        ("dvae", "seed", 1),
+        ("vqgan", "decoder", "x.pkl"),
+        ("sdvae", "options", {"a": 1}),
+        ("grey", "luma_coefficients", 4),
+    ],
+)
+def test_a_key_that_a_tokenizer_does_not_have_is_refused_by_its_name(backend: str, key: str, value: object) -> None:
+    with pytest.raises(UsageError, match=rf"tokenizers\.mine\.{key}: backend {backend} has no such key"):
+        tokenizer_spec(replace(TokenizerConfig("mine", backend), **{key: value}))  # type: ignore[arg-type]
+
+
+def test_every_entry_that_comes_with_the_package_has_its_backends_keys_alone() -> None:
+    pipelines = load_pipelines(("pipelines.yaml",))
+    for name in pipelines.tokenizers:
+        assert tokenizer_spec(pipelines.tokenizer(name))["name"] == pipelines.tokenizers[name].backend
 
 
 def test_none_keeps_no_codes() -> None:

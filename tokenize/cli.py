@@ -180,7 +180,7 @@ def finish(result: "Result", target: Target, as_json: bool, idle: str = "every p
         command.say(changed_text(result.changed, result.changed_done))
     if totals["quarantined"]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in value["quarantine"].items())
-        command.say(f"{totals['quarantined']} sources in quarantine: {reasons}")
+        command.say(f"in quarantine: {reasons}; {target.job.out}/quarantine.parquet names each with its reason")
     if as_json:
         command.print_json(result.summary())
     if result.failure:

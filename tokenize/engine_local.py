@@ -12,6 +12,7 @@ from toto.tokenize.decoder import Decoder
 from toto.tokenize.encoder import Encoder, LocalEncoder
 from toto.tokenize.job import Job
 from toto.tokenize.monitor import Monitor
+from toto.tokenize.unfinished import remove_unfinished
 from toto.tokenize.unit import run_unit
 from toto.tokenize.units import Unit, Uris
 from toto.tokenize.worker import Worker
@@ -22,6 +23,7 @@ from toto.tokenizers import Tokenizer
 def open_worker(job: Job, encoder: Encoder | None = None) -> Iterator[Worker]:
     """A worker of this process, with its own tokenizer unless an encoder is given."""
     store = open_store(job.out)
+    remove_unfinished(store)
     with Decoder(job.timeout_s, job.memory_mb) as decoder:
         yield Worker(job, store, decoder, encoder or make_encoder(job))
 

@@ -8,6 +8,7 @@ an actor or its node dies, its unit goes to another one. Actors that the cluster
 an autoscaler sees as demand; on a cluster that grows, more are started unless their number was given.
 """
 
+import socket
 import time
 from collections import deque
 from contextlib import suppress
@@ -27,6 +28,7 @@ from toto.tokenize.monitor import Monitor
 from toto.tokenize.ray_session import Cluster, connected
 from toto.tokenize.tokenizer_actor import share
 from toto.tokenize.tokenizer_pool import TokenizerPool
+from toto.tokenize.unfinished import remove_unfinished
 from toto.tokenize.unit_actor import unit_actor
 from toto.tokenize.units import Unit, Uris
 from toto.tokenize.waiting import Waiting
@@ -38,14 +40,19 @@ LOOK_EVERY_S = 5.0  # at how large the cluster is
 
 def execute(job: Job, units: list[Unit], uris: Uris, monitor: Monitor, cluster: Cluster) -> None:
     """Does the units on a cluster; raises UserError when a unit keeps killing its workers, or tokenizer actors."""
-    job = replace(job, out=open_store(job.out).uri)  # workers have a current folder of their own
-    with connected(cluster):
-        pool = _Pool(job, uris, monitor, cluster, len(units))
-        monitor.watch(pool.counters, pool.at_work)
-        try:
-            pool.run(units)
-        except SystemError as error:  # what a signal raised while Ray's C++ was at work comes wrapped in this
-            raise error.__cause__ or error from None
+    store = open_store(job.out)
+    job = replace(job, out=store.uri)  # workers have a current folder of their own
+    pids: set[int] = set()
+    try:
+        with connected(cluster):
+            pool = _Pool(job, uris, monitor, cluster, len(units), pids)
+            monitor.watch(pool.counters, pool.at_work)
+            try:
+                pool.run(units)
+            except SystemError as error:  # what a signal raised while Ray's C++ was at work comes wrapped in this
+                raise error.__cause__ or error from None
+    finally:
+        remove_unfinished(store, pids)
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,9 @@ class _Doubt:
 class _Pool:
     """Worker actors and what they hold. An actor that the cluster has no room for yet holds nothing."""
 
-    def __init__(self, job: Job, uris: Uris, monitor: Monitor, cluster: Cluster, units: int) -> None:
+    def __init__(self, job: Job, uris: Uris, monitor: Monitor, cluster: Cluster, units: int, pids: set[int]) -> None:
         self._job, self._uris, self._monitor, self._cluster, self._units = job, uris, monitor, cluster, units
+        self._pids = pids  # of workers on this machine; told here
         self._losses = Losses()
         self._tokenizers = TokenizerPool(job, cluster, monitor, self._losses)
         self._idle: list[Any] = []
@@ -166,7 +174,8 @@ class _Pool:
         word, self._polls[actor] = answer
         self._idle.append(actor)
         if task is None:
-            self._nodes[actor] = word
+            self._nodes[actor] = word["node"]
+            self._pids.update([word["pid"]] if word["host"] == socket.gethostname() else [])
             self._failed_starts = 0
         elif isinstance(task, Alone):
             self._losses.passed(encoded=word)

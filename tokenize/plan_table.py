@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from toto.errors import UsageError, UserError
 from toto.shards.parquet import TableFile
 from toto.tokenize.planned import MOMENTS, NAMES, PlannedRows
+from toto.tokenize.sources.source_table import strings
 from toto.tokenize.units import Unit
 
 PLAN_SCHEMA = pa.schema(
@@ -55,8 +56,12 @@ def plan_table(units: Sequence[Unit], metadata: dict[str, str]) -> pa.Table:
     has_moments = MOMENTS in sources.column_names
     schema = PLAN_SCHEMA.append(MOMENTS_FIELD) if has_moments else PLAN_SCHEMA
     columns = [ids.take(pa.array(of_row)), pa.array(attempts[of_row])]
-    columns += [sources[name].cast(schema.field(name).type) for name in schema.names[2:]]
+    columns += [_stored(sources[name], schema.field(name).type) for name in schema.names[2:]]
     return pa.table(columns, schema=schema.with_metadata(metadata))
+
+
+def _stored(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return strings(column) if pa.types.is_large_string(column.type) else column.cast(kind)
 
 
 def read_plan(data: bytes, target: str, name: str) -> PlanRows:

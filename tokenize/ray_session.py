@@ -92,17 +92,27 @@ def _started(cluster: Cluster) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets whatever else runs here take nearly all
     with _folder() as folder:
         try:
-            _init(
-                address="local",
-                num_cpus=(cluster.workers or cores()) + (cluster.tokenizer_actors or 0),
-                resources={cluster.worker_resource: 1.0} if cluster.worker_resource else None,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                _temp_dir=folder,
-            )
+            _start(cluster, folder)
             yield
         finally:
             ray.shutdown()
+
+
+def _start(cluster: Cluster, folder: str) -> None:
+    """A Ray in this folder; UserError when it takes longer than Ray waits, on a machine that others fill."""
+    try:
+        _init(
+            address="local",
+            num_cpus=(cluster.workers or cores()) + (cluster.tokenizer_actors or 0),
+            resources={cluster.worker_resource: 1.0} if cluster.worker_resource else None,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            _temp_dir=folder,
+        )
+    except Exception as error:  # a bare one; others may be what a library makes of a signal
+        if "timed out during startup" not in str(error):
+            raise
+        raise UserError("Ray did not start within 30 s; run again, or without Ray: --ray-address local") from error
 
 
 def _init(**options: Any) -> None:

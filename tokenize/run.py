@@ -33,6 +33,7 @@ from toto.tokenize.planned import MOMENTS, PlannedRows, PlannedSource
 from toto.tokenize.sources import list_sources
 from toto.tokenize.sources.base import Listing
 from toto.tokenize.sources.source_table import SourceTable
+from toto.tokenize.unfinished import remove_old
 from toto.tokenize.units import Unit
 
 FEW_SOURCES = 100  # below this many, a high share of bad ones says little
@@ -95,6 +96,7 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
         log.event("run", **_begun(job, todo, len(plans.units) - len(pending), options), changed=changed[:FEW_SOURCES])
     try:
         if todo:
+            remove_old(store)
             with Monitor(store, todo, len(plans.units) - len(pending), seal_now, log, options.quiet) as monitor:
                 execute(job, todo, uris, monitor, options)
                 _refuse_lost_commits(store, todo)

@@ -5,6 +5,7 @@ hashes, the vocabulary, the patch) is added by the tokenizer itself.
 """
 
 import re
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,25 @@ from toto.tokenize.weights import known
 from toto.tokenize.weights_convert import is_here
 
 WITH_NETWORKS = ("dvae", "vqgan", "sdvae")  # backends that run on a GPU where there is one
+OF_NETWORKS = ("vocab_size", "weights", "weights_sha256", "trained_with", "precision", "compile", "device")
+KEYS: dict[str, tuple[str, ...]] = {  # of the entry of each backend in pipelines.yaml
+    "none": (),
+    "dct": ("vocab_size", "seed", "luma_coefficients"),
+    "dvae": (*OF_NETWORKS, "decoder", "decoder_sha256"),
+    "vqgan": (*OF_NETWORKS, "model_config"),
+    "sdvae": (*OF_NETWORKS, "seed"),
+}
+KEYS_OF_PLUG_INS = (*OF_NETWORKS, "decoder", "decoder_sha256", "model_config", "options")
 FILES_OF_WEIGHTS = ("weights", "decoder", "model_config")
 SECRETS = re.compile("sig|token|key|secret|cred|expires|auth", re.IGNORECASE)  # in the query of a signed URL
 
 
 def tokenizer_spec(config: TokenizerConfig) -> dict[str, Any]:
-    """What a tokenizer is made from, before its own hashes are known; a plug-in gets `options` as they stand."""
+    """What a tokenizer is made from, before its own hashes are known; a plug-in gets `options` as they stand.
+
+    UsageError for a key that its backend does not have.
+    """
+    _refuse_foreign_keys(config)
     if config.backend == "none":
         return {"name": "none"}
     if config.backend == "dct":
@@ -48,6 +62,21 @@ def tokenizer_spec(config: TokenizerConfig) -> dict[str, Any]:
         if uri is not None:
             given[key] = _absolute(expand(uri, f"tokenizers.{config.name}.{key}"))
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _refuse_foreign_keys(config: TokenizerConfig) -> None:
+    has = KEYS.get(config.backend, KEYS_OF_PLUG_INS)
+    set_here = (f.name for f in fields(config) if f.name not in ("name", "backend") and not _is_default(config, f))
+    foreign = next((key for key in set_here if key not in has), None)
+    if foreign is not None:
+        known = f"it has {', '.join(has)}" if has else "it has none"
+        raise UsageError(
+            f"tokenizers.{config.name}.{foreign}: backend {config.backend} has no such key ({known}); take it away"
+        )
+
+
+def _is_default(config: TokenizerConfig, key: Field[Any]) -> bool:
+    return getattr(config, key.name) == (key.default if key.default_factory is MISSING else key.default_factory())
 
 
 def device_of(config: TokenizerConfig) -> str:

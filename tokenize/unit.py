@@ -34,6 +34,7 @@ from toto.tokenize.flight import Flight
 from toto.tokenize.job import Job
 from toto.tokenize.one_source import OpenSource
 from toto.tokenize.transient import ERRNOS, PAUSES_S
+from toto.tokenize.unfinished import unfinished
 from toto.tokenize.units import Unit
 from toto.tokenize.worker import Worker
 
@@ -75,7 +76,7 @@ def _do_unit(
     worker: Worker, unit: Unit, uris: Mapping[str, str], blamed: Mapping[str, tuple[str, str]]
 ) -> UnitReport | None:
     started = time.monotonic()
-    shard_path, results_path = worker.store.scratch(), worker.store.scratch()
+    shard_path, results_path = unfinished(worker.store), unfinished(worker.store)
     try:
         with naming(shard_path.parent):
             lines, summary = _write_shard(worker, unit, uris, blamed, shard_path)

@@ -29,14 +29,15 @@ def download(uri: str, partial: Path) -> str:
             return _stream(uri, partial)
         except Gone as gone:
             raise UserError(
-                f"{shown(uri)}: cannot be fetched ({gone}); fetch it by hand and name its path in tokenizers:"
+                f"{shown(uri)}: cannot be fetched ({gone}); fetch it by hand "
+                f"and name its path in tokenizers: of pipelines.yaml"
             ) from None
         except Cut as cut:
             moved_on = partial.exists() and partial.stat().st_size > before
             if not moved_on and not pauses:
                 raise UserError(
                     f"{shown(uri)}: cannot be fetched ({cut}); run again, it goes on, or fetch it by hand "
-                    f"and name its path in tokenizers:"
+                    f"and name its path in tokenizers: of pipelines.yaml"
                 ) from None
             time.sleep(PAUSES_S[0] if moved_on else pauses.pop(0))
 

@@ -14,7 +14,7 @@ from toto.config_layers import unknown
 from toto.errors import UsageError
 from toto.tokenize.sources.source import MISSING_SIZE as MISSING_SIZE
 from toto.tokenize.sources.source import Source as Source
-from toto.tokenize.sources.source_table import SourceTable
+from toto.tokenize.sources.source_table import SourceTable, strings
 
 LABELS = pa.schema([("source", pa.string()), ("split", pa.string()), ("label", pa.int32()), ("name", pa.string())])
 CLASSES = pa.schema([("label", pa.int32()), ("name", pa.string())])
@@ -48,7 +48,7 @@ def labels_table(sources: Sequence[Source], classes: Mapping[int, str]) -> pa.Ta
     given = SourceTable.of(sources).columns
     numbers = pa.array(list(classes), pa.int32())
     names = pc.take(pa.array(list(classes.values()), pa.string()), pc.index_in(given["label"], value_set=numbers))
-    columns = [given["key"].cast(pa.string()), given["split"].cast(pa.string()), given["label"], names]
+    columns = [strings(given["key"]), given["split"].cast(pa.string()), given["label"], names]
     return pa.table(columns, schema=LABELS)
 
 

@@ -10,7 +10,7 @@ The list decides what there is: `annotations` may name a CSV of a part of it. Wi
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from toto.tokenize.sources.howto100m_lists import OFFICIAL, Video, read_tasks, r
 from toto.tokenize.sources.listed import Shelf, check_found, listed_source
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, suffix_of
 from toto.tokenize.sources.samples import STATUS_SUFFIX, Sample, read_samples
+from toto.tokenize.sources.source_table import SourceTable
 from toto.tokenize.sources.tars import find, packed_error
 from toto.tokenize.sources.texts import read_facts
 
@@ -52,22 +53,31 @@ def read(config: DatasetConfig) -> Listing:
     some and not too many (howto100m_captions). UserError when the root is not there or holds no listed video.
     """
     base.chosen_splits(config, SPLITS)
+    sources, video_of, known, ignored = _sources(config)
+    check_found(config, sources)
+    return Listing(sources, _tables(config, sources, video_of, known, ignored), dict(+ignored))
+
+
+def _sources(config: DatasetConfig) -> tuple[SourceTable, dict[str, str], dict[str, Video], Counter[str]]:
+    """(sources, clip -> its video, listed videos, counts of what was left out)."""
     files, pieces, ignored = _files(config)
     listed = read_videos(config, ignored)
     if listed is None and not files:
         raise nothing_here(config, "videos", ignored)
     shelf, known = Shelf(files, _name), listed or {}
-    owner = {piece: video for video, names in pieces.items() for piece in names}
+    video_of = {piece: video for video, names in pieces.items() for piece in names if piece != video}
     names = shelf.names() if listed is None else [name for video in listed for name in pieces.get(video, [video])]
-    video_of = {name: owner.get(name, name) for name in names}
-    found = {name: shelf.take(name, known.get(video, Video()).path) for name, video in video_of.items()}
+
+    def source(name: str) -> Source:
+        file = shelf.take(name, known.get(video_of.get(name, name), Video()).path)
+        return listed_source(config, name, file, SPLITS[0], None, ".mp4")
+
+    sources = SourceTable.of(source(name) for name in dict.fromkeys(names))
+    sources.sort(SPLITS)
     shelf.count_left(ignored)
     if listed is None:
         ignored[f"(no {OFFICIAL}: taken as they are)"] = len(names)
-    sources = [listed_source(config, name, found[name], SPLITS[0], None, ".mp4") for name in names]
-    check_found(config, sources)
-    sources = base.in_order(sources, SPLITS)
-    return Listing(sources, _tables(config, sources, video_of, known, ignored), dict(+ignored))
+    return sources, video_of, known, ignored
 
 
 def _files(config: DatasetConfig) -> tuple[list[File], dict[str, list[str]], Counter[str]]:
@@ -80,7 +90,9 @@ def _files(config: DatasetConfig) -> tuple[list[File], dict[str, list[str]], Cou
     video_ids = read_facts(samples, ".json", _video_id, found.ignored)
     pieces: dict[str, list[str]] = defaultdict(list)
     members = []
-    for sample in samples:
+    samples.reverse()
+    while samples:  # in their order, and so that there are never all samples and all members
+        sample = samples.pop()
         own = sample.key.rsplit("/", 1)[-1]
         video = video_ids.get(sample.key) or own
         clip = _CLIP.fullmatch(own)
@@ -114,7 +126,7 @@ def _name(file: File) -> str:
 
 def _tables(
     config: DatasetConfig,
-    sources: Sequence[Source],
+    sources: SourceTable,
     video_of: Mapping[str, str],
     known: Mapping[str, Video],
     ignored: Counter[str],
@@ -122,7 +134,7 @@ def _tables(
     """`videos`, and `captions` where there are some; also from the root, where `annotations` names a list alone."""
     places = [config] if config.annotations is None else [config, replace(config, annotations=None)]
     tasks = next(filter(None, map(read_tasks, places)), {})
-    whole = {name for name, video in video_of.items() if name == video}
+    whole = {name for name in sources.keys.to_pylist() if name not in video_of}
     captions = next(filter(None, (read_captions(place, whole, ignored) for place in places)), [])
     tables = {"videos": _videos(sources, video_of, known, tasks)}
     if captions:
@@ -131,12 +143,14 @@ def _tables(
 
 
 def _videos(
-    sources: Sequence[Source], video_of: Mapping[str, str], known: Mapping[str, Video], tasks: Mapping[int, str]
+    sources: SourceTable, video_of: Mapping[str, str], known: Mapping[str, Video], tasks: Mapping[int, str]
 ) -> pa.Table:
-    videos = [known.get(video_of[source.key], Video()) for source in sources]
+    keys = sources.keys.to_pylist()
+    ids = [video_of.get(key, key) for key in keys]
+    videos = [known.get(video, Video()) for video in ids]
     columns = (
-        [source.key for source in sources],
-        [video_of[source.key] for source in sources],
+        keys,
+        ids,
         [video.category_1 for video in videos],
         [video.category_2 for video in videos],
         [video.rank for video in videos],

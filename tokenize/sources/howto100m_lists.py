@@ -8,6 +8,7 @@ nVbIUDjzWY4,Cars & Other Vehicles,Motorcycles,27,52907
 import re
 from collections import Counter
 from dataclasses import dataclass
+from sys import intern
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
@@ -83,7 +84,12 @@ def _video(row: dict[str, str]) -> tuple[str, Video]:
     path = escape(row.get("path", "")) or None
     key = row.get("id") or (path or "").rsplit("/", 1)[-1].partition(".")[0]
     rank, task = _whole(row.get("rank")), _whole(row.get("task"))
-    return key, Video(path, row.get("category_1") or None, row.get("category_2") or None, rank, task)
+    return key, Video(path, _word(row.get("category_1")), _word(row.get("category_2")), rank, task)
+
+
+def _word(text: str | None) -> str | None:
+    """One of a few words, kept once."""
+    return intern(text) if text else None
 
 
 def _is_of_videos(uri: str) -> bool:

@@ -22,6 +22,7 @@ from toto.tokenize.sources.files import File
 from toto.tokenize.sources.kinetics_lists import SPLITS, Clip, parse_stem, read_clips, split_of
 from toto.tokenize.sources.listed import UNLISTED, check_found, listed_source, stem
 from toto.tokenize.sources.names import VIDEO_SUFFIXES
+from toto.tokenize.sources.source_table import SourceTable
 from toto.tokenize.sources.tars import list_media
 
 REPLACEMENT = "replacement"  # cvdf's folder of re-encoded copies, without splits
@@ -41,9 +42,9 @@ def read(config: DatasetConfig) -> Listing:
     _count_left_out(files, clips, found, ignored)
     label = {name: index for index, name in classes.items()}
     wanted = {key: clip for key, clip in clips.items() if clip.split in chosen}
-    sources = [_source(key, clip, found.get(key), label, config) for key, clip in wanted.items()]
+    sources = SourceTable.of(_source(key, clip, found.get(key), label, config) for key, clip in wanted.items())
     _check_any(config, sources, chosen)
-    sources = base.in_order(sources, SPLITS)
+    sources.sort(SPLITS)
     tables = {"labels": _labels(sources, wanted, classes), "classes": base.classes_table(classes)}
     return Listing(sources, tables, dict(ignored), numbered=any(clip.label is not None for clip in clips.values()))
 
@@ -90,11 +91,10 @@ def _count_left_out(
     files: Sequence[File], clips: Mapping[str, Clip], found: Mapping[str, File], ignored: Counter[str]
 ) -> None:
     used = {file.key for file in found.values()}
-    stems = {clip.stem for clip in clips.values()}
-    for file in files:
-        if file.key not in used:
-            is_listed = stem(file) in stems
-            ignored["(another copy of a listed clip)" if is_listed else UNLISTED] += 1
+    left = [file for file in files if file.key not in used]
+    stems = {clip.stem for clip in clips.values()} if left else set()
+    for file in left:
+        ignored["(another copy of a listed clip)" if stem(file) in stems else UNLISTED] += 1
 
 
 def _source(key: str, clip: Clip, file: File | None, labels: Mapping[str, int], config: DatasetConfig) -> Source:
@@ -111,9 +111,9 @@ def _check_any(config: DatasetConfig, sources: Sequence[Source], splits: Sequenc
     check_found(config, sources, "clips")
 
 
-def _labels(sources: Sequence[Source], clips: Mapping[str, Clip], classes: Mapping[int, str]) -> pa.Table:
+def _labels(sources: SourceTable, clips: Mapping[str, Clip], classes: Mapping[int, str]) -> pa.Table:
     table = base.labels_table(sources, classes)
-    listed = [clips[source.key] for source in sources]
+    listed = [clips[key] for key in sources.keys.to_pylist()]
     table = table.append_column("youtube_id", pa.array([clip.youtube_id for clip in listed], pa.string()))
     table = table.append_column("time_start", pa.array([clip.start_s for clip in listed], pa.int32()))
     return table.append_column("time_end", pa.array([clip.end_s for clip in listed], pa.int32()))

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from sys import intern
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
@@ -141,7 +142,7 @@ def _csv_clip(split: str, row: dict[str, str]) -> Clip | None:
         return None
     if not _ID.fullmatch(row.get("id", "")):  # spreadsheets leave #NAME? for ids that begin with -
         return None
-    return Clip(split, row["id"], start, end, row.get("label") or None)
+    return Clip(split, row["id"], start, end, intern(row["label"]) if row.get("label") else None)
 
 
 def _seconds(text: str | None) -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
+from toto.lazy import cached_property
 from toto.tokenize.sources.base import MISSING_SIZE, Source
 from toto.tokenize.sources.files import File, root_error
 from toto.tokenize.sources.names import escape, is_passed_over, shown
@@ -21,29 +22,33 @@ class Shelf:
     """Files by name. Of several with one name the one in the fewest folders counts, then the first by key."""
 
     def __init__(self, files: Sequence[File], name_of: Callable[[File], str]) -> None:
-        self._by_key = {file.key: file for file in files}
+        self._files = files
         self._first: dict[str, File] = {}
-        self._names: Counter[str] = Counter()
+        self._copies: Counter[str] = Counter()  # of names that more than one file has
         self._taken: set[str] = set()
-        for file in sorted(files, key=lambda file: (len(file.parts), file.key)):
+        for file in sorted(files, key=lambda file: (file.key.count("/"), file.key)):
             name = name_of(file)
-            self._first.setdefault(name, file)
-            self._names[name] += 1
+            if self._first.setdefault(name, file) is not file:
+                self._copies[name] += 1
+
+    @cached_property
+    def _by_key(self) -> dict[str, File]:
+        return {file.key: file for file in self._files}
 
     def take(self, name: str, *keys: str | None) -> File | None:
         """The file at the first of `keys` that is there, else one with this name; None when there is none."""
         self._taken.add(name)
-        found = (self._by_key[key] for key in keys if key in self._by_key)
+        found = (self._by_key[key] for key in keys if key is not None and key in self._by_key)
         return next(found, self._first.get(name))
 
     def names(self) -> list[str]:
         """Every name, sorted."""
-        return sorted(self._names)
+        return sorted(self._first)
 
     def count_left(self, ignored: Counter[str]) -> None:
         """Counts files of names that nobody took, and second copies of those that somebody did."""
-        copies = sum(count - 1 for name, count in self._names.items() if name in self._taken)
-        left = sum(count for name, count in self._names.items() if name not in self._taken)
+        copies = sum(count for name, count in self._copies.items() if name in self._taken)
+        left = len(self._files) - copies - sum(name in self._first for name in self._taken)
         ignored.update({what: count for what, count in ((COPY, copies), (UNLISTED, left)) if count})
 
 

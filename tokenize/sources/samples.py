@@ -16,6 +16,7 @@ from toto.config import DatasetConfig
 from toto.shards.parquet import read_parquet
 from toto.tokenize.clip import SourceError
 from toto.tokenize.input_file import open_binary
+from toto.tokenize.part import parse_part
 from toto.tokenize.sources.files import File
 from toto.tokenize.sources.names import MEDIA_SUFFIXES, kind_of, suffix_of
 from toto.tokenize.sources.tar_index import TAR
@@ -30,6 +31,7 @@ MAX_STATUS_BYTES = 256 * 2**20
 MOST_REASONS = 20  # of different messages; a URL in each would make as many as there are samples
 
 Status = tuple[str, str]  # status, error message
+Text = tuple[str, int, int]  # its suffix (.txt, .json, .cls), where it begins in the shard, its bytes; there are many
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,12 @@ class Sample:
 
     key: str  # <shard's key without .tar>/<sample's>
     media: File  # a part of the shard
-    texts: dict[str, File]  # by suffix: .txt, .json, .cls
+    texts: tuple[Text, ...]
     shard: File
+
+    def text(self, suffix: str) -> Text | None:
+        """Its text with this suffix."""
+        return next((text for text in self.texts if text[0] == suffix), None)
 
 
 def read_samples(
@@ -78,8 +84,8 @@ def _grouped(folder: str, members: Iterator[File], ignored: Counter[str]) -> dic
 
 
 def _sample(key: str, files: Mapping[str, File], shard: File, ignored: Counter[str]) -> Sample | None:
-    texts = {extension: file for extension, file in files.items() if extension in TEXT_SUFFIXES}
-    rest = [(kind_of(file.key) == "image", ext) for ext, file in files.items() if ext not in texts]
+    texts = tuple(_text(suffix, files[suffix]) for suffix in TEXT_SUFFIXES if suffix in files)
+    rest = [(kind_of(file.key) == "image", ext) for ext, file in files.items() if ext not in TEXT_SUFFIXES]
     media = sorted(item for item in rest if suffix_of(files[item[1]].key) in MEDIA_SUFFIXES)
     ignored.update(suffix_of(files[ext].key) for is_image, ext in rest if (is_image, ext) not in media)
     if not media:
@@ -88,6 +94,12 @@ def _sample(key: str, files: Mapping[str, File], shard: File, ignored: Counter[s
     if len(media) > 1:
         ignored["(further media of a sample)"] += len(media) - 1
     return Sample(key, files[media[0][1]], texts, shard)
+
+
+def _text(suffix: str, file: File) -> Text:
+    part = parse_part(file.uri)
+    assert part is not None  # members of tars are
+    return suffix, part.offset, file.size
 
 
 def _failures(file: File | None, ignored: Counter[str]) -> dict[str, Status]:

@@ -19,6 +19,7 @@ from toto.tokenize.part import HEAD
 from toto.tokenize.sources.source import Source
 
 AT_ONCE = 65_536  # sources that are objects at one time
+MOST_STRING_BYTES = 2**31 - 1  # of an Arrow array of strings
 _WORD = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [
@@ -162,6 +163,15 @@ class SourceTable(Sequence[Source]):
 
     def _codes(self, name: str) -> pa.ChunkedArray:
         return pa.chunked_array([chunk.indices for chunk in self.columns[name].chunks], pa.int32())
+
+
+def strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of large_string as string, whose arrays hold 2 GiB at most: more than that in pieces of their own."""
+    if column.nbytes <= MOST_STRING_BYTES:
+        return column.cast(pa.string())
+    pieces = [chunk.slice(start, AT_ONCE) for chunk in column.chunks for start in range(0, len(chunk), AT_ONCE)]
+    own = [pa.concat_arrays([piece, piece[:0]]).cast(pa.string()) for piece in pieces]  # copies: offsets begin at 0
+    return pa.chunked_array(own, pa.string())
 
 
 def _batch(sources: Sequence[Source]) -> pa.RecordBatch:

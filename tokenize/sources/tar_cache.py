@@ -8,7 +8,7 @@ they take more than MOST_BYTES together, those that were not used for longest go
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,14 +44,24 @@ def cached(tar: File, what: str, read: Callable[[], pa.Table]) -> pa.Table:
 
 def bound() -> None:
     """Removes what was not used for longest, where the folder holds more than MOST_BYTES."""
-    with suppress(OSError), os.scandir(_folder()) as entries:
-        found = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in entries)
-        excess = sum(size for _, size, _ in found) - MOST_BYTES
-        for _, size, path in found:
-            if excess <= 0:
-                return
+    found = sorted(_files())
+    excess = sum(size for _, size, _ in found) - MOST_BYTES
+    for _, size, path in found:
+        if excess <= 0:
+            return
+        with suppress(OSError):  # another run may have removed it
             os.unlink(path)
             excess -= size
+
+
+def _files() -> Iterator[tuple[float, int, str]]:
+    """(when it was used, bytes, path) of each file; folders are somebody else's."""
+    with suppress(OSError), os.scandir(_folder()) as entries:
+        for entry in entries:
+            with suppress(OSError):  # gone meanwhile
+                if entry.is_file(follow_symlinks=False):
+                    status = entry.stat()
+                    yield status.st_mtime, status.st_size, entry.path
 
 
 def _folder() -> Path:

@@ -15,11 +15,10 @@ import xxhash
 
 from toto.errors import UserError
 from toto.tokenize.clip import SourceError
-from toto.tokenize.part import Part, parse_part
 from toto.tokenize.ranges import Ranges
 from toto.tokenize.sources.files import File
 from toto.tokenize.sources.names import shown
-from toto.tokenize.sources.samples import Sample
+from toto.tokenize.sources.samples import Sample, Text
 from toto.tokenize.sources.tar_cache import cached
 from toto.tokenize.sources.tar_index import Stopped
 from toto.tokenize.sources.tars import side_by_side
@@ -38,7 +37,7 @@ def read_texts(samples: Sequence[Sample], suffix: str, ignored: Counter[str]) ->
     UserError when a shard cannot be read.
     """
     wanted = _of_size(samples, suffix, MAX_TEXT_BYTES, ignored)
-    if sum(sample.texts[suffix].size for sample in wanted) > MAX_TABLE_BYTES:
+    if sum(size for _, _, size in _texts(wanted, suffix)) > MAX_TABLE_BYTES:
         ignored[f"({suffix}, more than 256 MiB in all)"] += len(wanted)
         return {}
     return read_facts(wanted, suffix, lambda text: text, ignored)
@@ -64,17 +63,21 @@ def read_facts(
 
 
 def _of_size(samples: Sequence[Sample], suffix: str, most: int, ignored: Counter[str]) -> list[Sample]:
-    having = [sample for sample in samples if suffix in sample.texts]
-    wanted = [sample for sample in having if sample.texts[suffix].size <= most]
+    having = [sample for sample in samples if sample.text(suffix)]
+    wanted = [sample for sample, text in zip(having, _texts(having, suffix), strict=True) if text[2] <= most]
     ignored[f"({suffix} of more than {most >> 20} MiB)"] += len(having) - len(wanted)
     return wanted
+
+
+def _texts(samples: Sequence[Sample], suffix: str) -> list[Text]:
+    return [text for sample in samples if (text := sample.text(suffix))]
 
 
 def _of_shard(samples: Sequence[Sample], suffix: str, stop: Event) -> list[tuple[str, str | None]]:
     """(key, text) of samples of one shard, None where it is not UTF-8."""
     shard = samples[0].shard
-    places = [place for sample in samples if (place := parse_part(sample.texts[suffix].uri))]
-    asked = xxhash.xxh3_64_hexdigest(repr([(place.offset, place.size) for place in places]).encode())
+    places = [(offset, size) for _, offset, size in _texts(samples, suffix)]
+    asked = xxhash.xxh3_64_hexdigest(repr(places).encode())
     try:
         table = cached(shard, f"texts {suffix} {asked}", lambda: _read(shard, places, stop))
     except (SourceError, TransientError) as error:
@@ -82,13 +85,13 @@ def _of_shard(samples: Sequence[Sample], suffix: str, stop: Event) -> list[tuple
     return list(zip([sample.key for sample in samples], table["text"].to_pylist(), strict=True))
 
 
-def _read(shard: File, places: Sequence[Part], stop: Event) -> pa.Table:
+def _read(shard: File, places: Sequence[tuple[int, int]], stop: Event) -> pa.Table:
     texts: list[str | None] = []
     with Ranges(shard.uri, shard.size) as ranges:
         for place in places:
             if stop.is_set():
                 raise Stopped
-            texts.append(_decoded(ranges.read(place.offset, place.size)))
+            texts.append(_decoded(ranges.read(*place)))
     return pa.table([texts], _TEXTS)
 
 

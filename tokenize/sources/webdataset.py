@@ -10,7 +10,7 @@ val, the clips of one video together. `.cls` becomes the label, `.txt` the table
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -21,6 +21,7 @@ from toto.tokenize.sources.files import File, nothing_here, root_error
 from toto.tokenize.sources.folder import ALL, TRAIN, VAL, split_of
 from toto.tokenize.sources.names import kind_of
 from toto.tokenize.sources.samples import STATUS_SUFFIX, Sample, read_samples
+from toto.tokenize.sources.source_table import SourceTable
 from toto.tokenize.sources.tars import find, packed_error
 from toto.tokenize.sources.texts import read_texts
 
@@ -48,9 +49,11 @@ def read(config: DatasetConfig) -> Listing:
     if has_folders:
         outside = sum(_folder(shard) not in SPLITS for shard in found.tars)
         found.ignored["(shard in none of the folders train, val, test)"] += outside
-    samples = read_samples(config, shards, found.files, found.ignored)
-    split = {s.key: _folder(s.shard) if has_folders else _held_out(s.key, config) for s in samples}
-    samples = [sample for sample in samples if split[sample.key] in chosen]
+
+    def split(sample: Sample) -> str:
+        return _folder(sample.shard) if has_folders else _held_out(sample.key, config)
+
+    samples = [s for s in read_samples(config, shards, found.files, found.ignored) if split(s) in chosen]
     if not samples:
         raise root_error(config, f"no videos or pictures in its {len(shards)} shards")
     return _listing(samples, split, splits, found.ignored)
@@ -67,11 +70,11 @@ def _held_out(key: str, config: DatasetConfig) -> str:
 
 
 def _listing(
-    samples: Sequence[Sample], split: Mapping[str, str], splits: Sequence[str], ignored: Counter[str]
+    samples: Sequence[Sample], split: Callable[[Sample], str], splits: Sequence[str], ignored: Counter[str]
 ) -> Listing:
     labels, classes, numbered = _labels(read_texts(samples, ".cls", ignored))
-    sources = [_source(sample, split[sample.key], labels.get(sample.key)) for sample in samples]
-    sources = base.in_order(sources, splits)
+    sources = SourceTable.of(_source(sample, split(sample), labels.get(sample.key)) for sample in samples)
+    sources.sort(splits)
     tables = {
         "captions": _table(sources, read_texts(samples, ".txt", ignored), CAPTIONS),
         "meta": _table(sources, read_texts(samples, ".json", ignored), META),
@@ -87,8 +90,8 @@ def _source(sample: Sample, split: str, label: int | None) -> Source:
     return Source(sample.key, media.uri, kind_of(media.key), split, label, media.size, media.mtime_us, media.etag)
 
 
-def _table(sources: Sequence[Source], texts: Mapping[str, str], schema: pa.Schema) -> pa.Table:
-    keys = [source.key for source in sources if source.key in texts]
+def _table(sources: SourceTable, texts: Mapping[str, str], schema: pa.Schema) -> pa.Table:
+    keys = [key for key in sources.keys.to_pylist() if key in texts]
     return pa.table([keys, [texts[key] for key in keys]], schema)
 
 
