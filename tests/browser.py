@@ -61,7 +61,7 @@ def _run(page: Path, *options: str) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            timeout=90,
+            timeout=200,
             check=True,
         )
     return done.stdout

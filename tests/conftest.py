@@ -18,6 +18,9 @@ LONG = ("test_train_", "test_demo", "test_docs", "test_tokenize_")
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as commands have it: a thread that waits burns no core
 
+# Ray kills workers while less than a twentieth of the machine's memory is free, whoever else has it.
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+
 # Bytecode is kept: else each of some hundred processes, workers of Ray among them, compiles all of toto anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -25,7 +28,8 @@ sys.dont_write_bytecode = False
 # Started in the background, as some CI does, a process ignores Ctrl-C, and so would every command under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-hypothesis.settings.register_profile("toto", deadline=None, derandomize=True, database=None)
+SLOW = [hypothesis.HealthCheck.too_slow]  # as a busy machine is
+hypothesis.settings.register_profile("toto", deadline=None, derandomize=True, database=None, suppress_health_check=SLOW)
 hypothesis.settings.load_profile("toto")
 
 

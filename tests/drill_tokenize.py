@@ -75,10 +75,15 @@ def undisturbed(videos: Path, out: Path) -> Content:
     return content(out)
 
 
-def strike(videos: Path, out: Path, victim: str, rng: random.Random, then: tuple[str, ...] = ON_RAY) -> Strike:
-    """One kill -9 at a random moment, and a run to the end (`then`: its engine); RuntimeError when there is none."""
+def strike(
+    videos: Path, out: Path, victim: str, rng: random.Random, then: tuple[str, ...] = ON_RAY, **extra: str
+) -> Strike:
+    """One kill -9 at a random moment, and a run to the end (`then`: its engine); RuntimeError when there is none.
+
+    `extra` goes into the environment of the run that is killed.
+    """
     units = len(list(videos.iterdir()))
-    run = Run(videos, out, *PIXELS, *ON_RAY)
+    run = Run(videos, out, *PIXELS, *ON_RAY, **extra)
     run.wait_for_commits(rng.randint(1, units - 8))
     time.sleep(rng.uniform(0, LATE_S))
     committed = run.committed()

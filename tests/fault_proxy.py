@@ -6,8 +6,10 @@
     reset_after     the store did what was asked, and the connection breaks instead of an answer
     cut             half of the answer's body, then the connection breaks
     delay           the answer comes late
+    held            no answer, until the test sets `go_on` or ends; the store never sees the request
 
-Requests that no rule names pass untouched. It runs in threads of the test's process.
+Requests that no rule names pass untouched, and so does one whose last two met a fault: who tries on gets through. It
+runs in threads of the test's process.
 """
 
 import http.client
@@ -24,6 +26,8 @@ from urllib.parse import urlsplit
 
 FAULTS = ("500", "503", "500_after", "reset", "reset_after", "cut", "delay")
 DELAY_S = 0.2
+IN_A_ROW = 2  # faults of one request, by the schedule
+PATIENCE_S = 200
 ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>an upload that a test made up</Message></Error>"
 CODES = {
     403: "AccessDenied",
@@ -39,6 +43,7 @@ class FaultProxy(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # a connection that finds no room tries again after a second
 
     def __init__(self, upstream: str, share: float, seed: int) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -49,6 +54,8 @@ class FaultProxy(ThreadingHTTPServer):
         self.met: Counter[str] = Counter()  # fault -> how often
         self.requests: list[tuple[str, str]] = []  # (method, path)
         self.careless = False  # forgets the conditions of conditional puts, as some stores that speak S3 do
+        self.go_on = threading.Event()  # ends requests that are held
+        self._in_a_row: Counter[tuple[str, str]] = Counter()  # faults by the schedule: (method, path) -> how many
         self._random, self._lock = random.Random(seed), threading.Lock()
 
     def fault(self, method: str, path: str) -> str | None:
@@ -60,10 +67,18 @@ class FaultProxy(ThreadingHTTPServer):
                 self.once.remove(chosen)
                 fault: str | None = chosen[2]
             else:
-                fault = self._random.choice(FAULTS) if self._random.random() < self.share else None
+                fault = self._scheduled(method, path)
             if fault:
                 self.met[fault] += 1
             return fault
+
+    def _scheduled(self, method: str, path: str) -> str | None:
+        fault = self._random.choice(FAULTS) if self._random.random() < self.share else None
+        if fault is None or self._in_a_row[method, path] == IN_A_ROW:
+            del self._in_a_row[method, path]
+            return None
+        self._in_a_row[method, path] += 1
+        return fault
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is nothing to tell."""
@@ -86,7 +101,7 @@ def fault_proxy(upstream: str, share: float = 0.0, seed: int = 0) -> Iterator[Fa
 class _Handler(BaseHTTPRequestHandler):
     server: FaultProxy
     protocol_version = "HTTP/1.1"
-    timeout = 30
+    timeout = PATIENCE_S
 
     def handle_one(self) -> None:
         """Any method."""
@@ -99,6 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(int(fault))
         if fault == "delay":
             time.sleep(DELAY_S)
+        if fault == "held":
+            self.server.go_on.wait(PATIENCE_S)
+            return self._reset()
         status, headers, answer = self._forward(body)
         if fault == "500_after":
             return self._error(500)
@@ -127,7 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         conditions = ("if-match", "if-none-match") if self.server.careless else ()
         dropped = ("connection", "expect", "transfer-encoding", "content-length", *conditions)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
-        store = http.client.HTTPConnection(self.server.upstream.hostname or "", self.server.upstream.port, timeout=30)
+        host, port = self.server.upstream.hostname or "", self.server.upstream.port
+        store = http.client.HTTPConnection(host, port, timeout=PATIENCE_S)
         try:
             store.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
             answer = store.getresponse()

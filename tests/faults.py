@@ -3,6 +3,7 @@
 It replaces `av.open`, in every process that Python starts. No product code knows of it. `loop.mp4` strikes whenever it
 is opened, `later_loop.mp4` from the second time on: when it is decoded, after its header was read for the plan.
 `kill_worker.mp4` decodes, and kills who takes its frames; white frames kill the tokenizer actor that encodes them.
+Runs that a test signals in their middle have a middle that lasts: their decoders wait.
 """
 
 import contextlib
@@ -107,12 +108,35 @@ def encode_with_faults(tokenizer, frames):
 
 encode_really, gather.encode_padded = gather.encode_padded, encode_with_faults
 """
+WAITING = """
+import sys
+if "toto.tokenize.decode_child" in sys.orig_argv:
+    import time
+    from toto.tokenize import decode as module
+
+    def decode(request, beat):
+        while next(left, None) is None:
+            beat()
+            time.sleep(0.01)
+        return really(request, beat)
+
+    left, really, module.decode = iter(range({sources})), module.decode, decode
+"""
 
 
 def import_path(folder: Path) -> str:
     """Puts the faults into a folder; the PYTHONPATH with which they strike whoever opens a file named as a fault."""
+    return _customized(folder, FAULTS)
+
+
+def waiting_path(folder: Path, sources: int) -> str:
+    """The PYTHONPATH with which a decoder decodes so many sources and then waits for its end, as does the run."""
+    return _customized(folder, WAITING.format(sources=sources))
+
+
+def _customized(folder: Path, code: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sitecustomize.py").write_text(FAULTS)
+    (folder / "sitecustomize.py").write_text(code)
     inherited = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
     return os.pathsep.join([str(folder), *inherited, str(Path(toto.__file__).parents[1])])
 

@@ -12,6 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -67,13 +68,19 @@ class Rank(Process):
 
 
 class Run(Process):
-    """What verify-resume starts: `python -m toto.train …`, or the same by torchrun. Only stderr is kept."""
+    """What verify-resume starts: `python -m toto.train …`, or the same by torchrun. Only stderr is kept.
+
+    A run that is there to be killed, the first in the folder `broken`, waits for that at its LAST step.
+    """
+
+    LAST = 16
 
     def __init__(self, args: Sequence[str], stderr: Any, env: Mapping[str, str], **_: Any) -> None:
         module, *words = args[2:]
         own = words.index("toto.train") + 1 if module != "toto.train" else 0
-        first = partial(_torchrun, words[: own - 2]) if own else os.setsid
-        output = Path(os.devnull), Path(stderr.name)
+        run, output = Path(stderr.name).with_suffix(""), (Path(os.devnull), Path(stderr.name))
+        doomed = run.name == "broken" and not run.exists()
+        first = partial(_torchrun, words[: own - 2]) if own else partial(_alone, self.LAST if doomed else 0)
         super().__init__(warm.start("train", words[own:], output, env, first=first), args)
 
 
@@ -110,23 +117,28 @@ def script(path: Path, arguments: Sequence[str], output: tuple[Path, Path]) -> P
 
 def descendants(pid: int) -> list[int]:
     """pids of the processes that stem from this one and live; the first that it started is the first."""
-    found = [child for child, parent in _parents().items() if parent == pid]
-    return [*found, *(later for child in found for later in descendants(child))]
+    return _below(pid, _living())
 
 
 def is_gone(pid: int) -> bool:
     """Whether a process has ended."""
-    return pid not in _parents()
+    return pid not in _living()
 
 
-def _parents() -> dict[int, int]:
-    """Parent by pid of all processes that live."""
+def _below(pid: int, living: Mapping[int, tuple[int, int]]) -> list[int]:
+    found = [(started, child) for child, (parent, started) in living.items() if parent == pid]
+    children = [child for _, child in sorted(found)]  # not by pid alone: those begin anew some day
+    return [*children, *(later for child in children for later in _below(child, living))]
+
+
+def _living() -> dict[int, tuple[int, int]]:
+    """(parent, when it started) by pid of all processes that live."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            state, parent, *rest = stat.read_text().rpartition(")")[2].split()
             if state not in "ZX":
-                found[int(stat.parent.name)] = int(parent)
+                found[int(stat.parent.name)] = int(parent), int(rest[17])
     return found
 
 
@@ -138,6 +150,18 @@ def _torchrun(options: Sequence[str]) -> None:
     subprocess_handler.Popen = Rank  # type: ignore[attr-defined]
     run.main([*options, "-m", "toto.train", *sys.argv[1:]])
     sys.exit()
+
+
+def _alone(waits_at: int) -> None:
+    """In a session of its own; before the step of this number, from 1 on, it waits to be killed."""
+    from toto.train import loop
+
+    def one_step(model: Any, optimizer: Any, guard: Any, parts: Any, step: int, *rest: Any) -> Any:
+        time.sleep(600 if step + 1 == waits_at else 0)
+        return right(model, optimizer, guard, parts, step, *rest)
+
+    right, loop.one_step = loop.one_step, one_step
+    os.setsid()
 
 
 def _rank(arguments: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -74,6 +74,8 @@ def faults(s3: FaultProxy) -> Iterator[FaultProxy]:
     """The proxy, without faults at the beginning and at the end of each test."""
     yield s3
     s3.share, s3.once, s3.careless = 0.0, [], False
+    s3.go_on.set()
+    s3.go_on = threading.Event()
 
 
 def upload(folder: Path, prefix: str) -> str:

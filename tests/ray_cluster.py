@@ -20,7 +20,13 @@ with tempfile.TemporaryDirectory(prefix="toto-") as folder:
     lean = {"object_store_memory": 256 << 20, "include_log_monitor": False, "no_monitor": True}
     lean |= {"include_dashboard": False, "temp_dir": folder}
     first = {"num_cpus": 4, "num_gpus": 2, "resources": {"decode": 1.0}}
-    cluster = Cluster(initialize_head=True, head_node_args=lean | first)
+    for tries_left in (2, 1, 0):
+        try:
+            cluster = Cluster(initialize_head=True, head_node_args=lean | first)
+            break
+        except Exception:  # Ray waits for 30 s, which is too little on a busy machine
+            if not tries_left:
+                raise
     nodes = []
     print(cluster.address, flush=True)
     for line in sys.stdin:
@@ -61,7 +67,7 @@ class RayCluster:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=200)
 
     def add(self, cpus: int) -> None:
         """A node joins."""

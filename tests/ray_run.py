@@ -24,7 +24,8 @@ from toto.tokenize.plan import read_plans
 
 MARK = "TOTO_TEST_MARK"
 VICTIMS = ("worker", "driver", "everything")
-PATIENCE_S = 120
+PATIENCE_S = 200
+NO_RAY = "Ray did not start within 30 s"  # which is Ray's own patience, and too little on a busy machine
 # Ray's own agents try for a minute to report the end to a head that is dead, then leave.
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
@@ -65,12 +66,13 @@ class Run:
         self._out = out
         self.mark = new_mark()
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (goes with this object)
-        self.process = subprocess.Popen(
-            command("tokenize", "run", *run_arguments(videos, out), *arguments),
-            env=environment(**{MARK: self.mark}, **extra),
-            stdout=subprocess.DEVNULL,
-            stderr=self._said,
-            process_group=0,
+        self._words = command("tokenize", "run", *run_arguments(videos, out), *arguments)
+        self._environment = environment(**{MARK: self.mark}, **extra)
+        self.process = self._begun()
+
+    def _begun(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self._words, env=self._environment, stdout=subprocess.DEVNULL, stderr=self._said, process_group=0
         )
 
     def committed(self) -> int:
@@ -88,6 +90,10 @@ class Run:
         """Returns when so many units are committed; RuntimeError when the run ends before, or makes no headway."""
         deadline = time.monotonic() + PATIENCE_S
         while self.committed() < at_least:
+            if self.process.poll() == 1 and NO_RAY in self.stderr() and time.monotonic() < deadline:
+                self._said.seek(0)
+                self._said.truncate()
+                self.process = self._begun()
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the run made {self.committed()} of {at_least} commits: {self.stderr()}")
             time.sleep(0.01)

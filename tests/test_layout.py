@@ -14,7 +14,7 @@ STANDARD = str(Path(sysconfig.get_path("stdlib"), "tokenize.py"))
 
 def python(root: Path, *arguments: str) -> list[str]:
     """The lines that a Python started in the repository's root prints."""
-    done = subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

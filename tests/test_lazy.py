@@ -19,7 +19,7 @@ class Slow:
     def value(self) -> int:
         """How often it was made."""
         self.begun.set()
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(200)
         self.made += 1
         return self.made
 
@@ -37,10 +37,10 @@ def test_a_process_forked_while_a_thread_makes_a_value_makes_its_own() -> None:
     mine.go_on.set()
     thread = threading.Thread(target=lambda: others.value)
     thread.start()
-    assert others.begun.wait(20)
+    assert others.begun.wait(200)
     child = os.fork()
     if not child:
-        signal.alarm(10)  # instead of waiting for ever
+        signal.alarm(200)  # instead of waiting for ever
         os._exit(mine.value)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     others.go_on.set()

@@ -93,7 +93,7 @@ def test_a_seal_that_was_overtaken_by_one_that_died_loses_no_unit(store: Store, 
     def step(reached: str) -> None:
         if reached == "before_dataset":
             written.set()
-            go_on.wait(20)
+            go_on.wait(200)
         if reached == "after_dataset":
             raise SystemExit
 
@@ -108,7 +108,7 @@ def test_a_seal_that_was_overtaken_by_one_that_died_loses_no_unit(store: Store, 
             name = last_commit(local)
             store.write(name, (local / name).read_bytes())
             other.start()
-            assert written.wait(20)
+            assert written.wait(200)
         if reached == "before_dataset":
             go_on.set()
             other.join()

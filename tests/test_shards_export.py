@@ -295,10 +295,16 @@ def test_pieces_of_several_grids_are_refused_where_one_shape_is_needed(tmp_path:
     assert export(root, tmp_path / "out", "--to webdataset --frames 4 --codes")["pieces"] == {"train": 3}
 
 
-def slow() -> None:
-    """Each piece takes a while."""
-    write = NpyFile.write
-    NpyFile.write = lambda *piece: (write(*piece), time.sleep(0.05))[0]  # type: ignore[method-assign]
+def endless() -> None:
+    """The third piece is never written."""
+    write, left = NpyFile.write, iter(range(2))
+
+    def waiting(*piece: Any) -> None:
+        while next(left, None) is None:
+            time.sleep(0.05)  # a signal that comes just before a sleep does not wake it
+        write(*piece)
+
+    NpyFile.write = waiting  # type: ignore[method-assign]
 
 
 def test_a_killed_export_leaves_no_folder_and_the_next_one_clears_up(shards: Path, tmp_path: Path) -> None:
@@ -307,7 +313,7 @@ def test_a_killed_export_leaves_no_folder_and_the_next_one_clears_up(shards: Pat
     words = ["export", str(shards), "--to", "npy", "--rows", "--out", str(place / "out")]
     for sign, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         before = {*place.iterdir()}
-        process = warm.start("shards", words, said, environment(), first=slow)
+        process = warm.start("shards", words, said, environment(), first=endless)
         while not any((new / "train.pieces.parquet").exists() for new in {*place.iterdir()} - before):
             assert process.is_alive(), said[1].read_text()
             time.sleep(0.02)

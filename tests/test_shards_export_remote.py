@@ -30,7 +30,7 @@ from toto.shards.store import retry as store_retry
 from toto.shards.store.owner import LOCK
 
 pytestmark = pytest.mark.xdist_group("s3")
-QUICK = {"BEAT_S": 0.05, "WATCH_S": 0.4, "SETTLE_S": 0.02}  # instead of 10, 35 and 3 seconds
+QUICK = {"BEAT_S": 0.05, "LOOK_S": 0.02, "WATCH_S": 0.3, "SETTLE_S": 0.02}  # instead of 10, 2, 35 and 3 seconds
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,8 @@ def test_an_export_whose_place_was_taken_leaves_what_is_there(
     def taken(*told: object) -> None:
         store.write("train-000007.tar", b"the other one's")
         store.write(LOCK, b'{"owner": "other-2", "beat": 1}')
-        time.sleep(20)  # until the beat finds that
+        while True:  # until the beat finds that
+            time.sleep(0.05)
 
     monkeypatch.setattr(Tars, "write", taken)
     with pytest.raises(UserError, match="the run other-2 is going on, and only one export at a time"):
@@ -150,24 +151,31 @@ def test_an_export_whose_place_was_taken_leaves_what_is_there(
     assert {*files_of(store.uri)} == {UNFINISHED, LOCK, "train-000007.tar"}
 
 
-def slow() -> None:
-    """Each piece takes a while; a lock is renewed as often as in these tests."""
+def endless() -> None:
+    """The seventh piece is never written; a lock is renewed as often as in these tests."""
     vars(store_owner).update(QUICK)
-    write = Tars.write
-    Tars.write = lambda *piece: (write(*piece), time.sleep(0.3))[0]  # type: ignore[method-assign]
+    write, left = Tars.write, iter(range(6))
+
+    def waiting(*piece: Any) -> None:
+        while next(left, None) is None:
+            time.sleep(0.05)
+        write(*piece)
+
+    Tars.write = waiting  # type: ignore[method-assign]
 
 
 def test_a_killed_export_is_not_whole_and_the_next_one_replaces_it(
-    shards: Path, store: RemoteStore, tmp_path: Path
+    shards: Path, store: RemoteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, said = tmp_path / "out", (tmp_path / "stdout", tmp_path / "stderr")
     export(shards, expected, "--to webdataset --frames 4 --shard-bytes 3000")
     words = ["export", str(shards), "--to", "webdataset", "--frames", "5", "--shard-bytes", "1000", "--out", store.uri]
-    process = warm.start("shards", words, said, environment(), first=slow)
+    process = warm.start("shards", words, said, environment(), first=endless)
     while "train-000001.tar" not in {name for name, *_ in store.tree()}:
         assert process.is_alive(), said[1].read_text()
         time.sleep(0.1)
-    with pytest.raises(UserError, match=r"is going on, and only one export at a time is allowed to one place"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"going on, and only one export at a time is"):
+        patch.setattr(store_owner, "WATCH_S", 60)  # however late a beat comes here
         export(shards, store.uri, "--to npy --frames 4")
     process.kill()
     process.join()

@@ -183,7 +183,13 @@ def test_killed_at_random_moments_and_run_again(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_the_processes_and_leaves_no_unfinished_shard(tmp_path: Path) -> None:
     source, out = world(tmp_path / "in", 30), tmp_path / "out"
-    child = in_child(partial(pack, str(source), str(out), 600, 0, Options(workers=2, say=QUIET.say)))
+
+    def wait(point: str) -> None:
+        while point == "after_views":  # of its seal: it does not end before the signal comes
+            time.sleep(0.01)
+
+    options = Options(workers=2, say=QUIET.say, reached=wait)
+    child = in_child(partial(pack, str(source), str(out), 600, 0, options))
     while not (out / "commits").is_dir() and child.is_alive():
         time.sleep(0.01)
     assert child.pid is not None

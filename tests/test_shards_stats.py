@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from clips import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from launches import is_gone
 from token_world import MOVE_NAMES, Image, Video, write_tokens
 
 from toto import Dataset
@@ -280,11 +281,11 @@ def test_worker_processes_end_with_the_command(tmp_path: Path, number: int) -> N
         sleep(0.02)
     workers = [int(path.name) for path in folder.iterdir()]
     os.kill(running.pid, number) if number == signal.SIGKILL else os.killpg(running.pid, number)
-    _, stderr = running.communicate(timeout=30)
+    _, stderr = running.communicate(timeout=200)
     assert running.returncode == (-9 if number == signal.SIGKILL else 130), stderr
     assert b"Traceback" not in stderr
     for worker in workers:
-        while Path(f"/proc/{worker}").exists() and "zombie" not in Path(f"/proc/{worker}/status").read_text():
+        while not is_gone(worker):
             sleep(0.02)
 
 

@@ -60,7 +60,7 @@ def test_a_stop_is_told_in_one_line(
 ) -> None:
     script = tmp_path_factory.mktemp("stop") / "script.py"
     script.write_text(code)
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stderr) == (
         exit_code,
         f"error: stopped by {name}; run the same command again to go on\n",

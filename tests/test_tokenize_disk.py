@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from clips import PIXELS, one_line, tokenize, write_clips
 from drill_tokenize import Content, content, undisturbed
+from faults import waiting_path
 from ray_run import Run
 from small_disk import Disk, small_disk  # noqa: F401
 
@@ -88,7 +89,7 @@ def test_a_signal_in_the_middle_seals_what_is_done_and_the_run_goes_on_later(
     number: signal.Signals, code: int, world: Path, expected: Content, tmp_path: Path
 ) -> None:
     out = tmp_path / "set"
-    run = Run(world, out, *PIXELS, "--ray-address", "local")
+    run = Run(world, out, *PIXELS, "--ray-address", "local", PYTHONPATH=waiting_path(tmp_path / "path", 2))
     run.wait_for_commits(1)
     os.kill(run.process.pid, number)
     assert run.end() == code, run.stderr()

@@ -1,6 +1,11 @@
 """One dataset, whatever makes it: one `local` run or several at once. test_tokenize_cluster.py has what Ray makes."""
 
+import runpy
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import warm
@@ -8,6 +13,7 @@ from clips import PIXELS, SECONDS, call, environment, one_line, run_arguments, t
 from drill_tokenize import Content, content
 from unit_clips import CODES, local_content, write_units
 
+from toto.errors import UserError
 from toto.shards import writer
 from toto.shards.commit import committed_units, read_commits
 from toto.shards.store import LocalStore, open_store
@@ -45,6 +51,23 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(address: str, world: Pa
     assert done.returncode == 1
     assert one_line(done.stderr, f"cannot join Ray at {address}")
     assert not (tmp_path / "set").exists()  # nothing was planned
+
+
+def test_a_ray_that_is_too_slow_to_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray waits 30 s, then raises a bare Exception."""
+
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen because …")
+
+    stand_in = SimpleNamespace(init=init, shutdown=lambda: None, is_initialized=lambda: False)
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    for name in ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_AUTH_TOKEN", "RAY_worker_niceness"):
+        monkeypatch.setenv(name, "0")
+    spec = find_spec("toto.tokenize.ray_session")
+    assert spec is not None and spec.origin is not None
+    session = runpy.run_path(spec.origin)
+    with pytest.raises(UserError, match="or without Ray: --ray-address local"):
+        session["connected"](session["Cluster"](None, 1)).__enter__()
 
 
 def test_four_local_processes_share_one_target(world: Path, expected: Content, tmp_path: Path) -> None:

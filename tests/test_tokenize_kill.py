@@ -6,6 +6,7 @@ go on with Ray or without. Here they go on without, for a Ray takes longer to st
 
 import os
 import random
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 from clips import PIXELS
 from drill_tokenize import ON_RAY, WITHOUT_RAY, Content, content, make_world, strike, undisturbed
+from faults import waiting_path
 from ray_run import Run
 
 from toto import Dataset
+from toto.shards.store import SCRATCH
 
 pytestmark = [
     pytest.mark.ray,
@@ -24,6 +27,7 @@ pytestmark = [
 ]
 
 UNITS = 10
+UNFINISHED = re.compile(r"[0-9a-f]{12}-\d+-[0-9a-f]{12}")  # of a unit
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +53,20 @@ def runs() -> Iterator[list[Run]]:
 def test_killed_in_the_middle_and_run_again(
     victim: str, world: Path, expected: Content, runs: list[Run], tmp_path: Path
 ) -> None:
-    done = strike(world, tmp_path / "set", victim, random.Random(victim), WITHOUT_RAY)
+    path = waiting_path(tmp_path / "path", 2)
+    done = strike(world, tmp_path / "set", victim, random.Random(victim), WITHOUT_RAY, PYTHONPATH=path)
     runs += done.runs
     assert done.counts, f"struck when {done.committed} of {done.planned} units were committed"
     assert done.content == expected
+    left = [path for path in (tmp_path / "set" / SCRATCH).iterdir() if UNFINISHED.fullmatch(path.name)]
+    assert not left  # what the killed workers had begun is gone
 
 
 def test_ctrl_c_at_a_terminal_reaches_all_of_ray_and_seals_what_is_done(
     world: Path, expected: Content, runs: list[Run], tmp_path: Path
 ) -> None:
-    run = Run(world, tmp_path / "set", *PIXELS, *ON_RAY, TMPDIR=str(tmp_path))  # too long a path for Ray's sockets
+    extra = {"TMPDIR": str(tmp_path), "PYTHONPATH": waiting_path(tmp_path / "path", 2)}
+    run = Run(world, tmp_path / "set", *PIXELS, *ON_RAY, **extra)  # too long a TMPDIR for Ray's sockets
     runs.append(run)
     run.wait_for_commits(1)
     os.killpg(run.process.pid, signal.SIGINT)  # as the terminal does: to the whole foreground group

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import warm
-from clips import PIXELS, environment, killed, reasons_of, rows_of, run_arguments, tokenize, write_clips
+from clips import PIXELS, SECONDS, environment, killed, reasons_of, rows_of, run_arguments, tokenize, write_clips
 from clips import write_image as draw
 from fault_proxy import FaultProxy
 from object_store import BUCKET, faults, s3, upload  # noqa: F401
@@ -68,7 +68,7 @@ def run_here(sources: str | Path, out: str | Path) -> None:
 
 def target(name: str) -> str:
     """A dataset in the bucket."""
-    return f"s3://{BUCKET}/{name}"
+    return f"s3://{BUCKET}/set-{name}"
 
 
 def test_sources_and_target_in_a_bucket_that_fails_give_the_local_dataset(
@@ -103,7 +103,7 @@ def test_two_runs_at_once_end_what_two_killed_ones_began(
     said = [(tmp_path / f"stdout-{i}", tmp_path / f"stderr-{i}") for i in range(2)]
     runs = [warm.start("tokenize", words, output, environment()) for output in said]
     for run, (_, stderr) in zip(runs, said, strict=True):
-        run.join(120)
+        run.join(SECONDS)
         assert run.exitcode == 0, stderr.read_text()
     faults.share = 0.0
     assert content(out) == expected
@@ -139,7 +139,8 @@ path = store.scratch()
 path.write_bytes(bytes(24 << 20))
 store.publish(path, "shards/large.arrow")
 """
-    faults.once = [("PUT", f"partNumber={part}", "delay") for part in range(2, 6)]
+    faults.once = [("PUT", f"partNumber={part}", "held") for part in range(2, 6)]
+    faults.requests.clear()
     uploader = subprocess.Popen([sys.executable, "-c", code], env=environment())
     while not any("partNumber" in path for _, path in faults.requests):
         time.sleep(0.01)

@@ -5,8 +5,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import launches
@@ -30,7 +32,7 @@ def test_torchrun_replaces_a_lost_process_and_saves_when_it_is_told_to_end(tmp_p
     started = launches.torchrun(options, command_line(data, run, **endless), run)
     told_of, said = (run.with_name(f"run.{name}") for name in ("stdout", "stderr"))
     wait_for(lambda: checkpoint.found(run), started, said)
-    os.kill(min(descendants(started.pid)), signal.SIGKILL)  # rank 0, which was started first
+    os.kill(descendants(started.pid)[0], signal.SIGKILL)  # rank 0, which was started first
     wait_for(lambda: "goes on after" in told_of.read_text(), started, said)
     again = len(batches(run))
     wait_for(lambda: len(batches(run)) > max(again, 20), started, said)
@@ -78,41 +80,48 @@ def test_a_process_that_stays_away_is_told() -> None:
         meeting.meet(dist.HashStore(), 1, 2, patience_s=0.1)
 
 
-def hold(folder: Path, began, seconds: float) -> None:
-    """Holds a run's folder for so long, with a child that outlives it."""
+def hold(folder: Path, began: Connection) -> None:
+    """Holds a run's folder until it is killed, with a child that outlives it."""
     with alone.alone(folder):
-        child = fork.Process(target=time.sleep, args=(10,))
+        child = fork.Process(target=time.sleep, args=(600,))
         child.start()
-        began.put(child.pid)
-        time.sleep(seconds)
-        os.kill(os.getpid(), signal.SIGKILL)
+        began.send(child.pid)
+        time.sleep(600)
 
 
-def holder(folder: Path, seconds: float) -> tuple[multiprocessing.Process, int]:
-    """A process that holds the folder, and the child that it will leave behind."""
-    began = fork.Queue()
-    process = fork.Process(target=hold, args=(folder, began, seconds))
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[multiprocessing.Process]:
+    """A process that holds the folder `run`; the child that it leaves behind ends with the test."""
+    told, began = fork.Pipe(duplex=False)
+    process = fork.Process(target=hold, args=(tmp_path / "run", began))
     process.start()
-    return process, began.get()
+    child = told.recv()
+    yield process
+    os.kill(child, signal.SIGKILL)  # it was there still
 
 
-def test_a_killed_run_lets_go_of_its_folder_though_its_children_live_on(tmp_path: Path) -> None:
-    process, child = holder(tmp_path / "run", 0.2)
-    try:
-        with pytest.raises(UserError, match="another process trains in"), alone.alone(tmp_path / "run"):
-            pass
-        process.join()
-        with alone.alone(tmp_path / "run"):
-            os.kill(child, 0)  # it is there still
-    finally:
-        os.kill(child, signal.SIGKILL)
+def kill(process: multiprocessing.Process) -> None:
+    process.kill()
+    process.join()
+
+
+def test_a_killed_run_lets_go_of_its_folder_though_its_children_live_on(
+    tmp_path: Path, holder: multiprocessing.Process
+) -> None:
+    with pytest.raises(UserError, match="another process trains in"), alone.alone(tmp_path / "run"):
+        pass
+    kill(holder)
+    with alone.alone(tmp_path / "run"):
+        pass
 
 
 def test_what_torchrun_starts_again_waits_for_those_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    holder: multiprocessing.Process,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
-    process, child = holder(tmp_path / "run", 0.5)
+    monkeypatch.setattr(alone, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda s: kill(holder)))
     with alone.alone(tmp_path / "run"):
-        assert not process.is_alive() and "waiting 120 s at most" in capsys.readouterr().err
-    os.kill(child, signal.SIGKILL)
+        assert not holder.is_alive() and "waiting 120 s at most" in capsys.readouterr().err

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from fault_proxy import FaultProxy
 from object_store import BUCKET, faults, s3, upload, variables  # noqa: F401
-from train_toy import Command, batches, command_line, steps, world
+from train_toy import Command, batches, command_line, meeting, steps, world
 
 from toto.errors import UserError
 from toto.shards.hashing import json_sha256
@@ -45,9 +44,8 @@ def local(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner, "SETTLE_S", 0.0)
-    monkeypatch.setattr(owner, "WATCH_S", 0.4)
-    monkeypatch.setattr(owner, "BEAT_S", 0.1)
+    for name, seconds in (("SETTLE_S", 0.0), ("LOOK_S", 0.05), ("WATCH_S", 0.4), ("BEAT_S", 0.1)):
+        monkeypatch.setattr(owner, name, seconds)
 
 
 @pytest.fixture(name="proxy")
@@ -137,7 +135,7 @@ def test_killed_while_it_uploads_it_goes_on_elsewhere(
     words = command_line(data, Path("out"), **TOY)
     words[words.index("--out") + 1] = uri
     extra = {**variables(proxy.address), "XDG_CACHE_HOME": str(tmp_path / "first")}
-    proxy.once.append(("PUT", f"{checkpoint.name_of(4)}/state/__0_0", "delay"))
+    proxy.once.append(("PUT", f"{checkpoint.name_of(4)}/state/__0_0", "held"))
     command = Command(words, tmp_path / "child", **extra)
     while proxy.once and command.process.is_alive():
         time.sleep(0.002)
@@ -169,8 +167,11 @@ def test_damage_is_told_and_the_run_goes_on_from_the_one_before(
     assert_same(uri, local)
 
 
-def test_two_runs_do_not_write_to_one_place(data: Path, machine: Path, proxy: FaultProxy) -> None:
+def test_two_runs_do_not_write_to_one_place(
+    data: Path, machine: Path, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uri = f"s3://{BUCKET}/twice"
+    monkeypatch.setattr(owner, "WATCH_S", 60)  # however late a beat comes here
     mirror = Mirror(uri)
     with mirror.held():
         assert "another --out" in str(train(data, uri).exception)
@@ -293,9 +294,7 @@ def test_two_machines_train_one_run_without_a_folder_in_common(
     words = command_line(data, Path("out"), **{**TOY, "checkpoint_every": 4})
     words[words.index("--out") + 1] = uri
     for stop in ("4", "8"):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = str(free.getsockname()[1])
+        place = meeting()
         commands = [
             Command(
                 [*words, "--stop-at", stop],
@@ -304,9 +303,8 @@ def test_two_machines_train_one_run_without_a_folder_in_common(
                 RANK=str(rank),
                 LOCAL_RANK="0",
                 LOCAL_WORLD_SIZE="1",
-                MASTER_ADDR="localhost",
-                MASTER_PORT=port,
                 XDG_CACHE_HOME=str(tmp_path / f"machine{rank}"),
+                **place,
                 **variables(proxy.address),
             )
             for rank in range(2)

@@ -90,7 +90,7 @@ def test_a_run_killed_at_random_moments_ends_bit_identically(data: Path, alone: 
         command = Command(command_line(data, run), run)
         wait_for(lambda: bool(checkpoint.found(run)), command)  # that it began to train
         time.sleep(rng.uniform(0, 0.25))
-        os.kill(command.pid, signal.SIGKILL)
+        command.process.kill()
         command.ended()
         assert_whole(run)
     assert_same(trained(data, run), alone)
@@ -103,7 +103,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_ends_bit_identically(
     for _ in range(2):
         command = Command(command_line(data, run), run)
         wait_for(lambda: bool(list(run.glob(".step-*.partial"))), command)
-        os.kill(command.pid, signal.SIGKILL)
+        command.process.kill()
         command.ended()
         assert_whole(run)
     assert_same(trained(data, run), alone)

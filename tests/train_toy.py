@@ -4,10 +4,12 @@ Each process runs the command line of toto-train to its exit code, in a process 
 """
 
 import os
+import random
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,13 +123,22 @@ def call(arguments: Sequence[str], place: Path, **extra: Any) -> Ended:
 
 def call_ranks(arguments: Sequence[str], place: Path, ranks: int, **extra: Any) -> list[Ended]:
     """The same in as many processes as ranks, with the variables that torchrun sets."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    team = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    team = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), **meeting()}
     numbers = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
     commands = [Command(arguments, place, **team, **number, **extra) for number in numbers]
     return [command.ended() for command in commands]
+
+
+def meeting() -> dict[str, str]:
+    """Where ranks on this machine meet: a port that nobody listens on, below those that systems hand out by themselves.
+
+    One of those could be another's before a rank listens on it, or both ends of the same connection.
+    """
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("localhost", port))
+            return {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
 
 
 def trained(data: Path, out: Path, *more: str, ranks: int = 1, threads: int = 1, **changed: Any) -> Path:

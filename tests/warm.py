@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -39,12 +40,15 @@ IMPORTED = (
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload([*IMPORTED])  # of the server that is started where nobody has called `prepare`
 _launcher: Path | None = None  # of the server's commands: what they start decoders by
+_why: Path | None = None  # where the server writes what it died of
 
 
 def prepare() -> None:
     """Makes this process's server. To be called once, while it has no threads of its own and has opened nothing yet."""
     with socket.socket(socket.AF_UNIX) as listener:
+        global _why
         address = connection.arbitrary_address("AF_UNIX")
+        _why = Path(address).with_name("why")
         listener.bind(address)
         listener.listen()
         asked, alive = os.pipe()  # `asked` ends when nobody who could ask for a process is left
@@ -75,10 +79,11 @@ def start(
         try:
             process.start()
             break
-        except EOFError:  # the server ended, for want of memory to fork say; another is started when it is asked for
+        except (EOFError, ConnectionError):  # the server ended; another is started when it is asked for
             if has_ended:
                 raise
-            warnings.warn("the warm server had ended; another is started", stacklevel=2)
+            why = _why.read_text() if _why is not None and _why.exists() else "no word"
+            warnings.warn(f"the warm server had ended ({why}); another is started", stacklevel=2)
     return process
 
 
@@ -95,6 +100,8 @@ def _serve(listener: socket.socket, asked: int, folder: Path) -> None:
         _launcher, decoders = warm_decoder.start(folder)  # kept: its stdin stays open
         gc.freeze()  # no process looks through what all of them share
         forkserver.main(listener.detach(), asked, [])
+    except Exception:  # no memory to fork, say
+        (folder / "why").write_text(traceback.format_exc())
     finally:
         os._exit(0)
 
