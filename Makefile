@@ -53,5 +53,5 @@ tokenize: setup  ## videos -> shards: DATASET=demo
 pretrain: setup  ## shards -> a checkpoint: SIZE=large
 	@$(BIN)/toto-train pretrain $(if $(SIZE),--size $(SIZE)) $(ARGS)
 
-eval: setup  ## checkpoint + shards -> numbers: TASK=k400 CKPT=path
-	@$(BIN)/toto-eval $(or $(TASK),$(error which task? make eval TASK=k400 CKPT=path)) $(if $(CKPT),--ckpt "$(CKPT)") $(ARGS)
+eval: setup  ## checkpoint + shards -> numbers: TASK=probe CKPT=path
+	@$(BIN)/toto-eval $(or $(TASK),$(error which task? make eval TASK=probe CKPT=path)) $(if $(CKPT),--ckpt "$(CKPT)") $(ARGS)
