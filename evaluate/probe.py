@@ -32,7 +32,7 @@ class Subject:
     backbone: Backbone
     layers: int  # the last layer's number: features after that many blocks
     used_ids: int  # ids from this on are unknown to it
-    heads: int  # of its attention; an attention head of the probe has as many
+    heads: int  # of an attention head of the probe: as many as the model's attention has
     weights: str  # an id of its weights: names them in the cache
     device: str = "cpu"
 

@@ -27,6 +27,7 @@ from toto.train.hardware import choose_device, memory_bytes, use_cores
 from toto.train.load import Loaded, check_fits, load_model
 
 CACHE = "features"
+HEAD = 64  # channels, at least, of an attention head where the model has none; those of `base` and `large` have as many
 MEMORY_SHARE = 4  # token features take at most a quarter of what is free
 
 
@@ -57,7 +58,8 @@ def run_probe(request: Request, say: Callable[[str], None] = lambda text: None) 
     name = f"{loaded.path.parent.name}/{loaded.path.name}"
     out = request.out or loaded.path.parent / "eval" / _folder_name(settings, loaded, dataset)
     say(f"{name} on {dataset.store.uri}: {settings.protocol}")
-    subject = Subject(loaded.model, loaded.config.layers, loaded.used_ids, loaded.config.heads, loaded.id, str(device))
+    heads = loaded.config.heads or _heads_of_width(loaded.config.dim)
+    subject = Subject(loaded.model, loaded.config.layers, loaded.used_ids, heads, loaded.id, str(device))
     memory = memory_bytes(device) // MEMORY_SHARE
     outcome = probe(subject, dataset, settings, out.parent / CACHE, say, memory)
     facts = {
@@ -94,6 +96,11 @@ def checked(settings: ProbeSettings, loaded: Loaded, dataset: Dataset) -> ProbeS
     if settings.frames == 1:
         return replace(settings, stride=None)
     return replace(settings, stride=settings.stride or loaded.stride or dataset.info["settings"]["stride"])
+
+
+def _heads_of_width(dim: int) -> int:
+    """Heads of the same width for a model without attention: as many as have HEAD channels or more."""
+    return next((heads for heads in range(dim // HEAD, 1, -1) if dim % heads == 0), 1)
 
 
 def _folder_name(settings: ProbeSettings, loaded: Loaded, dataset: Dataset) -> str:

@@ -23,6 +23,7 @@ from toto.evaluate.report import write_report
 from toto.evaluate.results import Result, read_result, write_result
 from toto.evaluate.settings import ONE_FRAME, ProbeSettings
 from toto.train.load import Loaded
+from toto.train.models import make_model
 from toto.train.models.llama import Llama
 
 CLASSES = ["left", "right", "up", "down", "near", "far", "cw", "<b>ccw</b>"]
@@ -213,6 +214,17 @@ def run(monkeypatch: pytest.MonkeyPatch, loaded: Loaded, *words: str | Path) -> 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     done = CliRunner().invoke(cli.cli, [*map(str, words)], standalone_mode=False)
     return done.output, done.exception
+
+
+def test_a_model_without_attention_is_probed_by_attention_too(
+    monkeypatch: pytest.MonkeyPatch, loaded: Loaded, tmp_path: Path
+) -> None:
+    config = ModelConfig("ssm", arch="mamba", dim=130, layers=1)  # two heads of 65 channels
+    mamba = replace(loaded, model=make_model(config, 68, seed=0).requires_grad_(False), config=config)
+    words = ("--ckpt", "x", "--data", loaded.path.parents[2] / "set", "--frames", "4", "--epochs", "1", "--views", "1")
+    output, error = run(monkeypatch, mamba, "probe", *words, "--poolings", "attention", "--out", tmp_path / "probe")
+    assert error is None, output
+    assert (tmp_path / "probe" / "result.json").exists()
 
 
 def test_probe_compare_and_report_from_the_command_line(

@@ -112,7 +112,7 @@ def test_another_runs_folder_is_refused(data: Path, whole: Path, tmp_path: Path)
     for more, said in [
         (["--size", "base"], "model.name 'tiny', not 'base'"),
         (["--set", "models.tiny.dim=64"], "model.dim 32, not 64"),
-        (["--set", "recipes.demo.steps=99"], "recipe.steps 18, not 99"),
+        (["--set", "recipes.demo.steps=99"], "recipe.steps 18, not 99 (the learning rate follows from it"),
         (["--set", "recipes.demo.seed=1"], "recipe.seed 0, not 1"),
         (["--data", str(other)], f"a run on {data}=1"),
     ]:

@@ -56,7 +56,11 @@ def test_uniform_numbers_belong_to_the_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 2}]
+    "wrong",
+    [
+        *[{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 2}],
+        *[{"greedy": True, "top_k": 5}, {"greedy": True, "top_p": 0.5}, {"greedy": True, "temperature": 0.5}],
+    ],
 )
 def test_impossible_sampling_is_refused(wrong: dict) -> None:
     with pytest.raises(UsageError):

@@ -25,6 +25,7 @@ from toto.errors import UsageError, UserError
 from toto.shards.recipe import Recipe
 from toto.shards.stream import Stream
 from toto.train.cli import cli, ending
+from toto.train.cost import Cost
 from toto.train.held_out import held_out
 from toto.train.load import load_model
 from toto.train.parallel import Team
@@ -35,6 +36,7 @@ from toto.train.watch.log import RunLog
 from toto.train.watch.metrics import FILE, read_metrics
 from toto.train.watch.profiler import REQUEST, Profiler
 from toto.train.watch.sinks import BOARD, check_sinks, open_sinks, scalars
+from toto.train.watch.values import Yardstick
 
 SAMPLED = {"tokens.npz", "generated.json", "generated.gif", "generated.png"}
 
@@ -175,6 +177,14 @@ def test_both_conventions_of_mfu_are_told_by_name(watched: Path) -> None:
     assert f" over {json.loads(value)['validation_sequences']} sequences, " in last
 
 
+def test_a_peak_below_what_training_reaches_is_raised_to_it(watched: Path) -> None:
+    loaded = load_model(watched)
+    yardstick = Yardstick(Cost(loaded.config, loaded.used_ids, loaded.context), peak=1.0)
+    for speed, share in ((100.0, 1.0), (50.0, 0.5), (200.0, 1.0), (50.0, 0.25)):
+        yardstick.saw(speed)
+        assert yardstick.mfu(speed) == pytest.approx(share)
+
+
 def test_held_out_losses_and_their_errors_are_told_by_source(of_two: Path) -> None:
     (line,) = told(of_two, "validation_loss")
     record = json.loads((of_two / "run.json").read_text())["validation"]
@@ -280,6 +290,14 @@ def test_curves_are_those_of_the_logs(watched: Path, of_two: Path, tmp_path: Pat
     assert two["parameters"] > one["parameters"] and one["flops_per_token"] < one["flops_per_token_palm"]
     with Image.open(out / "curves.png") as drawn:
         assert drawn.width > 1000 and len(drawn.getcolors(1 << 20) or []) > 50
+
+
+@pytest.mark.parametrize("words", [["curves", "{run}"], ["loss-by-position", "--ckpt", "{run}"]])
+def test_a_files_name_is_no_folder_for_several_files(words: list[str], watched: Path, tmp_path: Path) -> None:
+    words = [word.format(run=watched) for word in words]
+    done = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "x.png")])
+    assert isinstance(done.exception, UsageError) and f"such as {tmp_path / 'x'}" in str(done.exception)
+    assert not any(tmp_path.iterdir())
 
 
 @given(st.integers(1, 3000), st.integers(1, 50))

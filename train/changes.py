@@ -23,6 +23,8 @@ FREE = (
     "keep_every",
     "wandb",
 )
+# Why a key that is often asked otherwise may not change.
+WHY = {"steps": "the learning rate follows from it, so a run gets neither longer nor shorter; --stop-at ends it early"}
 # Keys that were not there from the first version on, and what was done before they were.
 BEFORE = {"arch": "llama", "schedule": "cosine", "hop": None}
 BESIDE = ("expand", "states", "conv_window", "decay_share")  # as new; these have no part in what was done before

@@ -12,6 +12,7 @@ import click
 
 from toto import command
 from toto.options import json_option
+from toto.train.options import OutputFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ RESAMPLES = 2000
 @click.option("--micro", type=click.IntRange(1), default=16, show_default=True, help="Sequences of one forward pass.")
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="fp32", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/loss/STEP.")
+@click.option("--out", type=OutputFolder(), metavar="DIR", help="Default: RUN/loss/STEP.")
 @json_option
 def loss_by_position(
     ckpt: str,

@@ -1,9 +1,14 @@
 """Options that several commands of toto-train share."""
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from toto.errors import UsageError
 from toto.options import all_of, config_options
+
+FILES = frozenset({".png", ".jpg", ".svg", ".pdf", ".gif", ".mp4", ".html", ".json", ".csv", ".npz"})
 
 what_options = all_of(  # what is trained on what
     click.option("--size", metavar="NAME", help="A model: tiny, base, large, 1b, gpt2, mamba."),
@@ -16,6 +21,23 @@ what_options = all_of(  # what is trained on what
     ),
     config_options("recipes.pretrain.steps=1000"),
 )
+
+
+class OutputFolder(click.Path):
+    """The type of an option that names a folder to write several files into; UsageError for a file's name."""
+
+    name = "folder"
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path as it was given."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if path.suffix.lower() in FILES:
+            folder = path.with_suffix("")
+            raise UsageError(f"--out {path}: several files are written; give a folder for them, such as {folder}")
+        return path
 
 
 def needed(size: str | None) -> str:

@@ -20,7 +20,7 @@ from toto.files import write_whole
 from toto.shards.recipe import RECIPE, Recipe
 from toto.shards.snapshot import DATASET
 from toto.shards.stream import Stream
-from toto.train.changes import FREE, as_now
+from toto.train.changes import FREE, WHY, as_now
 from toto.train.checkpoint import found
 from toto.train.checkpoint.fetch import is_remote
 from toto.train.checkpoint.mirror import Mirror
@@ -164,8 +164,9 @@ def _same(written: dict[str, Any], wanted: dict[str, Any], folder: str) -> None:
         told = as_now(written[section], wanted[section])
         for key, value in wanted[section].items():
             if key not in FREE and told.get(key) != value:
+                why = f" ({WHY[key]})" if key in WHY else ""
                 raise UsageError(
-                    f"{folder} holds a run with {section}.{key} {told.get(key)!r}, not {value!r}; "
+                    f"{folder} holds a run with {section}.{key} {told.get(key)!r}, not {value!r}{why}; "
                     "ask for the same to go on with it, or choose another --out"
                 )
     asked, there = ([(one["name"], one["weight"]) for one in run["data"]] for run in (wanted, written))

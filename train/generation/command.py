@@ -9,6 +9,7 @@ import click
 from toto import command
 from toto.errors import UsageError
 from toto.options import json_option
+from toto.train.options import OutputFolder
 
 if TYPE_CHECKING:
     from toto.shards.recipe import Kind
@@ -64,7 +65,7 @@ MOST_FRAMES = 100_000  # of a clip: hours, and 200 MB of random numbers
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="fp32", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--movie", is_flag=True, help="An MP4 beside the GIF.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/generated/STEP.")
+@click.option("--out", type=OutputFolder(), metavar="DIR", help="Default: RUN/generated/STEP.")
 @json_option
 def generate(
     ckpt: str,

@@ -22,7 +22,7 @@ class Sampling:
     temperature: float = 1.0
     top_k: int | None = None  # the k most likely codes
     top_p: float | None = None  # the fewest codes whose probabilities reach p
-    greedy: bool = False  # the most likely code; the rest is without effect
+    greedy: bool = False  # the most likely code; excludes the others
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
@@ -31,6 +31,8 @@ class Sampling:
             raise UsageError(f"top-k {self.top_k}: at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UsageError(f"top-p {self.top_p}: above 0, at most 1")
+        if self.greedy and (self.temperature, self.top_k, self.top_p) != (1.0, None, None):
+            raise UsageError("--greedy takes the most likely code; leave --temperature, --top-k and --top-p out")
 
     def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Codes int64 [...] from logits [..., used_ids] and numbers float64 [...] of [0, 1)."""

@@ -8,6 +8,7 @@ import click
 
 from toto import command
 from toto.options import json_option
+from toto.train.options import OutputFolder
 
 if TYPE_CHECKING:
     from toto.train.watch.curves import Curve
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("curves")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: `curves` in the first run.")
+@click.option("--out", type=OutputFolder(), metavar="DIR", help="Default: `curves` in the first run.")
 @json_option
 def curves(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Training and held-out losses of runs over steps, tokens and compute; runs may be going on.

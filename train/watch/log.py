@@ -65,6 +65,7 @@ class RunLog:
         training, spent = self._lap()
         with self.clock("log"):
             speed = sum(count for _, table, _ in tables for _, count in table) / training
+            self._yardstick.saw(speed)
             for sums, table, norm in tables:
                 told = {"seconds": spent} if sums is self._waiting[-1] else {}
                 self._line(sums, table, norm, speed, told)

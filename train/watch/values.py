@@ -34,12 +34,16 @@ class StepSums:
     skipped: torch.Tensor | None  # 0 or 1; None where no step is skipped
 
 
-@dataclass(frozen=True)
+@dataclass
 class Yardstick:
     """What MFU is measured by."""
 
     cost: Cost
     peak: float  # FLOP/s of all devices
+
+    def saw(self, tokens_per_s: float) -> None:
+        """A peak below what training reached is raised to that: it was measured while others had the cores."""
+        self.peak = max(self.peak, tokens_per_s * self.cost.training_flops_per_token)
 
     def mfu(self, tokens_per_s: float) -> float:
         """Share of the peak; of attention, the half of the square that a causal model needs."""
