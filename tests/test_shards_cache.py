@@ -1,5 +1,6 @@
 """The cache of inflated batches: same values with it and without, whatever happens to its files and its disk."""
 
+import errno
 import os
 import struct
 import time
@@ -206,6 +207,32 @@ def test_a_file_whose_facts_lead_out_of_it_is_made_anew(fact: int, value: int, r
     again = anew(root).shard_batch(0, 0)
     assert (again.tokens == expected.tokens).all() and (again.starts == expected.starts).all()
     assert file.read_bytes() != data + xxhash.xxh3_64_digest(data)
+
+
+def test_a_process_that_can_open_no_more_files_leaves_them_to_others(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, known = tokens(anew(root)), {path: path.stat().st_ino for path in files(folder)}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(cache, "map_file", full)
+    opened = cache.open_cache()
+    assert known and all(opened.find(path.parent.name, int(path.stem)) is None for path in known)
+    assert {path: path.stat().st_ino for path in files(folder)} == known
+    assert tokens(anew(root)) == expected
+
+
+def test_the_folder_of_a_cache_may_have_a_name_that_is_not_utf_8(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOTO_CACHE", str(tmp_path / os.fsdecode(b"caf\xe9")))
+    try:
+        os.mkdir(tmp_path / os.fsdecode(b"\xe9"))
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    assert tokens(anew(root)) == tokens(anew(root)) == stored(root)
 
 
 def test_a_file_is_not_touched_more_than_once_in_ten_minutes(root: Path, folder: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,28 @@ def test_a_process_that_is_killed_is_told_in_one_line(stream: Stream) -> None:
     with pytest.raises(UserError, match="^a reading process ended early, maybe for want of memory; try fewer workers$"):
         list(read)
     assert not any(child.is_alive() for child in children)
+
+
+def test_a_process_that_is_killed_is_told_where_another_one_holds_its_pipe(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, held = multiprocessing.Pipe, list[int]()
+
+    def pipe() -> tuple[Connection, Connection]:
+        ours, theirs = make()
+        held.append(os.dup(theirs.fileno()))  # as what another thread forked at this moment does
+        return ours, theirs
+
+    monkeypatch.setattr(multiprocessing, "Pipe", pipe)
+    monkeypatch.setattr(processes, "LOOK_S", 0.05)
+    read = stream.batches((range(i, i + 4) for i in range(0, 4000, 4)), 1)
+    next(read)
+    (child,) = readers()
+    os.kill(child.pid or 0, signal.SIGKILL)
+    with pytest.raises(UserError, match="^a reading process ended early"):
+        list(read)
+    for handle in held:
+        os.close(handle)
 
 
 def test_closing_leaves_no_process_no_file_and_no_shared_memory(stream: Stream) -> None:

@@ -10,6 +10,8 @@ import pytest
 from clips import call, run_arguments, short_error, tokenize, write_clips, write_image
 
 from toto import Dataset
+from toto.errors import UserError
+from toto.shards.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,19 @@ def test_status_asks_for_the_target_alone(tmp_path: Path) -> None:
     assert "nothing is planned" in short_error(done, 1)
 
 
+def test_a_dataset_does_not_begin_among_its_sources_nor_they_in_it(videos: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(videos, tmp_path / "all" / "videos"))
+    (tmp_path / "link").symlink_to(root)
+    before = sorted(tmp_path.rglob("*"))
+    for out in (root, root / "set", tmp_path / "all", tmp_path / "link" / "deep" / "set"):
+        error = short_error(tokenize(root, out), 2)
+        assert f"--out {out} is, holds or lies in the sources' folder {root} (datasets.folder.root)" in error
+    assert sorted(tmp_path.rglob("*")) == before
+    assert tokenize(root, tmp_path / "set").returncode == 0
+    shutil.move(tmp_path / "set", root / "set")
+    assert tokenize(root, root / "set").returncode == 0, "what was begun there goes on"
+
+
 @pytest.mark.parametrize("root", ["s3://key:hush@bucket/dir", "http://127.0.0.1:9/a?token=hush"])
 def test_a_root_with_a_password_is_refused_before_anything_and_not_printed(root: str, tmp_path: Path) -> None:
     done = tokenize(root, tmp_path / "out")  # type: ignore[arg-type]
@@ -101,7 +116,7 @@ def test_json_is_the_last_line(videos: Path, tmp_path: Path) -> None:
         call("tokenize", "plan", *[a for a in arguments if a != "--quiet"], "--json").stdout.splitlines()[-1]
     )
     assert planned["sources"] == 3 and planned["frames_kept"] == 25 and planned["tokens"] == 25 * 16
-    assert planned["ignored"] == {".txt": 1} and not out.exists()
+    assert planned["ignored"] == {".txt": 1} and planned["done"] == 0 and not out.exists()
     ran = json.loads(tokenize(videos, out, "--json").stdout.splitlines()[-1])
     assert ran["frames"] == 25 and ran["units"] == {"committed": 1, "planned": 1} and ran["units_done"] == 1
     info = json.loads(call("shards", "info", out, "--json").stdout.splitlines()[-1])
@@ -111,6 +126,17 @@ def test_json_is_the_last_line(videos: Path, tmp_path: Path) -> None:
         call("tokenize", "status", *[a for a in arguments if a != "--quiet"], "--json").stdout.splitlines()[-1]
     )
     assert status["committed_units"] == 1 and status["results"] == {"ok": 3} and status["running"] == []
+
+
+def test_a_plan_says_what_is_done_already_and_which_option_has_no_effect(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert tokenize(videos, out, "--limit", "2").returncode == 0
+    arguments = [word for word in run_arguments(videos, out) if word != "--quiet"]
+    done = call("tokenize", "plan", *arguments, "--gpu", "B200", "--json")
+    assert f"2 of these sources are done already at {out}; costs are of the whole" in done.stdout
+    planned = json.loads(done.stdout.splitlines()[-1])
+    assert (planned["sources"], planned["done"], planned["encode_gpu_hours"]) == (3, 2, None)
+    assert done.stderr.count("\n") == 1 and "warning: --gpu is without effect" in done.stderr
 
 
 def test_a_finished_run_changes_nothing_when_run_again(videos: Path, tmp_path: Path) -> None:
@@ -130,6 +156,9 @@ def test_nothing_usable_exits_with_1_and_is_sealed_all_the_same(tmp_path: Path) 
     assert len(dataset) == 0 and dataset.quarantine()["reason"].to_pylist() == ["empty"]
     assert dataset.windows(16) == 0 and list(dataset.rows()) == []
     assert call("shards", "verify", "--deep", tmp_path / "out").returncode == 0
+    done = call("tokenize", "status", *run_arguments(tmp_path / "videos", tmp_path / "out")[:3])
+    assert f"in quarantine: empty 1; {tmp_path / 'out'}/quarantine.parquet" in done.stdout
+    assert ["empty", "a.mp4"] in [line.split() for line in done.stdout.splitlines()]
 
 
 def test_a_few_bad_sources_of_many_fail_the_run_only_above_max_bad_fraction(tmp_path: Path) -> None:
@@ -203,6 +232,11 @@ def test_a_store_that_cannot_be_reached_is_one_line(videos: Path, tmp_path: Path
         stage, *words = [word if word != "x" else "s3://toto-nowhere/set" for word in map(str, command)]
         done = call(stage, *words, *(["s3://toto-nowhere/set"] if stage == "shards" else []), **environment)
         assert "s3://toto-nowhere/set" in short_error(done, 1)
+
+
+def test_a_server_that_nobody_answers_at_is_named() -> None:
+    with pytest.raises(UserError, match="cannot open ftp://127.0.0.1:9/set: ConnectionRefusedError"):
+        open_store("ftp://127.0.0.1:9/set")
 
 
 def test_a_new_class_comes_after_the_known_ones(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ Faults are injected from outside: see faults.py.
 """
 
 import errno
+import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +289,12 @@ def test_nonsense_from_the_child_is_not_believed() -> None:
     inbox.feed(b"\xff\xff\xff\xff and so on")
     with pytest.raises(ValueError, match="header"):
         inbox.take()
+    for length in (None, [1], -1, 0.5, 1e400):
+        inbox = Inbox()
+        header = json.dumps({"type": "beat", "bytes": length}).encode()
+        inbox.feed(len(header).to_bytes(4, "big") + header)
+        with pytest.raises(ValueError, match="body"):
+            inbox.take()
 
 
 def test_slots_pass_bytes_on_and_refuse_what_does_not_fit() -> None:
@@ -299,7 +308,21 @@ def test_slots_pass_bytes_on_and_refuse_what_does_not_fit() -> None:
         mine.free(slot)
     assert mine.put([np.empty(SLOT_BYTES + 1, np.uint8)]) is None
     assert Slots("").put(arrays) is None
-    for nonsense in ((-1, 1), (SLOTS, 1), (0, -1), (0, SLOT_BYTES + 1)):
+    for nonsense in ((-1, 1), (SLOTS, 1), (0, -1), (0, SLOT_BYTES + 1), (0, None), ([0], 1), (0.5, 1), ("0", 1)):
         with pytest.raises(ValueError, match="bytes in slot"):
             given.copy(*nonsense)
     given.close()
+
+
+def test_memory_that_cannot_be_sealed_is_done_without_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def refuse(handle: int, *_: int) -> None:
+        made.append(handle)
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    assert GivenSlots().place == ""
+    for handle in made:
+        with suppress(FileNotFoundError):  # it may be another file's by now
+            assert "toto-blocks" not in os.readlink(f"/proc/self/fd/{handle}")

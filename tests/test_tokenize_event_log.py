@@ -118,6 +118,7 @@ def test_the_progress_line_says_what_is_in_flight() -> None:
     line = Snapshot(2, 10, 900, 5000, 10.0, counters, at_work=4).line()
     assert "2/10 units" in line and "in flight 4, 2.5 MB of frames" in line
     assert "400 frames/s decoded · 100 kept · 25,600 tokens/s · 3 quarantined · 0:40 left" in line
+    assert Snapshot(0, 10, 0, 5000, 2.0, Counters(), starting="Ray").line() == "tokenize 0/10 units · starting Ray"
 
 
 def test_another_process_is_told_where_a_run_stands_while_it_goes_on(tmp_path: Path) -> None:

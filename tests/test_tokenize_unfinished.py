@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -47,11 +46,21 @@ def test_files_of_dead_processes_of_this_machine_go_and_no_others(store: LocalSt
     assert left(store) == {mine, *others}
 
 
+def test_a_process_that_nobody_has_asked_about_since_it_ended_is_dead(store: LocalStore) -> None:
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays as a zombie
+    leave(store, process.pid)
+    try:
+        remove_unfinished(store)
+        assert left(store) == set()
+    finally:
+        process.wait()
+
+
 def test_a_worker_that_is_ending_is_waited_for(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "DYING_S", 60.0)
     process = subprocess.Popen(["sleep", "0.1"])
     leave(store, process.pid)
-    threading.Thread(target=process.wait).start()  # as its parent does; else it would stay a zombie
     remove_unfinished(store, [process.pid])
     assert left(store) == set()
 

@@ -106,7 +106,7 @@ class ChildProcess:
         slot = message.get("slot")
         if slot is None:
             return message, body
-        body = self._slots.copy(int(slot), int(message["slot_bytes"]))
+        body = self._slots.copy(slot, message.get("slot_bytes"))
         with contextlib.suppress(OSError):  # it is gone: what it does not say any more will tell
             self.send(b"%d" % slot)
         return message, body

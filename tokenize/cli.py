@@ -74,23 +74,30 @@ def plan(
     \b
     Example: toto-tokenize plan k400 --cost-per-core-hour 0.05
     """
+    from toto.shards.store import open_store
     from toto.tokenize.cli_text import plan_text
     from toto.tokenize.cost import Prices, cost, published_cost
     from toto.tokenize.sources import list_sources
+    from toto.tokenize.sources.source_table import SourceTable
+    from toto.tokenize.status import done_before
 
     prices = Prices(core_hour, gpu_hour, card, utilisation)
     peak_bf16(card)
     target = resolve(**names, anywhere=published, untrained=published)
     if published:
-        found, ignored = published_cost(target.job, published_tokens(target.config), prices), {}
+        found, ignored, done = published_cost(target.job, published_tokens(target.config), prices), {}, 0
     else:
         listing = list_sources(target.config)
-        found, ignored = cost(target.job, listing.sources[:limit], prices), listing.ignored
-    command.say(plan_text(target, found, prices, ignored))
+        sources = SourceTable.of(listing.sources[:limit])
+        found, ignored, done = cost(target.job, sources, prices), listing.ignored, 0
+        with suppress(UserError, OSError):  # a place that is made later, or not to be read from here
+            done = done_before(open_store(target.job.out), sources)
+    command.say(plan_text(target, found, prices, ignored, done))
+    if found.encode_gpu_hours is None and is_given("card"):
+        click.echo(f"warning: --gpu is without effect: what {target.tokenizer} costs on a GPU is not known", err=True)
     if as_json:
-        command.print_json(
-            {**found.value(), "out": target.job.out, "ignored": ignored, "untrained": target.job.is_untrained}
-        )
+        more = {"out": target.job.out, "ignored": ignored, "done": done, "untrained": target.job.is_untrained}
+        command.print_json({**found.value(), **more})
 
 
 @cli.command()
@@ -154,6 +161,11 @@ def status(cleaning: bool, as_json: bool, **names: Any) -> None:
         command.print_json(found.value())
 
 
+def is_given(parameter: str) -> bool:
+    """Whether a parameter of the running command stands on its command line."""
+    return click.get_current_context().get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
+
+
 def published_tokens(config: "DatasetConfig") -> int:
     """As the paper counts them; UsageError where it does not say."""
     if config.published_tokens is None:
@@ -163,7 +175,7 @@ def published_tokens(config: "DatasetConfig") -> int:
 
 def finish(result: "Result", target: Target, as_json: bool, idle: str = "every planned unit was done before") -> int:
     """Says what a run left, and why where it had nothing to do; the exit code."""
-    from toto.tokenize.cli_text import changed_text, left_out_text
+    from toto.tokenize.cli_text import changed_text, left_out_text, quarantine_text
 
     value = result.snapshot.value
     totals, units = value["totals"], value["units"]
@@ -179,8 +191,7 @@ def finish(result: "Result", target: Target, as_json: bool, idle: str = "every p
     if result.changed:
         command.say(changed_text(result.changed, result.changed_done))
     if totals["quarantined"]:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in value["quarantine"].items())
-        command.say(f"in quarantine: {reasons}; {target.job.out}/quarantine.parquet names each with its reason")
+        command.say(quarantine_text(target.job.out, value["quarantine"]))
     if as_json:
         command.print_json(result.summary())
     if result.failure:

@@ -1,10 +1,13 @@
 """What the commands of toto-tokenize have in common: which dataset, tokenizer and target are meant, and how to run."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from toto.errors import UsageError
 from toto.options import all_of, config_options
 
 if TYPE_CHECKING:
@@ -82,8 +85,30 @@ def resolve(
     pipelines = load(configs, sets)
     config = pipelines.dataset(dataset, anywhere)
     chosen = pipelines.tokenizer(tokenizer or config.tokenizer)
-    job = make_job(config, chosen, out or pipelines.shards(dataset, chosen.name), untrained)
-    return Target(config, chosen.name, job)
+    out = out or pipelines.shards(dataset, chosen.name)
+    if not anywhere:
+        _refuse_among_sources(config, out)
+    return Target(config, chosen.name, make_job(config, chosen, out, untrained))
+
+
+def _refuse_among_sources(config: "DatasetConfig", out: str) -> None:
+    """UsageError where a new dataset would lie among its sources, or they in it; local folders only.
+
+    One that was planned there before goes on: a listing counts its files as left out, and no more.
+    """
+    from toto.tokenize.part import plain_path
+    from toto.tokenize.plan import FOLDER
+
+    to, of = plain_path(out), plain_path(config.root)
+    if to is None or of is None:
+        return
+    target, root = (Path(os.path.realpath(os.path.expanduser(place))) for place in (to, of))
+    apart = target != root and target not in root.parents and root not in target.parents
+    if not apart and not (target / FOLDER / "0001.parquet").exists():
+        raise UsageError(
+            f"--out {out} is, holds or lies in the sources' folder {root} (datasets.{config.name}.root); "
+            "give an --out outside of it"
+        )
 
 
 def split_options(names: dict[str, Any]) -> tuple["Options", Target]:

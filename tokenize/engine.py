@@ -50,6 +50,8 @@ def execute(job: Job, units: list[Unit], uris: Uris, monitor: Monitor, options: 
     if options.engine == LOCAL:
         engine_local.execute(job, units, uris, monitor)
         return
+    if options.engine == OWN_RAY:
+        monitor.starting("Ray")
     from toto.tokenize import engine_ray
 
     engine_ray.execute(job, units, uris, monitor, _cluster(job, options))

@@ -39,6 +39,7 @@ class Snapshot:
     seconds: float
     counters: Counters
     at_work: int = 0  # units that workers hold now
+    starting: str = ""  # what is waited for before any work
 
     @property
     def eta_s(self) -> float | None:
@@ -49,6 +50,8 @@ class Snapshot:
     def line(self) -> str:
         """One line for a person."""
         c, seconds = self.counters, max(self.seconds, 1e-9)
+        if self.starting:
+            return f"tokenize {self.units_done}/{self.units} units · starting {self.starting}"
         eta = "" if self.eta_s is None else f" · {_clock(self.eta_s)} left"
         bad = f" · {c.quarantined} quarantined" if c.quarantined else ""
         on_the_way = f", {c.in_flight / 1e6:,.1f} MB of frames" if c.in_flight else ""
@@ -71,7 +74,8 @@ class Monitor:
         self._done: set[str] = set()
         self._frames_done = 0
         self._read: Callable[[], Counters] = Counters
-        self._at_work: Callable[[], int] = lambda: 1
+        self._at_work: Callable[[], int] = lambda: 0
+        self._starting = ""
         self._started = self._sealed = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._report, daemon=True)
@@ -79,7 +83,11 @@ class Monitor:
 
     def watch(self, read: Callable[[], Counters], at_work: Callable[[], int] = lambda: 1) -> None:
         """Says where the workers' counters are read, and how many units are in work."""
-        self._read, self._at_work = read, at_work
+        self._read, self._at_work, self._starting = read, at_work, ""
+
+    def starting(self, what: str) -> None:
+        """Says what comes up before there are workers, until `watch`."""
+        self._starting = what
 
     def event(self, event: str, **facts: Any) -> None:
         """Notes something in the run's log."""
@@ -103,7 +111,8 @@ class Monitor:
         """Where the run stands now."""
         seconds = time.monotonic() - self._started
         done = self._before + len(self._done)
-        return Snapshot(done, self._total, self._frames_done, self._frames, seconds, self._read(), self._at_work())
+        counters, at_work = self._read(), self._at_work()
+        return Snapshot(done, self._total, self._frames_done, self._frames, seconds, counters, at_work, self._starting)
 
     def __enter__(self) -> "Monitor":
         self._thread.start()

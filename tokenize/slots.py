@@ -13,6 +13,7 @@ import os
 import queue
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +32,11 @@ class GivenSlots:
             self.place = f"/proc/{os.getpid()}/fd/{self._handle}"
             self._data = _mapped(self._handle, mmap.PROT_READ)
 
-    def copy(self, slot: int, nbytes: int) -> memoryview:
+    def copy(self, slot: Any, nbytes: Any) -> memoryview:
         """The first bytes of a slot, in memory of their own. Raises ValueError where there are not so many."""
-        if not (0 <= slot < len(self._data) and 0 <= nbytes <= SLOT_BYTES):
-            raise ValueError(f"{nbytes} bytes in slot {slot}")
+        numbers = isinstance(slot, int) and isinstance(nbytes, int)
+        if not (numbers and 0 <= slot < len(self._data) and 0 <= nbytes <= SLOT_BYTES):
+            raise ValueError(f"{nbytes!r} bytes in slot {slot!r}")
         return self._data[slot, :nbytes].copy().data.toreadonly()
 
     def close(self) -> None:
@@ -78,9 +80,12 @@ def _create() -> int | None:
         return None
     with suppress(OSError):
         handle = os.memfd_create("toto-blocks", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(handle, SLOTS * SLOT_BYTES)
-        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        return handle
+        try:
+            os.ftruncate(handle, SLOTS * SLOT_BYTES)
+            fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            return handle
+        except OSError:
+            os.close(handle)
     return None
 
 

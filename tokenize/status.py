@@ -4,13 +4,20 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+
 from toto.errors import UserError
-from toto.shards.commit import read_commits
+from toto.shards.commit import committed_units, read_commits
 from toto.shards.manifest import final_results
 from toto.shards.seal import read_results
 from toto.shards.store import Store
 from toto.tokenize.monitor import running
 from toto.tokenize.plan import read_plans
+from toto.tokenize.planned import PlannedRows
+from toto.tokenize.sources.source_table import SourceTable
+
+FEW = 3
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class Status:
     rows: int
     tokens: int
     running: list[dict[str, Any]]
+    first_quarantined: dict[str, str]  # the first few keys -> their reasons
 
     def value(self) -> dict[str, Any]:
         """For `--json`."""
@@ -37,6 +45,7 @@ def status(store: Store) -> Status:
         raise UserError(f"nothing is planned at {store.uri}; `toto-tokenize run DATASET` starts it")
     commits = read_commits(store)
     final = final_results(read_results(store, commits))
+    bad = final.filter(pc.is_valid(final["reason"])).slice(0, FEW)
     return Status(
         planned_units=len(plans.units),
         committed_units=len(commits),
@@ -45,4 +54,15 @@ def status(store: Store) -> Status:
         rows=sum(commit.rows for commit in commits),
         tokens=sum(commit.tokens for commit in commits),
         running=running(store),
+        first_quarantined=dict(zip(bad["key"].to_pylist(), bad["reason"].to_pylist(), strict=True)),
     )
+
+
+def done_before(store: Store, listed: SourceTable) -> int:
+    """How many of these sources are in units that a commit holds; 0 where nothing was planned."""
+    committed, done = committed_units(store), np.zeros(len(listed), bool)
+    for unit in read_plans(store).units.values():
+        if unit.id in committed:
+            at = listed.by_key.rows(PlannedRows.of(unit.sources).keys)
+            done[at[at >= 0]] = True
+    return int(done.sum())

@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from toto.alive import is_alive
 from toto.shards.leftovers import GARBAGE_AGE_S
 from toto.shards.store import SCRATCH, Store
 
@@ -33,11 +34,11 @@ def unfinished(store: Store) -> Path:
 def remove_unfinished(store: Store, ending: Collection[int] = ()) -> None:
     """Removes what dead processes of this machine have left; of those that are `ending` now (pids) in some seconds."""
     until = time.monotonic() + DYING_S
-    while any(map(_lives, ending)) and time.monotonic() < until:
+    while any(map(is_alive, ending)) and time.monotonic() < until:
         time.sleep(0.02)
     for path in store.scratch().parent.glob(f"{_machine()}-*"):
         pid = path.name.split("-")[1]
-        if pid.isdigit() and not _lives(int(pid)):
+        if pid.isdigit() and not is_alive(int(pid)):
             path.unlink(missing_ok=True)
 
 
@@ -47,16 +48,6 @@ def remove_old(store: Store) -> None:
         with suppress(FileNotFoundError):  # another run does the same
             if _OLD.fullmatch(name.removeprefix(f"{SCRATCH}/")) and store.age_s(name) > GARBAGE_AGE_S:
                 store.remove(name)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
 
 
 @cache

@@ -85,9 +85,9 @@ class Inbox:
         message = json.loads(self._loose[start:end])
         if not isinstance(message, dict) or not {"type", "bytes"} <= message.keys():
             raise ValueError("a header without type or length")
-        length = int(message["bytes"])
-        if not 0 <= length <= MAX_BODY:
-            raise ValueError("a body of more than 2 GiB")
+        length = message["bytes"]
+        if not (isinstance(length, int) and 0 <= length <= MAX_BODY):
+            raise ValueError("a body of no length, or of more than 2 GiB")
         self._body = np.empty(length, np.uint8).data
         came, self._loose = self._loose[end:], bytearray()
         self.feed(came)

@@ -131,13 +131,11 @@ def _opened(folder: Path, limit: int | None) -> Cache:
 
 
 def _found(path: str) -> MappedFile | None:
-    """A file of the cache; None where it is not there, or was removed at this moment to make room."""
+    """A file of the cache; None where it is not there, was removed at this moment to make room, or cannot be opened:
+    it stays for others, as this process may only have too many files open."""
     try:
         return map_file(path)
-    except FileNotFoundError:
-        return None
     except OSError:
-        _drop(path)
         return None
 
 

@@ -84,7 +84,7 @@ class MappedFile(NamedTuple):
 
 def map_file(path: str) -> MappedFile:
     """A file by its path; Arrow has the system begin to read what is not in memory. OSError where there is none."""
-    with pa.memory_map(path) as file:
+    with pa.memory_map(os.fsencode(path)) as file:  # as bytes: any name that a folder may have
         handle = file.fileno()
         state = os.fstat(handle)
         before = state.st_ino, state.st_size, state.st_mtime_ns

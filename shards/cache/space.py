@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from toto.alive import is_alive
 from toto.errors import UsageError
 from toto.files import cache_folder
 
@@ -156,7 +157,7 @@ class Space:
         for entry in _entries(self.folder / "tmp"):
             host, _, rest = entry.name.rpartition("-")[0].rpartition("-")
             with suppress(OSError):
-                dead = host == socket.gethostname() and rest.isdigit() and not _is_alive(int(rest))
+                dead = host == socket.gethostname() and rest.isdigit() and not is_alive(int(rest))
                 if dead or time.time() - entry.stat().st_mtime > STALE_S:
                     os.unlink(entry.path)
 
@@ -209,16 +210,6 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _let_go() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 AHEAD = 2  # rounds that are being filled while one is read
 ROUND, ROUND_BYTES = 1_024, 16 << 20  # sequences of a round, and what they take, where one batch is not more
 AT_ONCE = 2_048  # sequences that are found together: as many as the rounds ahead have; one by one it takes much longer
-LOOK_S = 2.0  # a process looks this often whether who asks is still there
+LOOK_S = 2.0  # a process looks this often whether who asks is still there, and who asks whether the process is
 FAILED = -1
 Numbers = range | np.ndarray
 Share = tuple[int, int, int]  # of a process: part, place of its sequences in the slot, how many they are
@@ -200,8 +200,12 @@ class _Worker:
             self._pipe.send(question)
 
     def answer(self) -> int:
-        """What `Source.fill` gave for the share that was asked for before all others, or FAILED."""
+        """What `Source.fill` gave for the share that was asked for before all others, or FAILED. The pipe does not tell
+        that the process has ended where another thread forked while it was being started."""
         with _told():
+            while not self._pipe.poll(LOOK_S):
+                if not self._process.is_alive():
+                    raise EOFError
             return int(self._pipe.recv())
 
     def end(self) -> None:
