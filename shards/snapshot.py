@@ -10,11 +10,12 @@ from typing import Any
 from toto.errors import UserError
 from toto.shards.hashing import canonical_json, json_sha256
 from toto.shards.schema import FORMAT_VERSION, other_version
-from toto.shards.store import Store
+from toto.shards.store import LocalStore, Store
 from toto.shards.untrusted.shape import SIZE, misshapen
 
 DATASET = "dataset.json"
 MANIFEST = "manifest"
+PLAN = "plan"
 ID_DIGITS = 64
 MAX_BYTES = 64 << 20  # of dataset.json; a plan that grows by a file a day for 30 years adds 2 MB
 _FILE = {"path": str, "bytes": SIZE, "sha256": str}
@@ -128,8 +129,9 @@ def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
             raise UserError(f"{store.uri}: 0 snapshots with id {wanted!r}; no file {name} there") from None
         if isinstance(missing, NotADirectoryError):
             raise UserError(f"{store.uri} is a file; a dataset is a folder that holds dataset.json") from None
+        out = "" if _is_taken(store) else f" --out {store.uri}"
         raise UserError(
-            f"no dataset at {store.uri} (no dataset.json); `toto-tokenize run DATASET --out {store.uri}` makes one"
+            f"no dataset at {store.uri} (no dataset.json); `toto-tokenize run DATASET{out}` makes one"
         ) from None
     except (OSError, UserError):
         raise
@@ -139,3 +141,8 @@ def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
     if wanted is not None and not found.dataset_id.startswith(wanted):
         raise UserError(f"{store.uri}/{name}: holds the snapshot {found.dataset_id} instead")
     return found
+
+
+def _is_taken(store: Store) -> bool:
+    """Whether a folder of this machine holds other things than what a run began, which goes on there."""
+    return isinstance(store, LocalStore) and store.root.is_dir() and any(store.root.iterdir()) and not store.list(PLAN)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from toto.plain import counted
 from toto.shards.dataset import Dataset
 from toto.shards.manifest import final_results
 
@@ -32,13 +33,16 @@ def info_text(uri: str, value: dict[str, Any]) -> str:
         f"  dataset id   {value['dataset_id']}",
         f"  tokenizer    {value['tokenizer']}, {value['vocab_size']:,} codes",
         f"  sources      {value['sources']:,} used, {value['quarantined']:,} in quarantine",
-        f"  rows         {value['rows']:,} in {value['shards']:,} shards ({value['bytes'] / 1e6:,.2f} MB)",
+        f"  rows         {value['rows']:,} in {counted(value['shards'], 'shard')} ({value['bytes'] / 1e6:,.2f} MB)",
         f"  frames       {value['frames']:,}",
         f"  tokens       {value['tokens']:,} ids, start and end included",
         f"  hours        {value['hours']:.3f} of source video",
         f"  units        {units['committed']:,} of {units['planned']:,} planned",
     ]
-    lines += [f"  {split:<12} {part['rows']:,} rows, {part['tokens']:,} ids" for split, part in value["splits"].items()]
+    lines += [
+        f"  {split:<12} {counted(part['rows'], 'row')}, {part['tokens']:,} ids"
+        for split, part in value["splits"].items()
+    ]
     return "\n".join(lines)
 
 

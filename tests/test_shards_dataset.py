@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,9 +204,16 @@ def test_an_older_snapshot_is_opened_by_its_id(dataset: Dataset) -> None:
         Dataset(dataset.store.uri, id="ffff")
 
 
-def test_no_dataset_there_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="toto-tokenize run"):
-        Dataset(tmp_path)
+def test_no_dataset_there_says_how_to_make_one_and_where_the_folder_is_free(tmp_path: Path) -> None:
+    begun, taken = tmp_path / "begun" / "plan" / "0001.parquet", tmp_path / "taken" / "notes.txt"
+    for file in (begun, taken):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    (tmp_path / "empty").mkdir()
+    for name, out in (("empty", True), ("nowhere", True), ("begun", True), ("taken", False)):
+        told = f" --out {tmp_path / name}" if out else ""
+        with pytest.raises(UserError, match=re.escape(f"`toto-tokenize run DATASET{told}` makes one")):
+            Dataset(tmp_path / name)
 
 
 def test_what_travels_is_the_snapshot_that_was_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

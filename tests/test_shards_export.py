@@ -271,7 +271,8 @@ def test_what_is_there_is_never_overwritten_without_being_asked(shards: Path, tm
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--to npy --frames 99", r"no run of 99 frames in train, val \(the longest has 13\); give --frames 13"),
+        ("--to npy --frames 99", r"no run of 99 frames in splits train, val \(the longest has 13\); give --frames 13"),
+        ("--to npy --frames 99 --split val", "no run of 99 frames in split val "),
         ("--to npy --rows --frames 4", "--rows takes whole rows"),
         ("--to npy --split test", "no split 'test'; it has: train, val"),
         ("--to npy --order random", "--order random: `stored`, or a whole number"),

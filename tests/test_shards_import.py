@@ -205,6 +205,17 @@ def test_wrong_metadata_is_refused_by_key(facts: dict[str, Any], said: str, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    source = code_folder(tmp_path / "in", {"a.npy": np.zeros((1, 4, 6), int)})
+    (source / "metadata.json").unlink()
+    for told, said in (
+        ({}, "does not tell vocab_size and patch; complete it, or give --vocab-size and --patch$"),
+        ({"vocab_size": 9}, "does not tell patch; complete it, or give --patch$"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            import_tokens(source, str(tmp_path / "out"), "somebodys", given=told, options=QUIET)
+
+
 def test_killed_and_run_again_it_is_the_same(tmp_path: Path) -> None:
     arrays = {f"{i}.npy": RNG.integers(0, 300, (3, 4, 6)) for i in range(12)}
     source, out = code_folder(tmp_path / "in", arrays), tmp_path / "out"

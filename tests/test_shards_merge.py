@@ -56,9 +56,7 @@ def test_shared_sources_are_refused_or_skipped_or_kept_apart(tmp_path: Path) -> 
     write_tokens(one, videos("x", 4))
     write_tokens(two, [*videos("x", 4), *videos("y", 3)])
     uris = [str(one), str(two)]
-    with pytest.raises(
-        UserError, match=r"4 sources stand in several .*first: x0.mp4, x1.mp4, x2.mp4.*--prefix.*--skip"
-    ):
+    with pytest.raises(UserError, match=r"4 sources in several .*first: x0.mp4, x1.mp4, x2.mp4.*--prefix.*--skip"):
         merge(uris, str(tmp_path / "out"), options=QUIET)
     assert not (tmp_path / "out").exists()
     merge(uris, str(tmp_path / "skipped"), Union(skip_shared=True), options=QUIET)
@@ -77,6 +75,7 @@ def test_shared_sources_are_refused_or_skipped_or_kept_apart(tmp_path: Path) -> 
     ("more", "said"),
     [
         ({"tokenizer_id": "0" * 16}, "ids of one mean nothing to the other"),
+        ({"vocab_size": 512}, r"dct \(64 codes, id \w+\), \S+ has dct \(512 codes, id \w+\): ids of one mean nothing"),
         ({"stride": 2}, r"differ in how their rows were made \(stride: 4, 2\)"),
         ({"crop": "random", "keep_pixels": 16}, "crop: 'center', 'random'; keep_pixels: None, 16"),
     ],

@@ -16,6 +16,7 @@ from token_world import Image, Video, write_tokens
 
 from toto import Dataset
 from toto.errors import UsageError, UserError
+from toto.plain import counted
 from toto.shards.cli import cli
 from toto.shards.statistics import gram_counter
 from toto.shards.statistics.gram_counter import GramCounter, counts, counts_in, key_dtype, key_ranges
@@ -180,6 +181,11 @@ def test_ngrams_too_long_to_pack_and_wrong_sizes_are_refused(world: Path) -> Non
             Settings(sizes)
 
 
+def test_a_dataset_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no rows"):
+        count_ngrams(write_tokens(tmp_path / "set"))
+
+
 def test_the_command_draws_several_datasets_and_ends_with_their_figures(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "grams.png"
     words = ["ngrams", str(world), str(world), "--n", "1", "--out", str(out), "--json"]
@@ -189,3 +195,13 @@ def test_the_command_draws_several_datasets_and_ends_with_their_figures(world: P
     assert str(out) in lines and out.read_bytes().startswith(b"\x89PNG")
     both = json.loads(lines[-1])["datasets"]
     assert both[0] == both[1] == json.loads(json.dumps(count_ngrams(world, Settings((1,)))))
+
+
+def test_what_is_one_is_told_as_one(tmp_path: Path) -> None:
+    one = write_tokens(tmp_path / "one", [Video("a.mp4", np.zeros((1, 2, 2), int))])
+    told = CliRunner().invoke(cli, ["info", str(one)]).stdout + CliRunner().invoke(cli, ["ngrams", str(one)]).stdout
+    for words in ("1 in 1 shard (", "  1 row, 6 ids", "1 frame, 4 codes: all there are, in 1 record batch;"):
+        assert words in told
+    several = write_tokens(tmp_path / "two", [Video(f"{i}.mp4", np.zeros((1, 2, 2), int)) for i in range(2)])
+    assert "  2 rows, 12 ids" in CliRunner().invoke(cli, ["info", str(several)]).stdout
+    assert [counted(n, "record batch") for n in (0, 1200)] == ["0 record batches", "1,200 record batches"]

@@ -123,5 +123,5 @@ def test_the_command_says_what_each_split_gets_and_warns_of_leaks(tmp_path: Path
     assert done.exit_code == 0 and "val stays: 4 sources" in done.output and "dev: " in done.output, done.output
     division, options = Division(HALVES, of="train", group=r"(\d)\.mp4"), Options(say=said.append)
     again = split(str(source), str(tmp_path / "again"), division, options=options)
-    assert any(line.startswith("warning: 4 groups of train stand in another split") for line in said)
+    assert any(line.startswith("warning: 4 groups of train also in another split") for line in said)
     assert again.snapshot.value["splits"]["val"]["rows"] == 4

@@ -376,7 +376,9 @@ def test_the_command_says_what_is_wrong_and_exits_with_1(dataset: Path) -> None:
     shard.write_bytes(data)
     done = call("shards", "verify", "--deep", dataset, "--json")
     assert done.returncode == 1 and shard.name in done.stdout
-    assert json.loads(done.stdout.splitlines()[-1])["ok"] is False
+    *_, verdict, advice, told = done.stdout.splitlines()
+    assert "problem" in verdict and advice.startswith("there is no repair: put these files back from a copy")
+    assert json.loads(told)["ok"] is False
 
 
 def _reads_only_true_rows(root: Path, pristine: list) -> bool:

@@ -201,7 +201,7 @@ def test_no_key_leads_out_of_the_sources_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (("--row", "9"), "row 9 of 3"),
+        (("--row", "9"), "has no row 9: they are 0 to 2"),
         (("--window", "2"), "has no window 2: those of 16 frames at stride 1 are 0 to 1"),
         (("--source", "x"), "no rows of source 'x'"),
         (("--split", "val"), "has no split 'val'; it has: all"),
@@ -220,7 +220,7 @@ def test_what_cannot_be_shown_is_a_short_error(dataset: Dataset, asked: tuple[st
 def test_a_row_out_of_range_ends_the_command_with_one_line(dataset: Dataset, tmp_path: Path) -> None:
     done = call("shards", "view", dataset.store.uri, "--row", "9", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: {dataset.store.uri}: row 9 of 3\n"
+    assert done.stderr == f"error: {dataset.store.uri} has no row 9: they are 0 to 2\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,6 +7,7 @@ import click
 
 from toto import command
 from toto.errors import UsageError
+from toto.plain import counted
 from toto.shards.commands.sizes import Bytes
 from toto.shards.export.pieces import Cut
 from toto.shards.export.run import MOST_SHARD_BYTES, TARGETS, Export
@@ -56,9 +57,10 @@ def export(
     what = Export(target, cut, codes, _seed(order), shard_bytes, splits)
     result = export_dataset(uri, what, out, force, _Progress() if sys.stderr.isatty() else lambda done, total: None)
     pieces = ", ".join(f"{count:,} of {split}" for split, count in result["pieces"].items())
-    command.say(f"{out}: {'rows' if rows else 'windows'}: {pieces}; {result['files']} files, {result['bytes']:,} bytes")
+    files = counted(result["files"], "file")
+    command.say(f"{out}: {'rows' if rows else 'windows'}: {pieces}; {files}, {result['bytes']:,} bytes")
     if result["images_left_out"]:
-        command.say(f"{result['images_left_out']:,} images have no windows and were left out; --rows takes them")
+        command.say(f"left out, for want of windows: {counted(result['images_left_out'], 'image')}; --rows takes them")
     if as_json:
         command.print_json(result)
 

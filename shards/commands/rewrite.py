@@ -1,13 +1,14 @@
 """Datasets made of datasets: `pack`, `split`, `merge`; and of tokens made elsewhere: `import`."""
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from toto import command
 from toto.errors import UsageError
+from toto.options import all_of, json_option
+from toto.plain import counted
 from toto.shards.commands.sizes import Bytes
 from toto.shards.dataset import Dataset
 from toto.shards.rewrite.derive import SHARD_BYTES, Options, Result
@@ -16,29 +17,18 @@ from toto.shards.rewrite.merge import Union, merge
 from toto.shards.rewrite.pack import pack
 from toto.shards.rewrite.split import SOURCE, Division, parse_shares, split
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def makes_a_dataset(function: Command) -> Command:
-    """The options that all of these commands have."""
-    for option in reversed(
-        (
-            click.option("--out", required=True, metavar="URI", help="The new dataset: a folder, or an fsspec URI."),
-            click.option(
-                "--shard-bytes",
-                type=Bytes(),
-                default=SHARD_BYTES,
-                metavar="SIZE",
-                help="Ids and pixels of a shard before compression, about (no piece is cut); default 256MiB.",
-            ),
-            click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes; each makes shards."),
-            click.option("--json", "as_json", is_flag=True, help="End with one line of JSON."),
-        )
-    ):
-        function = option(function)
-    return function
-
-
+makes_a_dataset = all_of(
+    click.option("--out", required=True, metavar="URI", help="The new dataset: a folder, or an fsspec URI."),
+    click.option(
+        "--shard-bytes",
+        type=Bytes(),
+        default=SHARD_BYTES,
+        metavar="SIZE",
+        help="Ids and pixels of a shard before compression, about (no piece is cut); default 256MiB.",
+    ),
+    click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes; each makes shards."),
+    json_option,
+)
 proof_option = click.option(
     "--proof/--no-proof", default=True, show_default=True, help="Read the input again at the end and compare all rows."
 )
@@ -191,15 +181,15 @@ def _options(workers: int | None, proof: bool = True) -> Options:
 def _finish(result: Result, out: str, as_json: bool) -> None:
     value = result.value(out)
     command.say(
-        f"{out}: {value['rows']:,} rows, {value['tokens']:,} ids in {value['shards']:,} shards "
-        f"({value['bytes'] / 1e6:,.2f} MB), {value['quarantined']:,} sources in quarantine"
+        f"{out}: {counted(value['rows'], 'row')}, {value['tokens']:,} ids in {counted(value['shards'], 'shard')} "
+        f"({value['bytes'] / 1e6:,.2f} MB), {counted(value['quarantined'], 'source')} in quarantine"
     )
     if value["quarantine"]:
         command.say("  " + ", ".join(f"{reason} {count:,}" for reason, count in sorted(value["quarantine"].items())))
     if result.proof is not None:
         for split_name, rows in sorted(result.proof.rows.items()):
             command.say(
-                f"  {split_name}: the same {rows:,} rows as before (row hashes add up to "
+                f"  {split_name}: the same {counted(rows, 'row')} as before (row hashes add up to "
                 f"{result.proof.row_hash[split_name]} on both sides)"
             )
     command.say(f"dataset id {value['dataset_id']}")

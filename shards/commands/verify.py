@@ -7,12 +7,17 @@ import click
 
 from toto import command
 from toto.affinity import cores
+from toto.plain import counted
 from toto.shards.store import open_store
 from toto.shards.verify import Report
 from toto.shards.verify import verify as verify_dataset
 
 SHOWN_PROBLEMS = 50
 SHOWN_EVERY_S = 0.2
+NO_REPAIR = (
+    "there is no repair: put these files back from a copy; without one, move the dataset away and make it anew, by the "
+    "command that made it"
+)
 
 
 @click.command()
@@ -36,16 +41,18 @@ def verify(uri: str, deep: bool, workers: int | None, as_json: bool) -> int:
 
 def report_text(uri: str, report: Report, deep: bool) -> str:
     """`verify` for a person."""
-    checked = f"{report.files:,} files, {report.bytes / 1e6:,.2f} MB" + (f", {report.rows:,} rows" if deep else "")
+    checked = f"{counted(report.files, 'file')}, {report.bytes / 1e6:,.2f} MB"
+    checked += f", {counted(report.rows, 'row')}" if deep else ""
     lines = [*report.problems[:SHOWN_PROBLEMS]]
     if len(report.problems) > SHOWN_PROBLEMS:
         lines.append(f"… and {len(report.problems) - SHOWN_PROBLEMS} more")
     if report.leftovers:
-        lines.append(f"{len(report.leftovers)} leftovers of unfinished runs, harmless (toto-tokenize status --clean)")
-    problems = len(report.problems)
-    verdict = "whole" if report.ok else f"{problems} problem{'s' if problems > 1 else ''}"
+        left = counted(len(report.leftovers), "leftover")
+        lines.append(f"{left} of unfinished runs, harmless (toto-tokenize status --clean)")
+    verdict = "whole" if report.ok else counted(len(report.problems), "problem")
     how = "every byte was read" if deep else "names, sizes and small files; --deep reads every byte"
-    return "\n".join([*lines, f"{uri}: {verdict} ({checked}; {how})"])
+    lines.append(f"{uri}: {verdict} ({checked}; {how})")
+    return "\n".join(lines if report.ok else [*lines, NO_REPAIR])
 
 
 class _Progress:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toto.errors import UsageError, UserError
+from toto.plain import counted
 from toto.shards.dataset import Dataset
 from toto.shards.export.earlier import begun
 from toto.shards.export.folder import refuse_folder, whole_folder
@@ -82,15 +83,15 @@ def _place(out: str, force: bool) -> Store:
 
 
 def _lacking(splits: dict[str, Dataset], cut: Cut | None) -> str:
-    """`run of 16 frames in train, val (…); give --frames 11, or --rows`: what there are no pieces of."""
-    names = ", ".join(splits)
+    """`run of 16 frames in splits train, val (…); give --frames 11, or --rows`: what there are no pieces of."""
+    names = f"split{'s' if len(splits) > 1 else ''} {', '.join(splits)}"
     if cut is None:
         return f"rows in {names}"
     longest = max(part.longest_run() for part in splits.values())
     fitting = (longest - 1) // cut.stride + 1
     advice = f"give --frames {fitting} or fewer, or --rows" if longest else "images go with --rows"
     at = f" at stride {cut.stride}" if cut.stride > 1 else ""
-    return f"run of {cut.frames} frames{at} in {names} (the longest has {longest}); {advice}"
+    return f"run of {counted(cut.frames, 'frame')}{at} in {names} (the longest has {longest}); {advice}"
 
 
 def _whole(store: Store, target: str, splits: Sequence[str], force: bool) -> AbstractContextManager[Outgoing]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from toto import tokenizers
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards.dataset import Dataset, Row
 from toto.shards.flags import Flag
 from toto.shards.ids import KIND_VIDEO
@@ -119,8 +120,8 @@ def choose(
             return [_whole(f"run {row.record.run}", row) for row in (found[i] for i in _spread(len(found), MOST_ROWS))]
         if windows:
             return [_window(dataset, i, frames, stride) for i in windows]
-        return [_whole(f"row {i}", dataset.row(i)) for i in rows or _spread(len(dataset), FEW_ROWS)]
-    except (IndexError, ValueError) as error:
+        return [_row(dataset, i) for i in rows or _spread(len(dataset), FEW_ROWS)]
+    except ValueError as error:
         raise UserError(f"{dataset.store.uri}: {error}") from None
 
 
@@ -138,15 +139,22 @@ def _whole(title: str, row: Row) -> Pick:
     return Pick(title, row, np.arange(row.record.n_frames))
 
 
+def _row(dataset: Dataset, i: int) -> Pick:
+    if i >= len(dataset):
+        raise UserError(f"{dataset.store.uri} has no row {i:,}: they are 0 to {len(dataset) - 1:,}")
+    return _whole(f"row {i}", dataset.row(i))
+
+
 def _window(dataset: Dataset, i: int, frames: int, stride: int) -> Pick:
     count = dataset.windows(frames, stride)
     if not count:
         longest = dataset.longest_run()
-        raise UserError(f"{dataset.store.uri} has no run of {frames} frames at stride {stride} (longest: {longest})")
+        lacking = f"run of {counted(frames, 'frame')} at stride {stride}"
+        raise UserError(f"{dataset.store.uri} has no {lacking} (longest: {longest})")
     if i >= count:
         raise UserError(
             f"{dataset.store.uri} has no window {i:,}: "
-            f"those of {frames} frames at stride {stride} are 0 to {count - 1:,}"
+            f"those of {counted(frames, 'frame')} at stride {stride} are 0 to {count - 1:,}"
         )
     window = dataset.window(i, frames, stride)
     return Pick(f"window {i}", window.row, window.start + stride * np.arange(frames))

@@ -12,6 +12,7 @@ import numpy as np
 
 from toto.errors import UsageError
 from toto.files import write_whole
+from toto.plain import counted
 from toto.shards.look import page
 from toto.shards.look.clips import Painter, Pick, first
 from toto.shards.look.originals import Originals
@@ -143,8 +144,9 @@ def _clip_facts(clip: Window) -> dict[str, Any]:
 def _page(found: Seen, view: View) -> str:
     names = ", ".join(page.text(name) for name in found.stream.parts)
     lead = (
-        f"{len(found.sequences)} of {found.stream.recipe.batch_sequences} sequences, {found.stream.context:,} tokens "
-        f"each. Parts: {names}. Recipe <code>{page.text(found.stream.recipe.id)}</code>."
+        f"{len(found.sequences)} of {counted(found.stream.recipe.batch_sequences, 'sequence')}, "
+        f"{found.stream.context:,} tokens each. Parts: {names}. "
+        f"Recipe <code>{page.text(found.stream.recipe.id)}</code>."
     )
     clips = (view.painter.clip(first(pick, PAGE_FRAMES)) for pick in view.picks)
     cards = [page.figure(*shot(clip), page.name(clip.pick.caption)) for clip in clips]

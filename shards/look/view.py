@@ -14,6 +14,7 @@ import numpy as np
 
 from toto.errors import UsageError
 from toto.files import write_whole
+from toto.plain import counted
 from toto.shards.dataset import Dataset
 from toto.shards.look import page
 from toto.shards.look.clips import Clip, Painter, Pick, first, thinned
@@ -146,7 +147,7 @@ def _page(view: View, remarks: list[str]) -> str:
     cards = [page.figure(*shot(clip), page.name(clip.pick.caption)) for clip in _clips(view, first, PAGE_FRAMES)]
     totals = dataset.info["totals"]
     lead = (
-        f"{totals['rows']:,} rows, {totals['tokens']:,} ids by tokenizer "
+        f"{counted(totals['rows'], 'row')}, {totals['tokens']:,} ids by tokenizer "
         f"<code>{page.text(dataset.tokenizer['name'])}</code>. Dataset id <code>{dataset.dataset_id}</code>."
     )
     heading = f'<p class="over">toto-shards view</p><h1>{page.text(dataset.info["name"])}</h1>'

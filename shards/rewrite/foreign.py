@@ -82,7 +82,7 @@ def read_metadata(files: Files) -> dict[str, Any]:
 
 
 def facts_of(values: Mapping[str, Any], tokenizer: dict[str, Any], where: str) -> Facts:
-    """Checked facts; UsageError names the key that is missing or wrong."""
+    """Checked facts; UsageError names the keys that are missing, or the one that is wrong."""
     for key, kind in KNOWN.items():
         if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool) != (kind is bool)):
             raise UsageError(
@@ -92,9 +92,9 @@ def facts_of(values: Mapping[str, Any], tokenizer: dict[str, Any], where: str) -
     for key, (least, most) in NUMBERS.items():
         if key in values and not least <= values[key] <= most:
             raise UsageError(f"{where}: {key} = {str(values[key])[:40]}; {least} to {most} are possible")
-    for key in ("vocab_size", "patch"):
-        if key not in values:
-            raise UsageError(f"{where} does not tell {key}; write it there, or give --{key.replace('_', '-')}")
+    if missing := [key for key in ("vocab_size", "patch") if key not in values]:
+        options = " and ".join(f"--{key.replace('_', '-')}" for key in missing)
+        raise UsageError(f"{where} does not tell {' and '.join(missing)}; complete it, or give {options}")
     if values.get("kind", "video") not in ("video", "image"):
         raise UsageError(f"{where}: kind is {values['kind']!r}; video or image")
     fps = values.get("fps")

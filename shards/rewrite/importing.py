@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UserError
-from toto.plain import plain
+from toto.plain import counted, plain
 from toto.shards import ids
 from toto.shards.rewrite.derive import DEFAULT, SHARD_BYTES, Options, Result, derive
 from toto.shards.rewrite.foreign import KNOWN, Facts, facts_of, read_metadata, split_name, tokenizer_of
@@ -96,7 +96,9 @@ def import_tokens(
         for remark in _remarks({} if raw else values, facts, foreign, table):
             options.say(remark)
         if foreign.ignored:
-            options.say(f"left out because they are no .npy, or their names no UTF-8: {foreign.ignored:,} files")
+            options.say(
+                f"left out because they are no .npy, or their names no UTF-8: {counted(foreign.ignored, 'file')}"
+            )
         if not len(table):
             raise UserError(f"{folder} holds neither .npy files nor a video.bin")
         units = with_units(_scaled(table, files, facts), shard_bytes, identity.of_units())

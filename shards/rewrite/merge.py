@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from toto.errors import UsageError, UserError
+from toto.plain import counted
+from toto.shards.dataset import Dataset
 from toto.shards.rewrite.catalog import Catalog
 from toto.shards.rewrite.class_numbers import PAIRS, by_name
 from toto.shards.rewrite.copying import RowCopier
@@ -81,7 +83,7 @@ def merge(
         splits = catalog.keep_splits()
         for i, taken in enumerate(inputs):
             if left[i]:
-                options.say(f"{taken.uri}: {len(left[i]):,} sources that another dataset has are skipped")
+                options.say(f"{taken.uri}: {counted(len(left[i]), 'source')} skipped, which another dataset has")
         tables = joined(inputs, annotations, prefixes, left, union.without, catalog.labelled, numbers, classes)
         units = with_units(cut_pieces(catalog, splits), shard_bytes, identity.of_units())
         return Draft(units, tables, catalog.sources)
@@ -97,8 +99,8 @@ def common_settings(inputs: Sequence[Input]) -> tuple[dict[str, Any], dict[str, 
         a, b = first.dataset, other.dataset
         if a.tokenizer["id"] != b.tokenizer["id"]:
             raise UsageError(
-                f"{first.uri} has the tokenizer {a.tokenizer['name']} (id {a.tokenizer['id']}), "
-                f"{other.uri} has {b.tokenizer['name']} (id {b.tokenizer['id']}): ids of one mean nothing to the other"
+                f"{first.uri} has the tokenizer {_tokenizer(a)}, {other.uri} has {_tokenizer(b)}: "
+                "ids of one mean nothing to the other"
             )
         if a.info["id_layout"] != b.info["id_layout"]:
             raise UsageError(f"{first.uri} and {other.uri} number their ids differently (id_layout)")
@@ -116,6 +118,11 @@ def common_settings(inputs: Sequence[Input]) -> tuple[dict[str, Any], dict[str, 
     return {key: None if key in differs else told[0] for key, told in values.items()}, differs
 
 
+def _tokenizer(dataset: Dataset) -> str:
+    spec = dataset.tokenizer
+    return f"{spec['name']} ({counted(spec['vocab_size'], 'code')}, id {spec['id']})"
+
+
 def _refuse_unknown(inputs: Sequence[Input], without: frozenset[str]) -> None:
     known = {LABELS}.union(*(taken.dataset.info["annotations"] for taken in inputs))
     if unknown := sorted(without - known):
@@ -130,7 +137,7 @@ def _shared(catalog: Catalog, union: Union) -> list[set[str]]:
     if shared and not union.skip_shared:
         few = ", ".join(sorted(shared)[:FEW])
         raise UserError(
-            f"{len(shared):,} sources stand in several of these datasets (first: {few}); "
+            f"{counted(len(shared), 'source')} in several of these datasets (first: {few}); "
             "keep them apart by --prefix, or take the first dataset's by --skip-shared"
         )
     for key, places_of_key in shared.items():

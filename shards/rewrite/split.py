@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import Any
 
 from toto.errors import UsageError, UserError
+from toto.plain import counted
 from toto.shards.protocols import TRAIN, beside_grid
 from toto.shards.rewrite.catalog import STAYS, Catalog
 from toto.shards.rewrite.copying import RowCopier
@@ -29,7 +30,7 @@ from toto.shards.split_names import is_plain
 from toto.shards.streaming.keyed import key
 
 SOURCE, FOLDER = "source", "folder"
-WHAT = ("sources", "frames", "ids")  # whose shares are told
+WHAT = ("source", "frame", "id")  # whose shares are told
 
 
 @dataclass(frozen=True)
@@ -182,10 +183,10 @@ def _report(catalog: Catalog, splits: list[str], division: Division, say: Callab
     totals = [max(1, sum(column)) for column in zip(*divided, strict=True)]
     for name, got in counts.items():
         if name in division.into.names:
-            told = (f"{n:,} {what} ({n / total:.2%})" for n, total, what in zip(got, totals, WHAT, strict=True))
+            told = (f"{counted(n, what)} ({n / total:.2%})" for n, total, what in zip(got, totals, WHAT, strict=True))
             say(f"{name}: {', '.join(told)}")
         elif any(got):
-            say(f"{name} stays: {', '.join(f'{n:,} {what}' for n, what in zip(got, WHAT, strict=True))}")
+            say(f"{name} stays: {', '.join(map(counted, got, WHAT))}")
     empty = [name for name in division.into.names if not counts[name][0]]
     if empty and not division.allow_empty:
         raise UserError(f"split {empty[0]} would have no source; other shares, another --seed, or --allow-empty")
@@ -200,4 +201,4 @@ def _tell_of_leaks(catalog: Catalog, division: Division, say: Callable[[str], No
     for unit, lines in enumerate(catalog.units[0]):
         groups[lines.split == division.of].update(key(0, group(source)) for source in catalog.keys(0, unit))
     if both := len(groups[True] & groups[False]):
-        say(f"warning: {both:,} groups of {division.of} stand in another split, too, which stays as it is")
+        say(f"warning: {counted(both, 'group')} of {division.of} also in another split, which stays as it is")

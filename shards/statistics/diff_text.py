@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from toto.plain import counted
+
 SHOWN = 10  # of each kind
 LONG = 60  # characters of a value
 
@@ -30,7 +32,8 @@ def diff_text(value: dict[str, Any]) -> str:
 
 def _side(name: str, side: dict[str, Any]) -> str:
     split = "" if side["split"] is None else f", split {side['split']}"
-    return f"{name}: {side['uri']}{split}: {side['tokenizer']}, {side['rows']:,} rows, id {side['dataset_id'][:16]}"
+    rows = counted(side["rows"], "row")
+    return f"{name}: {side['uri']}{split}: {side['tokenizer']}, {rows}, id {side['dataset_id'][:16]}"
 
 
 def _sources(sources: dict[str, Any]) -> list[str]:
@@ -52,8 +55,9 @@ def _runs(runs: dict[str, Any], rows_a: int, rows_b: int) -> list[str]:
     ]
     if runs["unsearched_a"] or runs["unsearched_b"]:
         lines.append(
-            f"  not looked at: {runs['unsearched_a']:,} of {rows_a:,} rows of a and {runs['unsearched_b']:,} of "
-            f"{rows_b:,} of b, where no {runs['least_frames']} frames that move follow one another"
+            f"  not looked at: {runs['unsearched_a']:,} of {counted(rows_a, 'row')} of a and "
+            f"{runs['unsearched_b']:,} of {rows_b:,} of b, where no {runs['least_frames']} frames "
+            "that move follow one another"
         )
     if runs["every"] > 1:
         found = ", ".join(f"{share:.1%} of runs of {frames}" for frames, share in runs["recall"].items())
@@ -65,9 +69,10 @@ def _runs(runs: dict[str, Any], rows_a: int, rows_b: int) -> list[str]:
     if not runs["complete"]:
         lines.append("  there are more pairs than were kept; the list is not complete")
     if runs["source_pairs"]:
-        lines.append(f"  {runs['runs']:,} shared runs of {runs['source_pairs']:,} pairs of other keys; the worst:")
+        shared, pairs = counted(runs["runs"], "shared run"), counted(runs["source_pairs"], "pair")
+        lines.append(f"  {shared} of {pairs} of other keys; the worst:")
     lines += [
-        f"  {pair['frames']:,} frames in {pair['runs']:,}: {_place(pair['a'])} = {_place(pair['b'])}"
+        f"  {counted(pair['frames'], 'frame')} in {pair['runs']:,}: {_place(pair['a'])} = {_place(pair['b'])}"
         for pair in runs["worst"][:SHOWN]
     ]
     return lines

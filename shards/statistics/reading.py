@@ -87,10 +87,12 @@ def plan(
     codes: bool = True,
 ) -> Reading:
     """All batches, or `sample` of them, drawn by `seed` and the dataset's id. UserError where `codes` are wanted and
-    there are none."""
+    there are none, in the tokenizer or for want of rows."""
     dataset = Dataset(uri, split=split)
     if codes and not dataset.tokenizer["vocab_size"]:
         raise UserError(f"{dataset.store.uri} holds pixels and no codes; there is nothing to count")
+    if codes and not len(dataset):
+        raise UserError(f"{dataset.store.uri} has no rows")
     shards = shard_table(dataset, split)
     per_shard = [len(rows) for rows in shards["batch_rows"].to_pylist()]
     batches = sum(per_shard)

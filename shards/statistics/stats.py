@@ -80,8 +80,6 @@ class Rules:
 def stats(asked: Asked, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
     """The figures as data; writes the per-source file, whole or not at all. UserError, UsageError."""
     reading = plan(asked.uri, asked.split, asked.sample, workers=asked.workers)
-    if not reading.tasks:
-        raise UserError(f"{reading.dataset.store.uri} has no rows")
     with TemporaryDirectory(prefix="toto-stats-", ignore_cleanup_errors=True) as folder:
         rules = _rules(reading, asked.by, Path(folder))
         total, extremes, done = Tally(rules.contexts, rules.grid), SourceExtremes(), 0

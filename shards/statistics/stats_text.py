@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from toto.plain import counted
 from toto.shards.statistics.contexts import RELATIONS
 
 FEW, MANY = 5, 20  # sources named at each end: by default, and with --by source
@@ -64,11 +65,12 @@ def _split(value: dict[str, Any]) -> str:
 
 def _read(value: dict[str, Any]) -> str:
     read = value["read"]
-    what = f"{value['frames']:,} frames, {value['codes']:,} codes"
+    what = f"{counted(value['frames'], 'frame')}, {counted(value['codes'], 'code')}"
+    batches = counted(read["of_batches"], "record batch")
     if read["exact"]:
-        return f"{what}: all {read['of_batches']:,} record batches"
+        return f"{what}: all there are, in {batches}"
     share = read["rows"] / read["of_rows"]
-    return f"{what}: {read['batches']:,} of {read['of_batches']:,} record batches, {share:.2%} of the rows"
+    return f"{what}: {read['batches']:,} of {batches}, {share:.2%} of the rows"
 
 
 def _given(name: str, pair: dict[str, Any]) -> str:
@@ -92,8 +94,8 @@ def _sources(sources: dict[str, Any], most: int) -> list[str]:
             lines.append(f"  {words:<15} a tenth below {low}, half below {middle}, a tenth above {high}")
     for name, words in (("most_static", "most static"), ("least_diverse", "least diverse")):
         lines += [
-            f"  {words:<15} {line['source']}: {_share(line['static_share'])} static, {line['codes_used']:,} codes, "
-            f"{line['entropy_bits']:.2f} bits"
+            f"  {words:<15} {line['source']}: {_share(line['static_share'])} static, "
+            f"{counted(line['codes_used'], 'code')}, {line['entropy_bits']:.2f} bits"
             for line in sources[name][:most]
         ]
     return lines
@@ -103,7 +105,8 @@ def _group(column: str, line: dict[str, Any]) -> str:
     static = line["static"] / line["compared"] if line["compared"] else None
     name = "none" if line[column] is None else " ".join(map(str, (line[column], *filter(None, [line.get("name")]))))
     return (
-        f"    {name!s:<13} {line['sources']:,} sources, {line['frames']:,} frames, {line['codes_used']:,} codes, "
+        f"    {name!s:<13} {counted(line['sources'], 'source')}, {counted(line['frames'], 'frame')}, "
+        f"{counted(line['codes_used'], 'code')}, "
         f"{line['entropy_bits']:.3f} bits, {_share(static)} static"
     )
 

@@ -32,7 +32,7 @@ def open_store(uri: str | Path) -> Store:
         raise UsageError(f"{text} names no place; give one such as {text.partition('://')[0]}://bucket/folder")
     try:
         return RemoteStore(text)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, OSError) as error:  # the last: a file system that connects as it is made
         raise UserError(f"cannot open {text}: {told(error)}") from None
 
 

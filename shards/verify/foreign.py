@@ -14,11 +14,11 @@ from toto.errors import UserError
 from toto.shards.commit import COMMITS, SHARDS, SOURCES, Commit, FileRef, parse_commit
 from toto.shards.parquet import read_parquet
 from toto.shards.protocol_views import VIEWS
-from toto.shards.snapshot import MANIFEST, parse_snapshot
+from toto.shards.snapshot import MANIFEST, PLAN, parse_snapshot
 from toto.shards.store import Store
 from toto.shards.verify.units import Findings, check_file
 
-PLAN, ANNOTATIONS = "plan", "annotations"
+ANNOTATIONS = "annotations"
 
 
 class Report(Protocol):

@@ -1,4 +1,4 @@
-"""Text from strangers (file names, labels, damaged files), made harmless for terminals and pages."""
+"""Words of messages: text from strangers (file names, labels, damaged files) made harmless; things that are counted."""
 
 import unicodedata
 
@@ -13,3 +13,8 @@ def plain(text: str) -> str:
 def plain_lines(text: str) -> str:
     """The same, line breaks kept."""
     return "\n".join(plain(line) for line in text.split("\n"))
+
+
+def counted(count: int, what: str) -> str:
+    """`1 shard`, `1,200 shards`, `0 record batches`: how many there are, in words."""
+    return f"{count:,} {what}" + ("" if count == 1 else "es" if what.endswith("ch") else "s")
