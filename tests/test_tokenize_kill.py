@@ -1,7 +1,7 @@
 """kill -9 of the driver, and of the driver with all of its Ray: the same dataset as without any kill.
 
-Two kills here, of a worker in test_tokenize_cluster.py; `make drill` does twenty at random moments, after which runs
-go on with Ray or without. Here they go on without, for a Ray takes longer to start than the rest of a run.
+Two kills here, of a worker in test_tokenize_cluster.py; `make drill` does twenty at random moments. One run goes on
+with another number of workers, the other one without Ray.
 """
 
 import os
@@ -49,12 +49,14 @@ def runs() -> Iterator[list[Run]]:
         run.wait_until_gone()
 
 
-@pytest.mark.parametrize("victim", ["driver", "everything"])
+@pytest.mark.parametrize(
+    ("victim", "then"), [("driver", ("--workers", "1")), ("everything", WITHOUT_RAY)], ids=["driver", "everything"]
+)
 def test_killed_in_the_middle_and_run_again(
-    victim: str, world: Path, expected: Content, runs: list[Run], tmp_path: Path
+    victim: str, then: tuple[str, ...], world: Path, expected: Content, runs: list[Run], tmp_path: Path
 ) -> None:
     path = waiting_path(tmp_path / "path", 2)
-    done = strike(world, tmp_path / "set", victim, random.Random(victim), WITHOUT_RAY, PYTHONPATH=path)
+    done = strike(world, tmp_path / "set", victim, random.Random(victim), then, PYTHONPATH=path)
     runs += done.runs
     assert done.counts, f"struck when {done.committed} of {done.planned} units were committed"
     assert done.content == expected

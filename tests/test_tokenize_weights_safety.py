@@ -65,18 +65,19 @@ def test_a_pickle_that_computes_for_ever_is_ended(tmp_path: Path, monkeypatch: p
 
 
 def test_ctrl_c_ends_the_reading_of_a_pickle(tmp_path: Path) -> None:
-    path = with_pickle(tmp_path / "encoder.pt", LAUGHS)
+    path, pressed = with_pickle(tmp_path / "encoder.pt", LAUGHS), list[float]()
 
     def press() -> None:
         while not still_reading(path):
             time.sleep(0.01)
         time.sleep(0.3)  # until it waits for the child that it has just started
+        pressed.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         threading.Thread(target=press, daemon=True).start()
         weights_child.convert("dvae-encoder", path, tmp_path / "out", "")
-    assert not still_reading(path)
+    assert not still_reading(path) and time.monotonic() - pressed[0] < weights_child.PATIENCE_S
 
 
 def test_a_pickle_that_asks_for_gigabytes_gets_none(tmp_path: Path) -> None:

@@ -152,13 +152,9 @@ def _batch_in(found: MappedFile) -> Batch | None:
             return batch
     except ValueError:  # its facts lead out of it
         pass
-    _drop(path)
-    return None
-
-
-def _drop(path: str) -> None:
     with suppress(OSError):
         os.unlink(path)
+    return None
 
 
 def _rename(part: Path, path: str) -> None:

@@ -22,9 +22,7 @@ T = TypeVar("T")
 PAUSES_S = (0.5, 2.0, 8.0, 30.0)  # on top of what the libraries try by themselves
 _PASSING = frozenset({408, 409, 425, 429})
 _CUT_OFF = frozenset({"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"})  # S3's, with 400
-_BROKEN_OFF = frozenset(
-    {"ClientPayloadError", "HttpProcessingError"}
-)  # aiohttp's; the 400 in them is of its own making
+_BROKEN_OFF = frozenset({"ClientPayloadError", "HttpProcessingError"})  # aiohttp's; the 400 in them is its own
 _OUR_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 # A wrong URI or option, or a library that is missing: the same again a second later, so it is told at once.
 _HOPELESS = (ValueError, TypeError, AttributeError, NotImplementedError, ImportError)
