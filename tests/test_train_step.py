@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from train_toy import MODEL
+from train_toy import SHAPES, USED
 
-from toto.config import ModelConfig, load
+from toto.config import load
 from toto.train.data import MicroBatch
 from toto.train.loop import one_step
 from toto.train.models import make_model
@@ -19,12 +19,7 @@ from toto.train.optimizer import make_optimizer
 from toto.train.parallel import Team
 from toto.train.spikes import SpikeGuard
 
-CPU, CONTEXT, USED = torch.device("cpu"), 31, 68
-SHAPES = {
-    "llama": ModelConfig(name="small", **MODEL),
-    "gpt2": ModelConfig(name="small", arch="gpt2", **MODEL),
-    "mamba": ModelConfig(name="small", arch="mamba", dim=16, layers=2),
-}
+CPU, CONTEXT = torch.device("cpu"), 31
 READ_BY_THE_HOST = (
     "_local_scalar_dense",
     "nonzero",

@@ -19,13 +19,20 @@ import torch
 import warm
 from token_world import moving_videos, write_tokens
 
+from toto.config import ModelConfig
 from toto.train import checkpoint
 from toto.train.load import model_config
 from toto.train.models import make_model
 from toto.train.optimizer import make_optimizer
 from toto.train.watch.metrics import read_metrics
 
-MODEL = {"dim": 32, "layers": 2, "heads": 2, "mlp_hidden": 64}
+MODEL: dict[str, Any] = {"dim": 32, "layers": 2, "heads": 2, "mlp_hidden": 64}
+USED = 68  # ids of 64 codes
+SHAPES = {
+    "llama": ModelConfig(name="small", **MODEL),
+    "gpt2": ModelConfig(name="small", arch="gpt2", **MODEL),
+    "mamba": ModelConfig(name="small", arch="mamba", dim=16, layers=2),
+}
 RECIPE = {
     "frames": 4,
     "batch_tokens": 512,  # 8 sequences of 4 frames of 4×4

@@ -12,6 +12,7 @@ import torch
 from toto.affinity import cores
 from toto.errors import UsageError
 from toto.gpus import PEAK_BF16
+from toto.train.models.products import cpu_has_bf16, multiply
 
 _MEASURED = {"cpu": (1024, 3), "cuda": (8192, 10)}  # device -> side of the matrices, repetitions
 
@@ -41,9 +42,11 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def faster_precision(device: torch.device) -> str:
-    """`bf16`, or `fp32` where bf16 is slower: a CPU without instructions for it needs ten times as long."""
+    """`bf16`, or `fp32` where bf16 is slower, as on a CPU without instructions for it."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    if not cpu_has_bf16():
+        return "fp32"
     return max(("fp32", "bf16"), key=lambda precision: _measure(device, precision, side=256))
 
 
@@ -69,7 +72,7 @@ def _measure(device: torch.device, precision: str, side: int | None = None) -> f
     best = float("inf")
     for _ in range(repeats + 1):  # the first warms up
         started = time.perf_counter()
-        matrix @ matrix
+        multiply(matrix, matrix)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - started)

@@ -1,10 +1,10 @@
 """Causal self-attention, and the keys and values that it keeps while sequences are decoded."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toto.train.models.lean import heads
+from toto.train.models.products import Linear, attention
 
 
 class Attention(nn.Module):
@@ -13,8 +13,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, bias: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
-        self.out = nn.Linear(dim, dim, bias=bias)
+        self.qkv = Linear(dim, 3 * dim, bias=bias)
+        self.out = Linear(dim, dim, bias=bias)
 
     def forward(self, x_BTD: Tensor, rotation: Tensor | None, memory: "KeysValues | None" = None) -> Tensor:
         return self.out(attend(*heads(self.qkv(x_BTD), self.heads, rotation), memory))
@@ -27,7 +27,7 @@ def attend(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, memory: "KeysValues |
         k, v, mask = memory.extend(k, v)
         if T == 1 and _shares_one_query(q):
             return _attend_from_one(q, k, v)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
+    y = attention(q, k, v, mask, is_causal=mask is None and T > 1)
     return y.transpose(1, 2).flatten(2)
 
 

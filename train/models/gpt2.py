@@ -14,6 +14,7 @@ from toto.config import ModelConfig
 from toto.errors import UsageError
 from toto.train.models.attention import Attention, KeysValues
 from toto.train.models.language_model import LanguageModel, Memory
+from toto.train.models.products import Linear
 
 LONGEST_WAVE = 10_000.0  # positions, / 2 pi ("Attention Is All You Need", 3.5)
 
@@ -23,8 +24,8 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.up = nn.Linear(dim, hidden)
-        self.down = nn.Linear(hidden, dim)
+        self.up = Linear(dim, hidden)
+        self.down = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x), approximate="tanh"))

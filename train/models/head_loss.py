@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from toto.train.models.products import multiply
+
 IGNORED = -100  # a target that costs nothing
 
 
@@ -41,7 +43,7 @@ class _HeadLosses(torch.autograd.Function):
             losses_N[part], powers, sums = _losses(x_ND[part], table, targets_N[part], used_ids)
             if of_x is not None and of_table is not None:
                 wrong = _wrong(powers, sums, targets_N[part]).to(x_ND.dtype)
-                torch.mm(wrong, table, out=of_x[part])
+                multiply(wrong, table, out=of_x[part])
                 _add_product(of_table, wrong, x_ND[part])
         if learns:
             ctx.save_for_backward(x_ND, table_VD, targets_N, of_x, of_table)
@@ -75,7 +77,7 @@ def _parts(length: int, size: int) -> Iterator[slice]:
 
 def _losses(x: Tensor, table: Tensor, targets: Tensor, used_ids: int) -> tuple[Tensor, Tensor, Tensor]:
     """Losses [n], e^(logit - largest logit) fp32 [n, V] with 0 for rows that are no id, and their sums [n, 1]."""
-    logits = torch.mm(x, table.t()).float()
+    logits = multiply(x, table.t()).float()
     logits[:, used_ids:] = -torch.inf
     largest = logits.amax(1, keepdim=True)
     aimed = logits.gather(1, _places(targets)) - largest
@@ -100,4 +102,4 @@ def _add_product(sums: Tensor, wrong: Tensor, x: Tensor) -> None:
     if x.dtype == torch.float32:
         sums.addmm_(wrong.t(), x)
     else:
-        sums += wrong.t() @ x
+        sums += multiply(wrong.t(), x)

@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from toto.config import ModelConfig
 from toto.shards.ids import CODE_OFFSET, model_vocab
 from toto.train.models.head_loss import head_losses
+from toto.train.models.products import as_computed, linear
 
 CHUNK_TOKENS = 2048  # positions whose logits exist at once: 8,320 ids in fp32 are 68 MB
 
@@ -106,7 +106,7 @@ class LanguageModel(nn.Module):
         x_BTD = self.norm(x_BTD)
         if targets_BT is None:
             return self.logits(x_BTD)
-        x_ND = _as_computed(x_BTD).flatten(0, 1)
+        x_ND = as_computed(x_BTD).flatten(0, 1)
         return head_losses(x_ND, self.table.weight, targets_BT, self.used_ids, chunk_tokens)
 
     def features(self, ids_BT: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
@@ -120,7 +120,7 @@ class LanguageModel(nn.Module):
     def embed(self, ids: Tensor, start: int = 0) -> Tensor:
         """States of layer 0, [B, T, D], of ids at positions start, start + 1, …; in autocast's dtype where that is on,
         so that all blocks add up in it."""
-        return _as_computed(self.table(ids))
+        return as_computed(self.table(ids))
 
     def logits(self, x: Tensor) -> Tensor:
         """Normalised states [..., D] -> fp32 [..., used_ids]."""
@@ -128,12 +128,12 @@ class LanguageModel(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Normalised states [..., D] times the table."""
-        return F.linear(x, self.table.weight)
+        return linear(x, self.table.weight)
 
     def matrices(self) -> Iterator[Matrix]:
         """All matrices that states are multiplied by."""
         for module in self.modules():
-            if type(module) is nn.Linear:
+            if isinstance(module, nn.Linear):
                 yield Matrix(module, "forward", module.weight, module.bias)
         yield Matrix(self, "head", self.table.weight[: self.used_ids], None)
 
@@ -176,9 +176,3 @@ class LanguageModel(nn.Module):
         if self.config.table_mean_std:
             self.table.weight += self.config.table_mean_std * torch.randn(self.config.dim, generator=generator)
         self.table.weight[self.used_ids :] = 0.0
-
-
-def _as_computed(x: Tensor) -> Tensor:
-    """In autocast's dtype where that is on."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from toto.train.models.products import multiply
 from toto.train.models.rope import rotate
 
 
@@ -111,7 +112,8 @@ class _SwiGLUDown(torch.autograd.Function):
     def forward(ctx: Any, gate_up: Tensor, down: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up, down)
         gate, up = gate_up.chunk(2, dim=-1)
-        return F.linear(F.silu(gate).mul_(up), down)
+        product = F.silu(gate).mul_(up)
+        return multiply(product.flatten(0, -2), down.t()).view(*product.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -120,8 +122,9 @@ class _SwiGLUDown(torch.autograd.Function):
         gate, up = gate_up.chunk(2, dim=-1)
         made = torch.empty_like(gate_up)
         of_gate, of_up = made.chunk(2, dim=-1)
-        product, of_product = F.silu(gate), given @ down
+        rows, product = given.flatten(0, -2), F.silu(gate)
+        of_product = multiply(rows, down).view_as(product)
         torch.mul(of_product, product, out=of_up)
         torch.ops.aten.silu_backward.grad_input(of_product.mul_(up), gate, grad_input=of_gate)
-        of_down = given.flatten(0, -2).t() @ product.mul_(up).flatten(0, -2)
+        of_down = multiply(rows.t(), product.mul_(up).flatten(0, -2))
         return made, of_down

@@ -11,6 +11,7 @@ from toto.errors import UsageError
 from toto.train.models.attention import Attention, KeysValues
 from toto.train.models.language_model import LanguageModel, Memory
 from toto.train.models.lean import rms_norm, swiglu_down
+from toto.train.models.products import Linear
 from toto.train.models.rope import rotation
 
 
@@ -31,8 +32,8 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(dim, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
+        self.gate_up = Linear(dim, 2 * hidden, bias=False)
+        self.down = Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return swiglu_down(self.gate_up(x), self.down)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from toto.config import ModelConfig
 from toto.train.models.language_model import LanguageModel, Matrix, Memory
 from toto.train.models.llama import RMSNorm
+from toto.train.models.products import Linear, linear
 from toto.train.models.scan import selective_scan
 
 LEAST_STEP, MOST_STEP = 0.001, 0.1  # of the scan, at the start: drawn evenly in the logarithm (Mamba, 3.6)
@@ -49,13 +50,13 @@ class Mixer(nn.Module):
         super().__init__()
         inner, rank = config.expand * config.dim, step_rank(config)
         self.window, self.states = config.conv_window, config.states
-        self.in_proj = nn.Linear(config.dim, 2 * inner, bias=False)
+        self.in_proj = Linear(config.dim, 2 * inner, bias=False)
         self.conv1d = nn.Conv1d(inner, inner, self.window, groups=inner)
-        self.x_proj = nn.Linear(inner, rank + 2 * self.states, bias=False)
-        self.dt_proj = nn.Linear(rank, inner)
+        self.x_proj = Linear(inner, rank + 2 * self.states, bias=False)
+        self.dt_proj = Linear(rank, inner)
         self.A_log = nn.Parameter(torch.empty(inner, self.states))
         self.D = nn.Parameter(torch.empty(inner))
-        self.out_proj = nn.Linear(inner, config.dim, bias=False)
+        self.out_proj = Linear(inner, config.dim, bias=False)
 
     def forward(self, x_BTD: Tensor, memory: State | None = None) -> Tensor:
         u, gate = self.in_proj(x_BTD).chunk(2, dim=-1)
@@ -72,7 +73,7 @@ class Mixer(nn.Module):
 
     def widened(self, step: Tensor) -> Tensor:
         """Steps of all channels [..., I], without the bias, which is needed in fp32."""
-        return F.linear(step, self.dt_proj.weight)
+        return linear(step, self.dt_proj.weight)
 
 
 class Block(nn.Module):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toto.train.models.language_model import LanguageModel
+from toto.train.models.products import cpu_has_bf16
 from toto.train.models.rows import Functions, Product, least_rows, standing_in
 from toto.train.models.small import ready
 
@@ -68,7 +69,7 @@ def can_pack(weight: Tensor) -> bool:
     """Whether oneDNN is here, keeps a row's bits, and is faster than torch: it is not where bf16 has instructions."""
     if not torch.backends.mkldnn.is_available():
         return False
-    return (weight.dtype == torch.float32 or not torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _rows_are_their_own()
+    return (weight.dtype == torch.float32 or not cpu_has_bf16()) and _rows_are_their_own()
 
 
 @cache
