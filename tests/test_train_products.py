@@ -78,10 +78,11 @@ def test_a_linear_layer_gives_the_exact_sums_rounded_once(
         close(mine.grad, other.grad)
 
 
-def test_only_what_asks_for_a_gradient_gets_one() -> None:
+def test_only_what_asks_for_a_gradient_gets_one_and_any_shape_will_do() -> None:
     x, weight = values(3, 4, seed=0).detach().bfloat16(), values(5, 4, seed=1)
     products.linear(x, weight).float().sum().backward()
     assert weight.grad is not None and x.grad is None
+    assert [products.linear(x[part], weight).shape for part in (0, slice(0))] == [(5,), (0, 5)]
 
 
 @pytest.mark.parametrize("into", [False, True])

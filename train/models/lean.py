@@ -113,7 +113,7 @@ class _SwiGLUDown(torch.autograd.Function):
         ctx.save_for_backward(gate_up, down)
         gate, up = gate_up.chunk(2, dim=-1)
         product = F.silu(gate).mul_(up)
-        return multiply(product.flatten(0, -2), down.t()).view(*product.shape[:-1], -1)
+        return multiply(product.flatten(0, -2), down.t()).view(*product.shape[:-1], len(down))
 
     @staticmethod
     @once_differentiable

@@ -67,23 +67,28 @@ def _wide(a: Tensor, b: Tensor) -> Tensor:
         return torch.mm(a.float(), b.float())
 
 
+def _rows(x: Tensor) -> Tensor:
+    """[..., K] -> [n, K]"""
+    return x.reshape(-1, x.shape[-1])
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        made = _wide(x.flatten(0, -2), weight.to(x.dtype).t())
+        made = _wide(_rows(x), weight.to(x.dtype).t())
         if bias is not None:
             made += bias.to(x.dtype)
-        return made.to(x.dtype).view(*x.shape[:-1], -1)
+        return made.to(x.dtype).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        given = given.flatten(0, -2)
+        given = _rows(given)
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
             _wide(given, weight.to(x.dtype)).to(x.dtype).view_as(x) if of_x else None,
-            _wide(given.t(), x.flatten(0, -2)).to(weight.dtype) if of_weight else None,
+            _wide(given.t(), _rows(x)).to(weight.dtype) if of_weight else None,
             given.float().sum(0).to(weight.dtype) if of_bias else None,
         )
