@@ -11,6 +11,8 @@ from toto import command
 from toto.errors import UsageError
 from toto.evaluate.settings import METRICS, ONE_FRAME, POOLINGS, ProbeSettings
 from toto.options import config_options, json_option
+from toto.plain import counted
+from toto.shards.commands.output_file import OutputFile
 
 if TYPE_CHECKING:
     from toto.evaluate.compare import Comparison
@@ -145,7 +147,7 @@ def compare_command(
 
 @cli.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: report.html in the first DIR.")
+@click.option("--out", type=OutputFile(), metavar="FILE", help="Default: report.html in the first DIR.")
 @json_option
 def report(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """One static HTML page of results: curves by layer, tables, paired differences, classes.
@@ -214,11 +216,11 @@ def probe_text(result: "Result") -> str:
     (layer, pooling), counts = result.chosen, value["counts"]
     lines += [
         f"* layer {layer}, {pooling}, chosen on {value['chosen_on']}: top-1 {100 * value['top1']:.1f} % "
-        f"({low:.1f} to {high:.1f}) on {counts['test']:,} sources, chance {100 * value['chance']:.1f} %",
+        f"({low:.1f} to {high:.1f}) on {counted(counts['test'], 'source')}, chance {100 * value['chance']:.1f} %",
         f"{result.path}: {value['protocol']}, {value['made_by']['seconds']:.1f} s",
     ]
     if counts["test_short"]:
-        lines.insert(-1, f"{counts['test_short']:,} test sources are short: their last frame was repeated")
+        lines.insert(-1, f"short, with the last frame repeated: {counted(counts['test_short'], 'test source')}")
     return "\n".join(lines)
 
 
@@ -232,7 +234,7 @@ def compare_text(found: "Comparison") -> str:
             f"a  {scale * found.values[0]:5.1f} %  {found.a.name}",
             f"b  {scale * found.values[1]:5.1f} %  {found.b.name}",
             f"a - b  {scale * found.difference:+.1f} {unit} ({low:+.1f} to {high:+.1f}, 95 %, paired bootstrap over "
-            f"{found.sources:,} sources): {found.verdict}",
+            f"{counted(found.sources, 'source')}): {found.verdict}",
         ]
     )
 

@@ -10,6 +10,7 @@ from toto.errors import UsageError, UserError
 from toto.evaluate.interval import LEVEL, RESAMPLES, paired_bootstrap
 from toto.evaluate.results import Result
 from toto.evaluate.settings import METRICS, ONE_FRAME
+from toto.plain import counted
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Comparison:
     @property
     def value(self) -> dict[str, Any]:
         """As JSON."""
-        how = f"paired bootstrap, {100 * LEVEL:.0f} %, {RESAMPLES:,} resamples of {self.sources:,} sources"
+        how = f"paired bootstrap, {100 * LEVEL:.0f} %, {RESAMPLES:,} resamples of {counted(self.sources, 'source')}"
         sides = {
             key: {
                 "result": str(side.result.path),
@@ -97,7 +98,7 @@ def compare(a: Side, b: Side, metric: str = "top1", seed: int = 0) -> Comparison
     keys = [list(zip(table["source"].to_pylist(), table["label"].to_pylist(), strict=True)) for table in tables]
     if keys[0] != keys[1]:
         both = len(set(keys[0]) & set(keys[1]))
-        problem = f"{both:,} sources with the same label in both, of {len(keys[0]):,} and {len(keys[1]):,}"
+        problem = f"{counted(both, 'source')} with the same label in both, of {len(keys[0]):,} and {len(keys[1]):,}"
         raise UserError(f"{a.result.path} and {b.result.path} cannot be compared: {problem}; probe the same split")
     x, y = (METRICS[metric](table["rank"].to_numpy(), table["probability"].to_numpy()) for table in tables)
     difference, interval, above = paired_bootstrap(x, y, seed)

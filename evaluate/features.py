@@ -20,6 +20,7 @@ from torch import Tensor
 from toto.errors import UserError
 from toto.evaluate.pooling import frame_means
 from toto.evaluate.views import Views
+from toto.plain import counted
 
 TOKENS_IN_PASS = {"cpu": 4_096, "cuda": 131_072}  # what one batch of the backbone holds
 Features = dict[int, Tensor]  # layer -> [B, N, D]
@@ -67,7 +68,8 @@ class Pass:
             if len(window) != len(windows[0]) or len(window) == 1:
                 where = f"{views.dataset.store.uri}: {source}"
                 raise UserError(
-                    f"{where}: {len(window) - 1} codes where others have {len(windows[0]) - 1}; crop to one size"
+                    f"{where}: {counted(len(window) - 1, 'code')} where others have {len(windows[0]) - 1}; "
+                    "crop to one size"
                 )
             if window.max() >= self.used_ids:
                 where = f"{views.dataset.store.uri}: {source}"

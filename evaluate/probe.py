@@ -22,6 +22,7 @@ from toto.evaluate.heads import LinearHeads, fit_linear
 from toto.evaluate.outcome import Head, HeadResult, Outcome, source_scores, true_ranks
 from toto.evaluate.settings import ONE_FRAME, POOLINGS, ProbeSettings
 from toto.evaluate.views import Views, held_out, stored_stride, views_of
+from toto.plain import counted
 from toto.shards.dataset import Dataset
 
 
@@ -59,8 +60,9 @@ def probe(
             "choosing a layer, so a probe needs two of at least one class"
         )
     say(
-        f"{len(train.sources):,} training sources ({inside.sum():,} of them held out), {len(test.sources):,} test "
-        f"sources, {len(train) + len(test):,} windows, {len(classes)} classes, layers {_span(layers)}"
+        f"{counted(len(train.sources), 'training source')} ({inside.sum():,} of them held out), "
+        f"{counted(len(test.sources), 'test source')}, {counted(len(train) + len(test), 'window')}, "
+        f"{counted(len(classes), 'class')}, layers {_span(layers)}"
     )
     poolings = _poolings(settings)
     tokens = TokenFeatures(train, run, memory) if "attention" in poolings else None

@@ -21,8 +21,10 @@ from toto.evaluate.results import Result, write_result
 from toto.evaluate.settings import ProbeSettings
 from toto.evaluate.views import class_names
 from toto.files import write_whole
+from toto.plain import counted
 from toto.shards.dataset import Dataset
 from toto.shards.hashing import json_sha256
+from toto.shards.snapshot import DATASET
 from toto.train.hardware import choose_device, memory_bytes, use_cores
 from toto.train.load import Loaded, check_fits, load_model
 
@@ -53,6 +55,8 @@ def run_probe(request: Request, say: Callable[[str], None] = lambda text: None) 
     started = time.monotonic()
     use_cores()
     device = choose_device(request.device)
+    if request.out is not None and (request.out / DATASET).is_file():
+        raise UsageError(f"--out {request.out} holds a token dataset; give the result a folder of its own")
     loaded, dataset = load_model(request.checkpoint, device), Dataset(request.data)
     settings = checked(request.settings, loaded, dataset)
     name = f"{loaded.path.parent.name}/{loaded.path.name}"
@@ -88,7 +92,8 @@ def checked(settings: ProbeSettings, loaded: Loaded, dataset: Dataset) -> ProbeS
     if settings.frames * cells > loaded.context:
         most = loaded.context // cells
         raise UsageError(
-            f"--frames {settings.frames}: {loaded.place} was trained on {loaded.context} positions: {most}"
+            f"--frames {settings.frames}: {loaded.place} was trained on {loaded.context:,} positions, "
+            f"{counted(most, 'frame')} at most"
         )
     unknown = [layer for layer in settings.layers or () if not 0 <= layer <= loaded.config.layers]
     if unknown:

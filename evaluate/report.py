@@ -13,6 +13,7 @@ from toto.evaluate.curve import DARK, LIGHT, draw_curve
 from toto.evaluate.results import Result
 from toto.evaluate.settings import ONE_FRAME, POOLINGS
 from toto.files import write_whole
+from toto.plain import counted
 from toto.shards.look import page
 
 NAMES = {ONE_FRAME: "one frame (control)"}
@@ -56,8 +57,8 @@ def _head(results: Sequence[Result]) -> str:
     if any(name == ONE_FRAME for _, name in heads):
         control = side(first, None, ONE_FRAME)
         figures.append(("One frame", percent(heads[control.layer, ONE_FRAME]["top1"]), f"at layer {control.layer}"))
-    figures.append(("Chance", percent(value["chance"]), f"{len(value['classes']):,} classes"))
-    figures.append(("Test sources", f"{value['counts']['test']:,}", f"{value['counts']['test_windows']:,} windows"))
+    figures.append(("Chance", percent(value["chance"]), counted(len(value["classes"]), "class")))
+    figures.append(("Test sources", f"{value['counts']['test']:,}", counted(value["counts"]["test_windows"], "window")))
     over = '<p class="over">toto · checkpoints and shards in, numbers out</p>'
     named = page.name(value["checkpoint"]["name"])
     return f'{over}<h1>What {named} has learned</h1><p class="lead">{page.text(lead)}</p>{page.tiles(figures)}'
@@ -144,7 +145,8 @@ def _classes(result: Result) -> str:
         taken = f"{page.name(names[wrong[0][0]])} {soft(f'{wrong[0][1]:,}×')}" if wrong else soft("never wrong")
         share = found[label] / found.total()
         rows.append((page.name(names[label]), f"{found.total():,}", _bar(share), percent(share), taken))
-    more = f"<p class='soft'>… and {len(rows) - MOST_CLASSES:,} classes more.</p>" if len(rows) > MOST_CLASSES else ""
+    left = len(rows) - MOST_CLASSES
+    more = f"<p class='soft'>… and {counted(left, 'class')} more.</p>" if left > 0 else ""
     head = ("class", "sources", "", "right", "most often taken for")
     return f"<h3>Classes, hardest first</h3>{_table(head, rows[:MOST_CLASSES], 'lrlrl')}{more}"
 

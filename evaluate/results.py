@@ -16,6 +16,7 @@ from toto.evaluate.outcome import HeadResult, Outcome, true_ranks
 from toto.evaluate.settings import ONE_FRAME, POOLINGS
 from toto.files import write_whole
 from toto.lazy import cached_property
+from toto.plain import counted
 from toto.shards.parquet import parquet_bytes, read_parquet
 
 FORMAT = 1
@@ -111,9 +112,9 @@ def result_value(outcome: Outcome, names: list[str]) -> dict[str, Any]:
         "task": "probe",
         "protocol": outcome.settings.protocol,
         **{name: best[name] for name in ("top1", "top5", "interval")},
-        "interval_kind": f"Wilson, {100 * LEVEL:.0f} %, over {len(outcome.sources):,} sources",
+        "interval_kind": f"Wilson, {100 * LEVEL:.0f} %, over {counted(len(outcome.sources), 'source')}",
         "chosen": {name: best[name] for name in ("layer", "pooling", "penalty", "held_out_top1")},
-        "chosen_on": f"{outcome.counts['held_out']:,} held-out training sources",
+        "chosen_on": counted(outcome.counts["held_out"], "held-out training source"),
         "chance": 1 / len(outcome.classes),
         "majority": float((outcome.labels == outcome.majority).mean()),
         "classes": [{"label": label, "name": name} for label, name in zip(outcome.classes, names, strict=True)],

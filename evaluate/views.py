@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 
 from toto.errors import UsageError, UserError
+from toto.plain import ordinal
 from toto.shards.dataset import Dataset
 from toto.shards.row import windows_in
 
@@ -69,7 +70,7 @@ def views_of(dataset: Dataset, labels: dict[str, int], frames: int, stride: int,
     if not names:
         raise UserError(f"{dataset.store.uri}: no source of this split has a label; another --labels or split?")
     if images and frames > 1:
-        problem = f"{images:,} of {len(names):,} labelled sources are images, which have one frame"
+        problem = f"images among its labelled sources ({images:,} of {len(names):,}) have one frame"
         raise UsageError(f"{dataset.store.uri}: {problem}, not {frames}; give --frames 1, or --labels of the videos")
     owner, row, start = np.concatenate(windows).T
     known = np.array([labels[name] for name in names], np.int64)
@@ -82,7 +83,7 @@ def stored_stride(dataset: Dataset, stride: int | None) -> int:
     if stride is None:
         return 1
     if not stored or stride % stored:
-        has = f"every {stored}th frame" if stored else "frames that are not one stride apart"
+        has = f"every {ordinal(stored)} frame" if stored else "frames that are not one stride apart"
         raise UsageError(f"{dataset.store.uri} holds {has}: stride {stride} cannot be cut from it")
     return int(stride // stored)
 

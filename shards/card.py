@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from toto.plain import plain
+from toto.plain import counted, plain
 from toto.shards.ids import CODE_OFFSET
 
 NEIGHBOURS = {"left": "code left of it", "above": "code above it", "previous_frame": "code a frame before"}
@@ -69,7 +69,7 @@ def _totals(value: dict[str, Any]) -> str:
         lines.append(f"| {name} | {counts} | {part['bytes'] / 1e6:,.2f} |")
     units = value["units"]
     state = "complete" if units["committed"] == units["planned"] else "growing"
-    lines.append(f"\n{units['committed']} of {units['planned']} planned units are in this snapshot ({state}).\n")
+    lines.append(f"\nPlanned units in this snapshot: {units['committed']:,} of {units['planned']:,} ({state}).\n")
     if len(versions := value["made_by"]["versions"]) > 1:
         lines.append(f"Units were made by different versions of toto: {', '.join(versions)}.\n")
     return "\n".join(lines)
@@ -127,12 +127,13 @@ def codes_section(measured: dict[str, Any]) -> str:
     """What `toto-shards stats` found in the codes; KeyError, TypeError … where these are other figures."""
     book, static = measured["codebook"], measured["static"]["share"]
     read = measured["read"]
-    which = "all" if read["exact"] else f"a sample of {read['batches']:,} of {read['of_batches']:,}"
+    batches = counted(read["of_batches"], "record batch")
+    which = f"all {batches}" if read["exact"] else f"a sample of {read['batches']:,} of {batches}"
     split = "" if measured["split"] is None else f" of split `{measured['split']}`"
     given = {name: pair["bits"] for name, pair in measured["given"].items() if pair["bits"] is not None}
     lines = [
         "## Codes\n",
-        f"Counted in {which} record batches{split} ({measured['codes']:,} codes).\n",
+        f"Counted in {which}{split} ({counted(measured['codes'], 'code')}).\n",
         "| figure | value |",
         "|---|---:|",
         f"| codes used | {book['used']:,} of {book['vocab_size']:,} ({book['share']:.1%}) |",

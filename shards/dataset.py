@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from toto.errors import UserError
 from toto.lazy import cached_property
+from toto.plain import counted
 from toto.shards.batch import Batch
 from toto.shards.batch_source import BatchSource
 from toto.shards.cache.batches import open_cache, table_key
@@ -150,7 +151,9 @@ class Dataset:
         """The i-th such window; no window crosses a run. IndexError when there are fewer."""
         ends = self._window_ends(frames, stride, hop)
         if not 0 <= i < (ends[-1] if len(ends) else 0):
-            raise IndexError(f"window {i} of {self.windows(frames, stride, hop)} ({frames} frames, stride {stride})")
+            raise IndexError(
+                f"window {i} of {self.windows(frames, stride, hop)} ({counted(frames, 'frame')}, stride {stride})"
+            )
         shard, offset = self._locate(ends, i)
         per_row = np.cumsum(windows_in(self.row_lengths(shard), frames, stride, hop))
         row_in_shard, k = self._locate(per_row, offset)

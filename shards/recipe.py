@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from toto.errors import UsageError, UserError
+from toto.plain import counted
 from toto.shards.hashing import json_sha256
 from toto.shards.streaming.candidate import Kind, one_grid, open_candidate, sequences_of
 from toto.shards.streaming.mixture import Phase, check_phases
@@ -122,27 +123,28 @@ def make_recipe(
         check_weights(list(weights.values()))
     opened = [open_candidate(name, uri, split) for name, uri, _, split in sources]
     grid = one_grid(opened)
-    counted = {part.name: sequences_of(part, used[part.name], (frames, stride, step), per_image) for part in opened}
-    held = {kind for sequences in counted.values() for kind in sequences}
+    available = {part.name: sequences_of(part, used[part.name], (frames, stride, step), per_image) for part in opened}
+    held = {kind for sequences in available.values() for kind in sequences}
     if len(held) > 1 and per_image != frames:
-        raise UsageError(f"sequences of {frames} frames and of {per_image} images differ in length; make them equal")
+        both = f"{counted(frames, 'frame')} and of {counted(per_image, 'image')}"
+        raise UsageError(f"sequences of {both} differ in length; make them equal")
     parts = tuple(
         Part(
-            part.name if len(counted[part.name]) == 1 else f"{part.name}:{kind}",
+            part.name if len(available[part.name]) == 1 else f"{part.name}:{kind}",
             part.dataset.store.uri,
             part.dataset.dataset_id,
             part.split,
             kind,
         )
         for part in opened
-        for kind in counted[part.name]
+        for kind in available[part.name]
     )
     check_names(parts)
     context = (frames if "video" in held else per_image) * grid[0] * grid[1]
     batch = batch_sequences if isinstance(batch_sequences, int) else batch_sequences(context)
     if batch < 1:
         raise UsageError(f"batch_sequences: {batch}; at least 1")
-    phases = phases_of(first, later, counted, batch, context)
+    phases = phases_of(first, later, available, batch, context)
     check_phases(phases)
     return Recipe(
         parts=parts,
@@ -177,7 +179,7 @@ def _read(value: dict[str, Any]) -> Recipe:
         raise ValueError("a recipe has parts of different names, and a grid of two numbers")
     check_phases(phases)
     if len(phases[0].weights) != len(parts):
-        raise ValueError(f"{len(phases[0].weights)} weights for {len(parts)} parts")
+        raise ValueError(f"{counted(len(phases[0].weights), 'weight')} for {counted(len(parts), 'part')}")
     counts = ("frames", "hop", "images_per_sequence", "batch_sequences")
     return Recipe(
         parts=parts,

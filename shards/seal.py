@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from toto import __version__
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards import ids
 from toto.shards.card import card_text
 from toto.shards.commit import Commit, FileRef, read_commits
@@ -148,7 +149,7 @@ def _refuse_loss(store: Store, previous: Snapshot, commits: list[Commit]) -> Non
     lost = [unit for unit, rows in zip(*before.to_pydict().values(), strict=True) if now.get(unit) != rows]
     if lost:
         raise UserError(
-            f"{store.uri}: {len(lost)} sealed units have lost their commit, or hold other rows now "
+            f"{store.uri}: {counted(len(lost), 'sealed unit')} without a commit, or with other rows than before "
             f"(first: {min(lost)}); put commits/ back from a copy, nothing was sealed"
         )
 

@@ -154,5 +154,5 @@ def open_run(run: str | Path) -> Stream:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no training run at {run} (no {RECIPE} there)") from None
+        raise UserError(f"no training run at {run} (no {RECIPE} there); `toto-train pretrain` makes one") from None
     return Stream(Recipe.from_json(text, str(path)))

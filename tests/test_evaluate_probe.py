@@ -234,7 +234,7 @@ def test_images_are_probed_as_one_frame_with_their_own_start(tmp_path: Path) -> 
     dataset = labelled(tmp_path, [*train, *held])
     views = views_of(dataset, dataset.labels(), 1, 1, 10)
     assert views.ids(0)[0] == ids.IMAGE_START and len(views.ids(0)) == 17
-    with pytest.raises(UsageError, match="images, which have one frame.*--frames 1"):
+    with pytest.raises(UsageError, match=r"images among .* \(60 of 60\) have one frame, not 8; give --frames 1"):
         views_of(dataset, dataset.labels(), 8, 1, 10)
     found = probe(subject(Knowing()), dataset, replace(SETTINGS, frames=1, layers=(0,)))
     assert [head.pooling for head in found.heads] == ["average", "attention"]  # means of one frame are all the same

@@ -248,7 +248,7 @@ def test_probe_compare_and_report_from_the_command_line(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--frames", "8"), "--frames 8: .* was trained on 64 positions: 4"),
+        (("--frames", "8"), "--frames 8: .* was trained on 64 positions, 4 frames at most"),
         (("--frames", "4", "--layers", "9"), "has layers 0 .embedding. to 2"),
         (("--frames", "4", "--layers", "middle"), "--layers middle: all, or numbers"),
         (("--frames", "4", "--poolings", "max"), "no pooling 'max'; known: average, frames, attention"),
@@ -265,6 +265,17 @@ def test_what_does_not_fit_is_refused_in_a_line(
     assert isinstance(error, UserError)
     with pytest.raises(UserError, match=said):
         raise error
+
+
+def test_nothing_is_written_over_a_dataset(monkeypatch: pytest.MonkeyPatch, loaded: Loaded, result: Result) -> None:
+    data = loaded.path.parents[2] / "set"
+    before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))
+    words = ("--ckpt", "x", "--data", data, "--frames", "4", "--device", "cpu", "--out", data)
+    _, refused = run(monkeypatch, loaded, "probe", *words)
+    assert isinstance(refused, UsageError) and "holds a token dataset" in str(refused)
+    _, refused = run(monkeypatch, loaded, "report", result.path, "--out", data / "dataset.json")
+    assert isinstance(refused, UsageError) and "is a file of the dataset" in str(refused)
+    assert sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*")) == before
 
 
 def test_a_dataset_of_another_tokenizer_is_refused(monkeypatch: pytest.MonkeyPatch, loaded: Loaded) -> None:

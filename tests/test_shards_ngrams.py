@@ -16,7 +16,7 @@ from token_world import Image, Video, write_tokens
 
 from toto import Dataset
 from toto.errors import UsageError, UserError
-from toto.plain import counted
+from toto.plain import counted, ordinal
 from toto.shards.cli import cli
 from toto.shards.statistics import gram_counter
 from toto.shards.statistics.gram_counter import GramCounter, counts, counts_in, key_dtype, key_ranges
@@ -174,7 +174,7 @@ def test_codes_outside_the_vocabulary_are_an_error_that_names_the_source(tmp_pat
 
 
 def test_ngrams_too_long_to_pack_and_wrong_sizes_are_refused(world: Path) -> None:
-    with pytest.raises(UsageError, match="11 is the most for 24 codes"):
+    with pytest.raises(UsageError, match="11 is the most for a vocabulary of 24"):
         count_ngrams(world, Settings((12,)))
     for sizes in ((), (0,), (2, 2)):
         with pytest.raises(UsageError):
@@ -199,9 +199,13 @@ def test_the_command_draws_several_datasets_and_ends_with_their_figures(world: P
 
 def test_what_is_one_is_told_as_one(tmp_path: Path) -> None:
     one = write_tokens(tmp_path / "one", [Video("a.mp4", np.zeros((1, 2, 2), int))])
-    told = CliRunner().invoke(cli, ["info", str(one)]).stdout + CliRunner().invoke(cli, ["ngrams", str(one)]).stdout
-    for words in ("1 in 1 shard (", "  1 row, 6 ids", "1 frame, 4 codes: all there are, in 1 record batch;"):
+    told = "".join(CliRunner().invoke(cli, [name, str(one)]).stdout for name in ("info", "ngrams", "stats"))
+    units = "1 frame, 4 codes: all there are, in 1 record batch;"
+    for words in ("1 in 1 shard (", "  1 row, 6 ids", units, "no frame follows another", "a.mp4: 1 code, 0.00 bits"):
         assert words in told
     several = write_tokens(tmp_path / "two", [Video(f"{i}.mp4", np.zeros((1, 2, 2), int)) for i in range(2)])
     assert "  2 rows, 12 ids" in CliRunner().invoke(cli, ["info", str(several)]).stdout
     assert [counted(n, "record batch") for n in (0, 1200)] == ["0 record batches", "1,200 record batches"]
+    assert (counted(1, "class"), counted(2, "class")) == ("1 class", "2 classes")
+    ordinals = {1: "1st", 2: "2nd", 3: "3rd", 4: "4th", 11: "11th", 12: "12th", 13: "13th", 22: "22nd", 111: "111th"}
+    assert {n: ordinal(n) for n in ordinals} == ordinals

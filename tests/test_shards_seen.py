@@ -111,7 +111,7 @@ def test_of_many_clips_the_first_are_drawn_and_a_line_says_so(
 def test_what_is_not_there_is_said_in_one_line(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"no training run at {tmp_path} .no recipe.json there."):
         open_run(tmp_path)
-    with pytest.raises(UsageError, match="a step has the sequences 0 to 5"):
+    with pytest.raises(UsageError, match="a step of this run has 6 sequences, the first is 0"):
         cli.main(["seen", "--run", str(run), "--step", "1", "--sequence", "6"], standalone_mode=False)
     with pytest.raises(UserError, match="^no training run at [^\n]*$"):
         cli.main(["seen", "--run", str(tmp_path), "--step", "1"], standalone_mode=False)

@@ -257,6 +257,14 @@ def counted(contexts: Contexts, context: np.ndarray, code: np.ndarray) -> dict[s
     return counts.facts()
 
 
+@pytest.mark.parametrize("shape", [(5, 2, 1), (3, 4, 4), (6, 3, 5)])  # counts n of which n · log2(n) / n > log2(n)
+def test_no_entropy_of_constant_codes_is_below_zero(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    root = write_tokens(tmp_path / "set", [Video("still.mp4", np.full(shape, 7), label=1)])
+    for words in (["stats", str(root), "--by", "label", "--json"], ["ngrams", str(root), "--json"]):
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0 and "0.000 bits" in done.stdout and "-0.0" not in done.stdout
+
+
 def test_a_remote_dataset_has_the_same_figures(world: Path, request: pytest.FixtureRequest) -> None:
     fsspec.filesystem("memory").put(str(world), f"/{request.node.name}", recursive=True)
     here, there = stats(Asked(world)), stats(Asked(f"memory://{request.node.name}"))

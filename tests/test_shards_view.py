@@ -203,7 +203,7 @@ def test_no_key_leads_out_of_the_sources_folder(tmp_path: Path) -> None:
     [
         (("--row", "9"), "has no row 9: they are 0 to 2"),
         (("--window", "2"), "has no window 2: those of 16 frames at stride 1 are 0 to 1"),
-        (("--source", "x"), "no rows of source 'x'"),
+        (("--source", "x"), "no rows of source 'x'; keys are such as '"),
         (("--split", "val"), "has no split 'val'; it has: all"),
         (("--frames", "8"), "give --window N too"),
         (("--row", "0", "--window", "0"), "give one of them"),

@@ -133,7 +133,7 @@ def test_a_plan_says_what_is_done_already_and_which_option_has_no_effect(videos:
     assert tokenize(videos, out, "--limit", "2").returncode == 0
     arguments = [word for word in run_arguments(videos, out) if word != "--quiet"]
     done = call("tokenize", "plan", *arguments, "--gpu", "B200", "--json")
-    assert f"2 of these sources are done already at {out}; costs are of the whole" in done.stdout
+    assert f"done already at {out}: 2 of these sources; costs are of the whole" in done.stdout
     planned = json.loads(done.stdout.splitlines()[-1])
     assert (planned["sources"], planned["done"], planned["encode_gpu_hours"]) == (3, 2, None)
     assert done.stderr.count("\n") == 1 and "warning: --gpu is without effect" in done.stderr
@@ -203,7 +203,7 @@ def test_a_changed_source_is_reported_and_stays_as_it_was(tmp_path: Path) -> Non
     first = json.loads(tokenize(videos, tmp_path / "out", "--json").stdout.splitlines()[-1])
     write_clips(videos, 1, 14)
     done = tokenize(videos, tmp_path / "out", "--json")
-    assert done.returncode == 0 and "1 sources were changed after" in done.stdout
+    assert done.returncode == 0 and "changed since they were planned: 1 source (first: " in done.stdout
     again = json.loads(done.stdout.splitlines()[-1])
     assert again["changed"] == ["clip-000.mp4"] and again["dataset_id"] == first["dataset_id"]
 

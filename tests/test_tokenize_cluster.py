@@ -18,7 +18,7 @@ from drill_tokenize import Content, content
 from faults import import_path
 from PIL import Image
 from ray_cluster import RayCluster
-from ray_run import Run, actors, events, processes
+from ray_run import WarmRun, actors, events, processes
 from unit_clips import CODES, UNITS, local_content, write_units
 
 from toto import Dataset
@@ -75,7 +75,7 @@ def test_two_workers_with_a_tokenizer_actor_that_is_killed_make_the_same(
     out = tmp_path / "set"
     how = ("--ray-address", cluster.address, "--workers", "2", "--tokenizer-actors", "1")
     before = actors(cluster.mark, "TokenizerActor")  # of the run before, which may be ending still
-    run = Run(world, out, *CODES, *how, **cluster.key)
+    run = WarmRun(world, out, *CODES, *how, **cluster.key)
     run.wait_for_commits(1)
     assert run.committed() < UNITS
     (tokenizer,) = {*actors(cluster.mark, "TokenizerActor")}.difference(before)
@@ -109,9 +109,9 @@ def test_sigterm_ends_a_run_on_somebody_elses_ray_and_leaves_the_ray(
     world: Path, expected: Content, cluster: RayCluster, tmp_path: Path
 ) -> None:
     out = tmp_path / "set"
-    run = Run(world, out, *CODES, "--ray-address", cluster.address, "--workers", "1", **cluster.key)
+    run = WarmRun(world, out, *CODES, "--ray-address", cluster.address, "--workers", "1", **cluster.key)
     run.wait_for_commits(1)
-    run.process.terminate()
+    os.kill(run.process.pid, signal.SIGTERM)
     assert run.end() == 143, run.stderr()
     assert 0 < Dataset(out).info["units"]["committed"] == run.committed() < UNITS
     assert content(out).rows < expected.rows
@@ -168,7 +168,7 @@ def test_a_worker_that_is_killed_changes_nothing(
     world: Path, expected: Content, cluster: RayCluster, tmp_path: Path
 ) -> None:
     out, before = tmp_path / "set", actors(cluster.mark, "UnitActor")
-    run = Run(world, out, *CODES, "--ray-address", cluster.address, "--workers", "2", **cluster.key)
+    run = WarmRun(world, out, *CODES, "--ray-address", cluster.address, "--workers", "2", **cluster.key)
     run.wait_for_commits(1)
     os.kill(min({*actors(cluster.mark, "UnitActor")}.difference(before)), signal.SIGKILL)
     committed = run.committed()
@@ -186,7 +186,7 @@ def test_a_node_that_is_killed_and_one_that_joins_change_nothing(
     out = Path(os.path.relpath(tmp_path / "set"))
     how = ("--ray-address", cluster.address, "--workers", "1", "--worker-resource", "joined")
     cluster.add(1)
-    run = Run(Path(world.name), out, *CODES, *how, **cluster.key)
+    run = WarmRun(Path(world.name), out, *CODES, *how, **cluster.key)
     run.wait_for_commits(1)
     cluster.kill(0)
     committed = run.committed()
@@ -215,7 +215,9 @@ def test_in_a_worker_from_the_repositorys_root_tokenize_is_the_standard_librarys
     cluster: RayCluster,
 ) -> None:
     words = [sys.executable, "-c", WHOSE, cluster.address]
-    done = subprocess.run(words, env=environment(**cluster.key), cwd=ROOT, capture_output=True, text=True, timeout=240)
+    asked = {"env": environment(**cluster.key), "cwd": ROOT, "timeout": 240}
+    with cluster.cold():
+        done = subprocess.run(words, capture_output=True, text=True, **asked)
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("found "))  # Ray prints here, too
     _, standard, pieces, ours, *folders = line.split()

@@ -164,7 +164,7 @@ def test_a_listed_sequence_that_is_not_there_stays_in_the_listing(root: Path) ->
     ("changes", "said"),
     [
         ({"split": ("test-challenge",)}, r"ImageSets/2017/test-challenge\.txt"),
-        ({"variant": "Full-Resolution"}, r"none of the 4 sequences.*JPEGImages/Full-Resolution"),
+        ({"variant": "Full-Resolution"}, r"of 4 sequences in the lists, none.*JPEGImages/Full-Resolution"),
     ],
 )
 def test_what_is_not_there_is_named(root: Path, changes: dict, said: str) -> None:

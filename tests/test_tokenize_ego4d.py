@@ -152,7 +152,7 @@ def test_odd_values_in_ego4d_json_become_null(tmp_path: Path) -> None:
 def test_root_without_videos_says_where_people_get_them(tmp_path: Path) -> None:
     config = dataset(tree(tmp_path, "a.txt"), "ego4d", homepage="https://ego4d-data.org")
     assert "get it from https://ego4d-data.org" in refusal(config)
-    assert "none of the 2 videos" in refusal(dataset(ego4d(tmp_path / "x", "full_scale/y.mp4"), "ego4d"))
+    assert "of 2 videos in the lists, none" in refusal(dataset(ego4d(tmp_path / "x", "full_scale/y.mp4"), "ego4d"))
 
 
 def test_real_uids_choose_videos(media: Path, tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_annotations_that_are_not_in_the_format_are_refused_by_name(root: Path, 
     ("changes", "kind", "said"),
     [
         ({"variant": "half_scale"}, UsageError, r"datasets\.mine\.variant"),
-        ({"variant": "video_540ss"}, UserError, "none of the 4 videos"),
+        ({"variant": "video_540ss"}, UserError, "of 4 videos in the annotations, none is in video_540ss/"),
         ({"annotations": "full_scale"}, UserError, "no fho_sta_train.json"),
     ],
 )

@@ -127,7 +127,7 @@ def test_without_a_sealed_units_commit_nothing_is_sealed(clips: Path, tmp_path: 
     target = resolve(
         "folder", "none", str(out), (f"datasets.folder.root={clips}", "datasets.folder.keep_pixels=16"), ()
     )
-    with pytest.raises(UserError, match="1 sealed units have lost their commit"):
+    with pytest.raises(UserError, match="1 sealed unit without a commit"):
         seal(store, lambda: read_plans(store).spec(target.job))
     assert tree(out) == before
 
@@ -142,5 +142,5 @@ def test_a_lost_unit_whose_source_is_gone_too_does_not_replace_the_sealed_one(cl
         (clips / source.key).unlink()
     done = tokenize(clips, out, *PIXELS)
     assert done.returncode == 1
-    assert one_line(done.stderr, "1 sealed units have lost their commit, or hold other rows now"), done.stderr
+    assert one_line(done.stderr, "1 sealed unit without a commit, or with other rows than before"), done.stderr
     assert tree(out)["dataset.json"] == sealed

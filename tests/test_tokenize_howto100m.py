@@ -133,10 +133,10 @@ def test_captions_of_gigabytes_are_counted_and_left_alone(
 def test_two_lists_and_no_videos_are_refused(tmp_path: Path) -> None:
     root = howto(tmp_path / "two", **{"a.csv": OFFICIAL, "b.csv": OFFICIAL})
     assert "both list videos" in refusal(dataset(root, "howto100m"))
-    assert "no videos here (1 other files)" in refusal(dataset(tree(tmp_path / "x", "a.pdf"), "howto100m"))
+    assert "no videos here (1 other file)" in refusal(dataset(tree(tmp_path / "x", "a.pdf"), "howto100m"))
     gone = dataset(tree(tmp_path / "y", **{"HowTo100M_v1.csv": OFFICIAL}), "howto100m", homepage="https://example.org")
     message = refusal(gone)
-    assert "none of the 3 videos that the lists name is here" in message and "https://example.org" in message
+    assert "of 3 videos in the lists, none is here" in message and "https://example.org" in message
 
 
 def shard(path: Path, *samples: tuple[str, dict[str, object] | None]) -> None:

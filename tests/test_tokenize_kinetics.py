@@ -208,7 +208,7 @@ def test_kinetics_two_clips_of_one_video_are_told_apart_by_times(tmp_path):
         ({"val.csv": K400 + '"' + "x" * 200_000 + "\n"}, "field larger than field limit"),
         (
             {"val.csv": "label,youtube_id\nyoga,AAAAAAAAAAA\n"},
-            "none of the 1 clips that the lists name is here",
+            "of 1 clip in the lists, none is here",
         ),
         ({"val.csv": "label,youtube_id\n"}, "no official list has clips of train, val, test"),
     ],

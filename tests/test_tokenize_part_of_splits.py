@@ -89,7 +89,7 @@ def test_retry_over_one_split_leaves_the_sources_of_others_as_they_are(root: Pat
         path.with_suffix(".hidden").rename(path)
     done = retry(asked(root, "train"), job_of(root), OPTIONS, None)
     assert done.snapshot.value["quarantine"] == {"missing": 1} and done.snapshot.value["units"]["planned"] == 3
-    with pytest.raises(UserError, match="none of the 1 quarantined sources is of these splits; take"):
+    with pytest.raises(UserError, match="of 1 quarantined source, none is of these splits; take"):
         retry(asked(root, "train"), job_of(root), OPTIONS, None)
     done = retry(asked(root, "val"), job_of(root), OPTIONS, None)
     assert done.snapshot.value["quarantine"] == {} and len(rows(root)) == 4

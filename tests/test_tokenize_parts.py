@@ -109,7 +109,7 @@ def test_a_tar_that_was_changed_since_it_was_listed_is_told(where: str, bucket: 
     with open_binary(part) as file:
         assert file.read() == bytes(3000)
     put(bucket, tar_of(members)[:4000], where, tmp_path)
-    assert reason(part) == ("open_error", "the archive ends 2072 bytes too early; was it changed?")
+    assert reason(part) == ("open_error", "the archive ends 2,072 bytes too early; was it changed?")
     put(bucket, tar_of([("a.mp4", bytes(2000)), ("b.mp4", bytes(2999))]), where, tmp_path)
     assert reason(part) == ("open_error", "byte 3072 of set.tar begins another member; was it changed?")
     put(bucket, tar_of([("c.mp4", bytes(9000))]), where, tmp_path)
@@ -144,7 +144,7 @@ def test_a_member_that_the_tar_is_too_short_for_is_told(tmp_path: Path) -> None:
     part = parts_of(tar, f"{tmp_path}/set.tar")["a.mp4"]
     assert reason(str(replace(part, size=1000))) == (
         "open_error",
-        "the archive's header gives this member 3000 bytes, 1000 are there",
+        "the archive's header gives this member 3,000 bytes, there are 1,000",
     )
 
 

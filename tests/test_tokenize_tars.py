@@ -145,7 +145,7 @@ def test_a_member_that_is_cut_is_listed_and_ends_in_an_error_of_its_own(tmp_path
     assert [(file.key, file.size) for file in files] == [("set/a.mp4", 2000), ("set/b.mp4", 928)]
     assert ignored == {"(tar cut short)": 1}
     with pytest.raises(
-        SourceError, match="open_error: the archive's header gives this member 3000 bytes, 928 are there"
+        SourceError, match="open_error: the archive's header gives this member 3,000 bytes, there are 928"
     ):
         read(files[1].uri)
 

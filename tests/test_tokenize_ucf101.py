@@ -110,7 +110,7 @@ def test_ucf_root_without_videos_says_where_people_get_them(tmp_path: Path) -> N
     message = refusal(dataset(tmp_path / "none", "ucf101", annotations=str(root), homepage="https://example.org"))
     assert "no such folder" in message and "get it from https://example.org" in message
     message = refusal(dataset(root, "ucf101", homepage="https://example.org"))
-    assert "none of the 4 videos that the lists name is here" in message
+    assert "of 4 videos in the lists, none is here" in message
     assert "unknown split 'val'" in refusal(dataset(root, "ucf101", split=("val",)), UsageError)
 
 

@@ -227,8 +227,8 @@ def test_shards_in_a_bucket_list_like_local_ones(bucket: Any, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"a.mp4": b"x"}, "no .tar shards here (1 other files)"),
-        ({"0.tar": tar_of({"a.txt": b"x"})}, "no videos or pictures in its 1 shards"),
+        ({"a.mp4": b"x"}, "no .tar shards here (1 other file)"),
+        ({"0.tar": tar_of({"a.txt": b"x"})}, "no videos or pictures in its 1 shard"),
         ({"0.tar": tar_of({"a.mp4": b"x"}), "1.tar.gz": b""}, "1.tar.gz: a compressed tar cannot be read at random"),
         ({"0.tar": tar_of({"a.mp4": b"x"}, mode="w:gz")}, "0.tar: a compressed tar cannot be read at random"),
     ],

@@ -14,6 +14,7 @@ import click
 from toto import __version__, command
 from toto.errors import UsageError, UserError
 from toto.gpus import peak_bf16
+from toto.plain import counted
 from toto.tokenize.cli_options import Target, resolve, run_options, split_options, target_options
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def status(cleaning: bool, as_json: bool, **names: Any) -> None:
     command.say(status_text(target.job.out, found))
     if cleaning:
         removed = clean(store)
-        command.say(f"removed {len(removed)} leftovers")
+        command.say(f"removed {counted(len(removed), 'leftover')}")
     if as_json:
         command.print_json(found.value())
 
@@ -181,11 +182,9 @@ def finish(result: "Result", target: Target, as_json: bool, idle: str = "every p
     totals, units = value["totals"], value["units"]
     if not result.units_done and units["committed"] == units["planned"]:
         command.say(f"nothing to do: {idle}")
-    command.say(
-        f"{target.job.out}: {totals['rows']:,} rows, {totals['frames']:,} frames, {totals['tokens']:,} ids, "
-        f"{totals['bytes'] / 1e6:,.2f} MB; {units['committed']} of {units['planned']} units\n"
-        f"dataset id {value['dataset_id']}"
-    )
+    made = f"{counted(totals['rows'], 'row')}, {counted(totals['frames'], 'frame')}, {totals['tokens']:,} ids"
+    done = f"{units['committed']:,} of {counted(units['planned'], 'unit')}"
+    command.say(f"{target.job.out}: {made}, {totals['bytes'] / 1e6:,.2f} MB; {done}\ndataset id {value['dataset_id']}")
     if result.ignored:
         command.say(f"left out of the listing: {left_out_text(result.ignored)}")
     if result.changed:

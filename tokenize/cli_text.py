@@ -25,7 +25,7 @@ def plan_text(target: Target, planned: Cost, prices: Prices, ignored: dict[str, 
         what + (f" (left out: {left_out})" if left_out else ""),
         *cost_text(planned, prices),
         how,
-        *([f"{done:,} of these sources are done already at {job.out}; costs are of the whole"] if done else []),
+        *([f"done already at {job.out}: {done:,} of these sources; costs are of the whole"] if done else []),
     ]
     return "\n".join(lines)
 
@@ -38,9 +38,11 @@ def left_out_text(ignored: dict[str, int]) -> str:
 def changed_text(changed: list[str], done: list[str]) -> str:
     """What a run says of sources that are not the files any more that were planned, some of them `done` by it."""
     stay = len(changed) - len(done)
-    parts = [f"{len(done)} of them were done now, from the files as they are"] if done else []
-    parts += [f"the rows of {stay} stay as they were made"] if stay else []
-    return f"{len(changed)} sources were changed after they had been planned (first: {changed[0]}); {'; '.join(parts)}"
+    parts = [f"{len(done):,} done now, from the files as they are"] if done else []
+    parts += [f"the rows of {stay:,} stay as they were made"] if stay else []
+    return (
+        f"changed since they were planned: {counted(len(changed), 'source')} (first: {changed[0]}); {'; '.join(parts)}"
+    )
 
 
 def quarantine_text(out: str, reasons: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ here. Deaths of workers are blame.py's; those of nodes are never counted.
 from collections import Counter
 
 from toto.errors import UserError
+from toto.plain import counted
 from toto.tokenize.blame import TOKENIZER, Alone, Task
 
 CONNECTION = "connection"
@@ -62,17 +63,17 @@ class Losses:
     def _words(self, what: str, task: Task | None, cause: str) -> str:
         last = f"the last time: {cause}\n{ADVICE[what]}"
         if task is None:
-            return f"a {NAMES[what]} died {self._of[what, None]} times before it was ready; {last}"
+            return f"a {NAMES[what]} died {counted(self._of[what, None], 'time')} before it was ready; {last}"
         held, times = _held(task), self._of[what, _name(task)]
         others = self._passed - self._first[what, _name(task)]
         if others:
+            meanwhile = f"while {counted(others, 'other unit')} got done"
             return (
-                f"{held} lost its {NAMES[what]} {times} times while {others} other units were done, so it may be its "
-                f"frames; {last}"
+                f"{held} lost its {NAMES[what]} {counted(times, 'time')} {meanwhile}, so it may be its frames; {last}"
             )
         return (
-            f"no unit is done any more: the {NAMES[what]} was lost {self._row[what]} times in a row, {times} of them "
-            f"with {held}; {last}"
+            f"no unit is done any more: the {NAMES[what]} was lost {counted(self._row[what], 'time')} in a row, "
+            f"{times:,} of them with {held}; {last}"
         )
 
 

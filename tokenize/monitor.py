@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards.store import SCRATCH, Store
 from toto.tokenize.event_log import EventLog
 from toto.tokenize.unit import UnitReport
@@ -51,14 +52,15 @@ class Snapshot:
         """One line for a person."""
         c, seconds = self.counters, max(self.seconds, 1e-9)
         if self.starting:
-            return f"tokenize {self.units_done}/{self.units} units · starting {self.starting}"
+            return f"tokenize {self.units_done}/{counted(self.units, 'unit')} · starting {self.starting}"
         eta = "" if self.eta_s is None else f" · {_clock(self.eta_s)} left"
         bad = f" · {c.quarantined} quarantined" if c.quarantined else ""
         on_the_way = f", {c.in_flight / 1e6:,.1f} MB of frames" if c.in_flight else ""
         in_flight = f" · in flight {self.at_work}{on_the_way}" if self.at_work else ""
         return (
-            f"tokenize {self.units_done}/{self.units} units{in_flight} · {c.decoded / seconds:,.0f} frames/s decoded · "
-            f"{c.kept / seconds:,.0f} kept · {c.tokens / seconds:,.0f} tokens/s{bad}{eta}"
+            f"tokenize {self.units_done}/{counted(self.units, 'unit')}{in_flight} · "
+            f"{c.decoded / seconds:,.0f} frames/s decoded · {c.kept / seconds:,.0f} kept · "
+            f"{c.tokens / seconds:,.0f} tokens/s{bad}{eta}"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from toto.plain import counted
 from toto.shards import ids
 from toto.shards.protocols import beside_grid
 from toto.shards.schema import RowRecord
@@ -144,7 +145,7 @@ def _read(worker: Worker, flight: Flight, source: PlannedSource, uri: str, spool
 def _refuse_short(worker: Worker, info: SourceInfo) -> None:
     wanted = worker.job.settings["min_frames"]
     if info.kind == "video" and info.frames_kept < wanted:
-        raise SourceError("too_short", f"{info.frames_kept} kept frames of at least {wanted}")
+        raise SourceError("too_short", f"{counted(info.frames_kept, 'kept frame')} of at least {wanted}")
 
 
 def _facts(info: SourceInfo) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import BinaryIO, Self
 
 import xxhash
 
+from toto.plain import counted
 from toto.tokenize.clip import SourceError
 from toto.tokenize.storage import RemoteFile, filesystem, in_store, on_disk
 from toto.tokenize.transient import TransientError
@@ -157,11 +158,11 @@ def _checked(part: Part, head: bytes) -> str:
         raise SourceError("open_error", f"byte {part.offset} of {archive} begins another member; was it changed?")
     if info.size != part.size and part.size < _LARGEST_IN_HEADER:  # it is cut
         raise SourceError(
-            "open_error", f"the archive's header gives this member {info.size} bytes, {part.size} are there"
+            "open_error", f"the archive's header gives this member {info.size:,} bytes, there are {part.size:,}"
         )
     suffix = _SUFFIX.search(info.name)
     return suffix.group() if suffix else ""
 
 
 def _too_short(missing: int) -> SourceError:
-    return SourceError("open_error", f"the archive ends {missing} bytes too early; was it changed?")
+    return SourceError("open_error", f"the archive ends {counted(missing, 'byte')} too early; was it changed?")

@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards.commit import read_commits
 from toto.shards.manifest import final_results
 from toto.shards.seal import read_results
@@ -74,7 +75,9 @@ def _planned_again(
     before = {source.key: source for part in plans.latest() for source in _these(part, gone)} if gone else {}
     keys = [key for key in every if key in now or lists_split(config, before[key].split)][:limit]
     if not keys:
-        raise UserError(f"none of the {len(bad)} quarantined sources is of these splits; {list_all_splits(config)}")
+        raise UserError(
+            f"of {counted(len(bad), 'quarantined source')}, none is of these splits; {list_all_splits(config)}"
+        )
     again = SourceTable.of(now[key] for key in keys if key in now)
     frames = dict(zip(again.keys.to_pylist(), map(int, Estimator(job).kept_frames(again)), strict=True))
     return [planned(now[key], frames[key]) if key in now else before[key] for key in keys]

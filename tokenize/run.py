@@ -16,6 +16,7 @@ from typing import Any
 from toto import __version__
 from toto.config import DatasetConfig
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards.commit import committed_units
 from toto.shards.leftovers import refuse_strangers
 from toto.shards.seal import seal
@@ -127,7 +128,7 @@ def _refuse_lost_commits(store: Store, todo: list[Unit]) -> None:
     lost = len({unit.id for unit in todo} - committed_units(store))
     if lost:
         raise UserError(
-            f"{lost} of {len(todo)} units were done, but their commits are not at {store.uri}\n"
+            f"{lost:,} of {counted(len(todo), 'unit')} done, but without a commit at {store.uri}\n"
             "all nodes must see this folder: put --out on a drive that they share, or in a bucket"
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from toto.config import DatasetConfig
 from toto.errors import UsageError
+from toto.plain import counted
 from toto.shards.protocols import Protocol, parse
 
 MOST_VIEWS = 256  # `view` of a row is uint8
@@ -60,5 +61,6 @@ def _check_protocol(config: DatasetConfig, protocol: Protocol, where: str) -> No
     if not protocol.views(config.crop):
         fitting = "three" if protocol.crops == 3 else "center, three, full or squash"
         raise UsageError(
-            f"{protocol.name} shows {protocol.crops} crops, {where}.crop {config.crop} has others; set {fitting}"
+            f"{protocol.name} shows {counted(protocol.crops, 'crop')}, {where}.crop {config.crop} has others; "
+            f"set {fitting}"
         )

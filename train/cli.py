@@ -8,6 +8,7 @@ import click
 
 import toto
 from toto import command
+from toto.plain import counted
 from toto.train.export_command import export
 from toto.train.generation.command import generate
 from toto.train.loss_command import loss_by_position
@@ -71,7 +72,7 @@ def pretrain(
         done = train(job, team, profile or 0)
         if not team.is_first:
             return
-        command.say(f"{done.checkpoint}: {done.step:,} steps done" + ending(done))
+        command.say(f"{done.checkpoint}: {counted(done.step, 'step')} done" + ending(done))
         if as_json:
             command.print_json(vars(done))
 
@@ -118,7 +119,7 @@ def ending(done: Any) -> str:
 
     parts = [
         f"loss {done.loss:.4f}" if done.loss is not None else "nothing left to do",
-        f"held-out {done.validation_loss:.4f} over {done.validation_sequences:,} sequences"
+        f"held-out {done.validation_loss:.4f} over {counted(done.validation_sequences, 'sequence')}"
         if done.validation_loss is not None
         else "",
         f"{amount(done.tokens_per_s)} tokens/s" if done.tokens_per_s else "",

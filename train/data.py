@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from toto.errors import UsageError, UserError
+from toto.plain import counted
 from toto.shards.stream import Stream
 from toto.shards.streaming.keyed import MASK
 from toto.shards.streaming.position import Position
@@ -96,9 +97,9 @@ def loader(
     """
     batch = stream.recipe.batch_sequences
     if batch < world:
-        raise UsageError(f"a batch of {batch} sequences is too small for {world} ranks; raise batch_tokens")
+        raise UsageError(f"a batch of {counted(batch, 'sequence')} is too small for {world} ranks; raise batch_tokens")
     if not 0 <= rank < world or micro_sequences < 1 or steps.step != 1:
-        raise UsageError(f"rank {rank} of {world}, micro-batches of {micro_sequences} sequences, {steps}: not possible")
+        raise UsageError(f"rank {rank} of {world}, {steps} in micro-batches of {micro_sequences}: not possible")
     reader = _Reader(stream, steps, rank, world, micro_sequences, predict_end)
     return _batches(reader, workers, pinned)
 

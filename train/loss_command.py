@@ -12,6 +12,7 @@ import click
 
 from toto import command
 from toto.options import json_option
+from toto.plain import counted
 from toto.train.options import OutputFolder
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def against_baselines(by_sequence: "np.ndarray", stream: "Stream", training: "St
 def text_of(value: dict[str, Any]) -> str:
     """The result for a person."""
     frames = "  ".join(f"{loss:.2f}" for loss in value["by_frame"])
-    lines = [f"nats a token on {value['sequences']:,} held-out sequences ({value['kind']}, split {value['split']})"]
+    held_out = counted(value["sequences"], "held-out sequence")
+    lines = [f"nats a token on {held_out} ({value['kind']}, split {value['split']})"]
     if "copy" in value:
         lines += [f"  unigram  {value['unigram']:.3f}"]
         lines += [f"  copy     {value['copy']:.3f}  (λ {value['copy_share']:.3f})"]

@@ -13,6 +13,7 @@ from typing import Any
 from toto.config import Pipelines
 from toto.errors import UserError
 from toto.gpus import peak_bf16
+from toto.plain import counted, ordinal
 from toto.shards.ids import CODE_OFFSET
 from toto.shards.store import open_store
 from toto.shards.stream import Stream
@@ -120,7 +121,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         ("MACs", f"{amount(plan['macs'])} a token forward with causal attention"),
         ("", f"{amount(plan['macs_palm'])} with the whole square of attention (PaLM's way)"),
         ("", f"{plan['macs_paper']:.3g} in all as Table 4 counts: parameters × frames, forward, no attention"),
-        ("training", f"{plan['steps']:,} steps × {plan['tokens_per_step']:,} tokens = {tokens}"),
+        ("training", f"{counted(plan['steps'], 'step')} × {plan['tokens_per_step']:,} tokens = {tokens}"),
         ("", f"{flops}, {amount(plan['training_flops_per_token'])} a token"),
         ("memory", ", ".join(f"{name} {amount(memory[key])}B" for key, name in MEMORY.items() if memory[key])),
         ("", f"{amount(memory['each_further_sequence'])}B for each sequence of a micro-batch; {fitting}"),
@@ -150,9 +151,9 @@ def _source_line(source: dict[str, Any]) -> str:
     if source["published_tokens"] is None:
         return f"{head}; no shards in {source['uri']} yet, and no published size"
     every, strided = source["epochs_published"], source["epochs_published_strided"]
-    both = (
-        f"{every:.3g}" if every == strided else f"{every:.3g} (every frame), {strided:.3g} (every {source['stride']}th)"
-    )
+    both = f"{every:.3g}"
+    if every != strided:
+        both += f" (every frame), {strided:.3g} (every {ordinal(source['stride'])})"
     return f"{head} = {both} epochs of the published {amount(source['published_tokens'])}; no shards yet"
 
 

@@ -17,6 +17,7 @@ import toto
 from toto.config import ModelConfig, Pipelines, RecipeConfig
 from toto.errors import UsageError, UserError, naming
 from toto.files import write_whole
+from toto.plain import counted
 from toto.shards.recipe import RECIPE, Recipe
 from toto.shards.snapshot import DATASET
 from toto.shards.stream import Stream
@@ -101,7 +102,8 @@ def prepare(asked: Asked, pipelines: Pipelines, team: Team, writes: bool = True,
         validation = held_out_stream(stream, sources, recipe)
     if stream.batch_sequences < team.world:
         raise UsageError(
-            f"a batch of {stream.batch_sequences} sequences is too small for {team.world} ranks; raise batch_tokens"
+            f"a batch of {counted(stream.batch_sequences, 'sequence')} is too small for {team.world} ranks; "
+            "raise batch_tokens"
         )
     facts = _facts(model, recipe, stream)
     if writes and not written:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from toto.errors import UserError
+from toto.plain import counted
 from toto.train.checkpoint import found
 from toto.train.run import read_run
 from toto.train.watch.metrics import read_metrics
@@ -68,7 +69,7 @@ class Trial:
         """Does both runs and compares them; UserError when one of them fails."""
         with _folder() as folder:
             whole, broken = folder / "whole", folder / "broken"
-            say(f"an undisturbed run of {self.steps} steps")
+            say(f"an undisturbed run of {counted(self.steps, 'step')}")
             self._finish(whole, self.steps, 1)
             for path in found(whole):  # its log is what counts; large ones fill disks
                 shutil.rmtree(path)
@@ -78,7 +79,8 @@ class Trial:
             told = self._killed(broken, kill_at, alike)
             resumed_from = _newest(broken)
             middle = min(self.steps - 1, told + self.every)
-            say(f"resumed from step {resumed_from} by {self.processes} processes with other micro-batches and readers")
+            who = counted(self.processes, "process")
+            say(f"resumed from step {resumed_from} by {who} with other micro-batches and readers")
             changed = (*alike, "micro_sequences=1", "loader_workers=1")
             self._finish(broken, middle, self.processes, changed)
             say(f"and from step {middle} as at first")
@@ -160,8 +162,8 @@ def verdict_text(found: Verdict) -> str:
     batches = "the same batches" if found.batches_equal else "OTHER BATCHES"
     head = f"killed after step {found.killed_at}, resumed from step {found.resumed_from}"
     return (
-        f"{head} by {found.processes[1]} processes\n"
-        f"{batches} in {found.steps} steps; losses identical in {found.losses_identical}, elsewhere within "
+        f"{head} by {counted(found.processes[1], 'process')}\n"
+        f"{batches} in {counted(found.steps, 'step')}; losses identical in {found.losses_identical}, elsewhere within "
         f"{found.max_loss_difference:.1e} nats (allowed {TOLERANCE})"
     )
 

@@ -6,12 +6,6 @@ from typing import Any
 import click
 
 from toto.errors import UsageError
-from toto.shards.commit import COMMITS, SHARDS, SOURCES
-from toto.shards.protocol_views import VIEWS
-from toto.shards.snapshot import DATASET, MANIFEST
-
-OWN = frozenset({DATASET, "README.md", "quarantine.parquet", SHARDS, SOURCES, COMMITS, MANIFEST, VIEWS})
-OWN |= {"annotations", "plan"}
 
 
 class OutputFile(click.Path):
@@ -24,9 +18,15 @@ class OutputFile(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path as it was given."""
+        from toto.shards.commit import COMMITS, SHARDS, SOURCES  # here: --help need not wait for pyarrow
+        from toto.shards.protocol_views import VIEWS
+        from toto.shards.snapshot import DATASET, MANIFEST
+
+        own = {DATASET, "README.md", "quarantine.parquet", "annotations", "plan"}
+        own |= {SHARDS, SOURCES, COMMITS, MANIFEST, VIEWS}
         path = Path(str(super().convert(value, param, ctx)))
         whole = path.resolve()
         around = next((above for above in whole.parents if (above / DATASET).is_file()), None)
-        if around is not None and whole.relative_to(around).parts[0] in OWN:
+        if around is not None and whole.relative_to(around).parts[0] in own:
             raise UsageError(f"{path} is a file of the dataset {around}; choose another --out")
         return path

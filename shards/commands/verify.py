@@ -8,6 +8,7 @@ import click
 from toto import command
 from toto.affinity import cores
 from toto.plain import counted
+from toto.shards.snapshot import DATASET
 from toto.shards.store import open_store
 from toto.shards.verify import Report
 from toto.shards.verify import verify as verify_dataset
@@ -32,8 +33,11 @@ def verify(uri: str, deep: bool, workers: int | None, as_json: bool) -> int:
     Example: toto-shards verify --deep data/demo/dct-512-64
     """
     shown = _Progress(deep) if sys.stderr.isatty() else lambda done, units, bytes: None
-    report = verify_dataset(open_store(uri), deep, shown, workers or cores())
+    store = open_store(uri)
+    report = verify_dataset(store, deep, shown, workers or cores())
     command.say(report_text(uri, report, deep))
+    if not report.ok and store.exists(DATASET):  # else there is nothing to put back
+        command.say(NO_REPAIR)
     if as_json:
         command.print_json({**vars(report), "ok": report.ok})
     return 0 if report.ok else 1
@@ -52,7 +56,7 @@ def report_text(uri: str, report: Report, deep: bool) -> str:
     verdict = "whole" if report.ok else counted(len(report.problems), "problem")
     how = "every byte was read" if deep else "names, sizes and small files; --deep reads every byte"
     lines.append(f"{uri}: {verdict} ({checked}; {how})")
-    return "\n".join(lines if report.ok else [*lines, NO_REPAIR])
+    return "\n".join(lines)
 
 
 class _Progress:

@@ -6,6 +6,7 @@ Its front matter is what `datasets.load_dataset` needs to find the files of each
 import json
 from typing import Any
 
+from toto.plain import counted
 from toto.shards.export.hub import hub_split
 
 READING = {
@@ -41,7 +42,7 @@ FIRST = {"webdataset": "{}-000000.tar", "hf": "", "litdata": "{}", "npy": "{}.np
 
 def readme(facts: dict[str, Any]) -> str:
     """Markdown with Hub front matter."""
-    pieces = "whole rows" if facts["frames"] is None else f"windows of {facts['frames']} frames"
+    pieces = "whole rows" if facts["frames"] is None else f"windows of {counted(facts['frames'], 'frame')}"
     ids = "[start] + codes + [end]" if facts["array"] == "ids" else "codes [frames, height, width], frame after frame"
     layout = facts["id_layout"]
     lines = [

@@ -116,13 +116,20 @@ def choose(
         raise UserError(f"{dataset.store.uri} has no rows")
     try:
         if source is not None:
-            found = dataset.frames(source)
+            found = _rows_of(dataset, source)
             return [_whole(f"run {row.record.run}", row) for row in (found[i] for i in _spread(len(found), MOST_ROWS))]
         if windows:
             return [_window(dataset, i, frames, stride) for i in windows]
         return [_row(dataset, i) for i in rows or _spread(len(dataset), FEW_ROWS)]
     except ValueError as error:
         raise UserError(f"{dataset.store.uri}: {error}") from None
+
+
+def _rows_of(dataset: Dataset, source: str) -> list[Row]:
+    try:
+        return dataset.frames(source)
+    except ValueError as error:
+        raise ValueError(f"{error}; keys are such as {dataset.row(0).source!r}") from None
 
 
 def first(pick: Pick, most: int) -> Pick:

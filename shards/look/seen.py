@@ -51,7 +51,7 @@ def seen_at(stream: Stream, step: int, sequence: int | None = None) -> Seen:
     if step < 1:
         raise UsageError(f"--step {step}: the first step is 1")
     if sequence is not None and not 0 <= sequence < batch:
-        raise UsageError(f"--sequence {sequence}: a step has the sequences 0 to {batch - 1}")
+        raise UsageError(f"--sequence {sequence}: a step of this run has {counted(batch, 'sequence')}, the first is 0")
     wanted = range(batch) if sequence is None else range(sequence, sequence + 1)
     start = (step - 1) * batch
     found = stream.sequences(range(start + wanted.start, start + wanted.stop))

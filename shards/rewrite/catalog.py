@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards.ids import id_dtype
 from toto.shards.rewrite.inputs import Input
 from toto.shards.schema import hashes_of_keys
@@ -114,7 +115,7 @@ def _lines(number: int, taken: Input, place: int, results: pa.Table) -> Lines:
     batch_rows = unit["batch_rows"] if unit["path"] is not None else []
     if int(rows.sum()) != sum(batch_rows):
         raise UserError(
-            f"{taken.uri}: the per-source results of unit {unit['unit']} tell of {int(rows.sum()):,} rows, "
+            f"{taken.uri}: the per-source results of unit {unit['unit']} tell of {counted(int(rows.sum()), 'row')}, "
             f"its shard has {sum(batch_rows):,}; run `toto-shards verify --deep` on it"
         )
     runs = _ints(pc.list_value_length(results["run_lengths"]))

@@ -182,7 +182,7 @@ def _annotations(table: pa.Table, facts: Facts) -> dict[str, pa.Table]:
     if facts.classes:
         least, most = (pc.min_max(labelled["label"])[name].as_py() for name in ("min", "max"))
         if not 0 <= least <= most < len(facts.classes):
-            raise UserError(f"labels from {least} to {most}, and {len(facts.classes)} classes")
+            raise UserError(f"labels from {least} to {most}, and {counted(len(facts.classes), 'class')}")
         numbers = pa.array(range(len(facts.classes)), pa.int32())
         tables["classes"] = pa.table({"label": numbers, "name": list(facts.classes)})
     return tables

@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from toto.plain import counted
+
 HEADER_BYTES = 10_000
 MAGIC = b"\x93NUMPY"
 LENGTHS = {(1, 0): "<H", (2, 0): "<I"}  # version -> how the header's length is stored; 3.0 is for fields with names
@@ -52,7 +54,7 @@ def npy_in(file: BinaryIO, size: int) -> np.ndarray:
     dtype = np.dtype(descr)
     told, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if told != there:
-        raise BadFile("not_an_array", f"{there:,} bytes of numbers where the header tells of {told:,}")
+        raise BadFile("not_an_array", f"{counted(there, 'byte')} of numbers where the header tells of {told:,}")
     if not told:
         raise BadFile("empty", f"shape {shape}")
     numbers: np.ndarray
@@ -74,7 +76,7 @@ def told_bytes(name: str, size: int, dtype: np.dtype, shape: tuple[int, ...]) ->
     """BadFile where a raw file has another size than numbers of this dtype and shape take."""
     told = math.prod(shape) * dtype.itemsize
     if size != told:
-        raise BadFile("wrong_shape", f"{name} has {size:,} bytes instead of {told:,} ({shape}, {dtype})")
+        raise BadFile("wrong_shape", f"{name} has {counted(size, 'byte')} instead of {told:,} ({shape}, {dtype})")
 
 
 def _opened(path: Path, root: Path) -> BinaryIO:

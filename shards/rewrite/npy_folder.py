@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from toto.plain import counted
 from toto.shards.rewrite.foreign import METADATA, MOST_CELLS, Facts
 from toto.shards.rewrite.foreign_files import Entry, Files
 from toto.shards.rewrite.foreign_rows import check_codes, image_rows, video_rows
@@ -100,7 +101,7 @@ class NpyFolder:
         if not (is_grid or is_flat) or any(size != 1 for size in leading[:-1]) or cells > MOST_CELLS:
             raise BadFile("wrong_shape", f"{codes.shape} does not hold pictures of {grid[0]} × {grid[1]} codes")
         if facts.kind == "image" and n != facts.views:
-            raise BadFile("wrong_shape", f"{codes.shape} holds {n} pictures; each image has {facts.views}")
+            raise BadFile("wrong_shape", f"{codes.shape} holds {counted(n, 'picture')}; each image has {facts.views}")
         return codes.reshape(n, *grid)
 
     def _label(self, key: str) -> int | None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards.commit import Commit
 from toto.shards.rewrite.copying import RowCopier
 from toto.shards.rewrite.inputs import Input, RowReader
@@ -57,8 +58,9 @@ class RowProof:
             given, got = taken.get(split, RowSum()), made.get(split, RowSum())
             if given != got:
                 raise UserError(
-                    f"{where}: split {split} has {got.rows:,} rows whose hashes add up to {got.hex}, its sources have "
-                    f"{given.rows:,} and {given.hex}; nothing was sealed, run `toto-shards verify --deep` on them"
+                    f"{where}: split {split} has {counted(got.rows, 'row')} whose hashes add up to {got.hex}, "
+                    f"its sources have {given.rows:,} and {given.hex}; nothing was sealed, "
+                    "run `toto-shards verify --deep` on them"
                 )
         return Proof({split: one.rows for split, one in made.items()}, {split: one.hex for split, one in made.items()})
 
@@ -73,7 +75,7 @@ class RowProof:
         for taken, planned in zip(self._inputs, rows, strict=True):
             expected = taken.dataset.info["totals"]["rows"]
             if planned != expected:
-                raise UserError(f"{taken.uri}: {planned:,} of its {expected:,} rows are in the plan")
+                raise UserError(f"{taken.uri}: the plan has {planned:,} of its {counted(expected, 'row')}")
 
 
 @dataclass(frozen=True)

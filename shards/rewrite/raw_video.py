@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards import ids
 from toto.shards.rewrite.foreign import Facts
 from toto.shards.rewrite.foreign_files import Files
@@ -103,7 +104,7 @@ class RawVideo:
 
     def _rows(self, line: dict[str, Any]) -> Iterator[RowRecord]:
         if line["first"] + line["frames"] > len(self._codes):
-            raise BadFile("changed", f"{VIDEO} has {len(self._codes):,} frames now")
+            raise BadFile("changed", f"{VIDEO} has {counted(len(self._codes), 'frame')} now")
         codes = self._codes[line["first"] : line["first"] + line["frames"]]
         step = max(1, AT_ONCE // math.prod(codes.shape[1:]))
         for start in range(0, len(codes), step):

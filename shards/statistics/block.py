@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards.batch import Batch
 from toto.shards.ids import CODE_OFFSET
 
@@ -64,7 +65,7 @@ def _culprit(batch: Batch, rows: np.ndarray, grid: tuple[int, int], vocab_size: 
         ids = batch.tokens[batch.starts[row] + 1 : batch.starts[row + 1] - 1].astype(np.int64) - CODE_OFFSET
         n, where = int(batch.n_frames[row]), f"source {batch.sources[row]}, run {batch.run[row]}"
         if ids.size != n * grid[0] * grid[1]:
-            return f"{where}: {ids.size} codes for {n} frames of {grid[0]}×{grid[1]}"
+            return f"{where}: {counted(ids.size, 'code')} for {counted(n, 'frame')} of {grid[0]}×{grid[1]}"
         if ids.min() < 0 or ids.max() >= vocab_size:
             return f"{where}: codes {ids.min()} … {ids.max()}, the vocabulary has {vocab_size}"
     raise AssertionError("one row was wrong")

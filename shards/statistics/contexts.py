@@ -114,8 +114,12 @@ class ContextCounts:
 def entropy_bits(counts: np.ndarray) -> float:
     """Shannon's, of observed counts; 0 where there are none."""
     seen = counts[counts > 0]
-    total = seen.sum()
-    return float(np.log2(total) - (seen * np.log2(seen)).sum() / total) + 0.0 if len(seen) else 0.0
+    return bits_of_sums(seen.sum(), (seen * np.log2(seen)).sum()) if len(seen) else 0.0
+
+
+def bits_of_sums(total: float, logs: float) -> float:
+    """The same by the sums of count and of count · log2(count); never below zero, as rounding would have it."""
+    return max(0.0, float(np.log2(total) - logs / total))
 
 
 def pairs_of(codes: np.ndarray, goes_on: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:

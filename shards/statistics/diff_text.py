@@ -63,9 +63,9 @@ def _runs(runs: dict[str, Any], rows_a: int, rows_b: int) -> list[str]:
         found = ", ".join(f"{share:.1%} of runs of {frames}" for frames, share in runs["recall"].items())
         lines.append(f"  one place in {runs['every']} was looked at: that finds {found} frames")
     if runs["runs_of_one_key"]:
-        lines.append(f"  {runs['runs_of_one_key']:,} runs are of one source that has the same key in both")
+        lines.append(f"  {counted(runs['runs_of_one_key'], 'run')} of one source that has the same key in both")
     if runs["too_common"]:
-        lines.append(f"  {runs['too_common']:,} places are in too many rows to be paired, as an intro is")
+        lines.append(f"  in too many rows to be paired, as an intro is: {counted(runs['too_common'], 'place')}")
     if not runs["complete"]:
         lines.append("  there are more pairs than were kept; the list is not complete")
     if runs["source_pairs"]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from toto.shards.batch import Batch
 from toto.shards.statistics.block import blocks
+from toto.shards.statistics.contexts import bits_of_sums
 from toto.shards.statistics.gram_counter import Counted, GramCounter, counts
 
 ENTRIES = 1 << 22  # (group, code) pairs held in memory
@@ -57,7 +58,7 @@ class GroupCodes:
         return {
             group: {
                 "codes_used": used[group],
-                "entropy_bits": float(np.log2(total[group]) - logs[group] / total[group]) + 0.0,
+                "entropy_bits": bits_of_sums(total[group], logs[group]),
             }
             for group in used
         }

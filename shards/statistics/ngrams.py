@@ -41,7 +41,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1 or len(set(self.sizes)) < len(self.sizes):
-            raise UsageError(f"n-grams of {self.sizes} codes: give different numbers from 1 on")
+            raise UsageError(f"n-grams of {', '.join(map(str, self.sizes))} codes: give different numbers from 1 on")
         if self.wrap not in WRAPS:
             raise UsageError(f"wrap {self.wrap!r}: known are {', '.join(WRAPS)}")
 
@@ -77,7 +77,9 @@ def count_ngrams(
     vocab_size = reading.dataset.tokenizer["vocab_size"]
     bits = code_bits(vocab_size)
     if (most := MOST_KEY_BITS // bits) < max(settings.sizes):
-        raise UsageError(f"n-grams of {max(settings.sizes)} codes: {most} is the most for {vocab_size:,} codes")
+        raise UsageError(
+            f"n-grams of {max(settings.sizes)} codes: {most} is the most for a vocabulary of {vocab_size:,}"
+        )
     with TemporaryDirectory(prefix="toto-ngrams-", ignore_cleanup_errors=True) as folder:
         counters = {n: GramCounter(n * bits, settings.entries, Path(folder)) for n in settings.sizes}
         progress(0, reading.rows)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from toto.shards.batch import Batch
 from toto.shards.ids import KIND_IMAGE
 from toto.shards.statistics.block import Block
+from toto.shards.statistics.contexts import entropy_bits
 
 SCHEMA = pa.schema(
     [
@@ -106,7 +107,6 @@ class PerSource:
             _, place = np.unique(np.concatenate(one.seen), return_inverse=True)
             counts = np.bincount(place, np.concatenate(one.counts))
         rows, frames, codes, compared, static = one.sums.tolist()
-        bits = float(np.log2(codes) - (counts * np.log2(counts)).sum() / codes) + 0.0 if codes else 0.0
         self._lines.append(
             {
                 "source": one.name,
@@ -117,7 +117,7 @@ class PerSource:
                 "frames": frames,
                 "codes": codes,
                 "codes_used": len(counts),
-                "entropy_bits": bits,
+                "entropy_bits": entropy_bits(counts),
                 "compared": compared,
                 "static": static,
                 "static_share": static / compared if compared else None,

@@ -19,7 +19,7 @@ def stats_text(value: dict[str, Any], by: str | None = None) -> str:
         "  most frequent   " + ", ".join(f"{line['code']} ({line['share']:.2%})" for line in book["top"][:FEW]),
         f"  entropy         {value['entropy_bits']:.3f} bits a code; perplexity {value['perplexity']:,.1f}",
         *(_given(name, value["given"][name]) for name in RELATIONS),
-        f"  static          {_share(static['share'])} of codes equal the one a frame before",
+        f"  static          {_still(static['share'])}",
     ]
     if (stretches := static["stretches"]) is not None:
         lines.append(
@@ -78,7 +78,7 @@ def _given(name: str, pair: dict[str, Any]) -> str:
     if pair["bits"] is None:
         return f"  given           {words[name]}: there is none"
     error = pair["standard_error"]
-    rest = f" ± {error:.3f}, by {pair['contexts']:,} codes" if error else ""
+    rest = f" ± {error:.3f}, by {counted(pair['contexts'], 'code')}" if error else ""
     return f"  given           {words[name]}: {pair['bits']:.3f} bits{rest}"
 
 
@@ -94,7 +94,7 @@ def _sources(sources: dict[str, Any], most: int) -> list[str]:
             lines.append(f"  {words:<15} a tenth below {low}, half below {middle}, a tenth above {high}")
     for name, words in (("most_static", "most static"), ("least_diverse", "least diverse")):
         lines += [
-            f"  {words:<15} {line['source']}: {_share(line['static_share'])} static, "
+            f"  {words:<15} {line['source']}: {_static(line['static_share'])}"
             f"{counted(line['codes_used'], 'code')}, {line['entropy_bits']:.2f} bits"
             for line in sources[name][:most]
         ]
@@ -106,10 +106,13 @@ def _group(column: str, line: dict[str, Any]) -> str:
     name = "none" if line[column] is None else " ".join(map(str, (line[column], *filter(None, [line.get("name")]))))
     return (
         f"    {name!s:<13} {counted(line['sources'], 'source')}, {counted(line['frames'], 'frame')}, "
-        f"{counted(line['codes_used'], 'code')}, "
-        f"{line['entropy_bits']:.3f} bits, {_share(static)} static"
+        f"{_static(static)}{counted(line['codes_used'], 'code')}, {line['entropy_bits']:.3f} bits"
     )
 
 
-def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.1%}"
+def _still(share: float | None) -> str:
+    return "no frame follows another" if share is None else f"{share:.1%} of codes equal the one a frame before"
+
+
+def _static(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%} static, "  # none where no frame follows another

@@ -7,6 +7,7 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from toto.errors import UsageError, UserError
+from toto.plain import counted
 from toto.shards.dataset import Dataset
 from toto.shards.snapshot import read_snapshot
 from toto.shards.store import open_store
@@ -99,7 +100,7 @@ def sequences_of(
         found["image"] = images // per_image
         if not found["image"]:
             raise UserError(
-                f"{part.name}: {images} images in {where}, split {part.split}; a sequence takes {per_image}"
+                f"{part.name}: {counted(images, 'image')} in {where}, split {part.split}; a sequence takes {per_image}"
             )
     if not found:
         raise UserError(f"{part.name}: {where}, split {part.split}, holds no {' and no '.join(sorted(kinds))}")

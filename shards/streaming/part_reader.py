@@ -15,6 +15,7 @@ import numpy as np
 
 from toto.errors import UserError
 from toto.lazy import cached_property
+from toto.plain import counted
 from toto.shards.batch import Batch
 from toto.shards.dataset import Dataset
 from toto.shards.ids import END, IMAGE_START, VIDEO_START
@@ -245,7 +246,7 @@ class PartReader:
         """UserError where a row has another grid, ids of another type, or fewer frames than its results say."""
         row = Row(batch, number, self.part.split)
         if start + self.cut.span > row.n_frames:
-            raise UserError(f"{self.where(row)}: {row.n_frames} frames, fewer than its source's results say")
+            raise UserError(f"{self.where(row)}: {counted(row.n_frames, 'frame')}, fewer than its source's results say")
         if (row.grid_h, row.grid_w) != self._recipe.grid:
             grid = f"{row.grid_h}×{row.grid_w}"
             raise UserError(f"{self.where(row)}: a grid of {grid} codes instead of {self._recipe.grid}")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from toto.errors import UsageError, UserError
+from toto.plain import counted
 
 
 class Position:
@@ -13,7 +14,7 @@ class Position:
 
     def __init__(self, recipe_id: str, total: int, consumed: int = 0) -> None:
         if not 0 <= consumed <= total:
-            raise UsageError(f"{consumed} of {total} sequences consumed")
+            raise UsageError(f"{consumed} of {counted(total, 'sequence')} consumed")
         self._recipe_id, self.total, self.consumed = recipe_id, total, consumed
 
     def __len__(self) -> int:

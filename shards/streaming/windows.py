@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from toto.errors import UsageError
+from toto.plain import ordinal
 from toto.shards.dataset import Dataset
 from toto.shards.row import windows_in
 from toto.shards.streaming.alike import sorted_runs, unsorted
@@ -63,8 +64,9 @@ def stored_cut(dataset: Dataset, frames: int, stride: int | None, hop: int) -> C
     stored = dataset.stored_stride
     if stored is None and settings.get("stride"):
         raise UsageError(
-            f"{where} holds frames beside every {settings['stride']}th one, for {', '.join(settings['protocols'])}: "
-            "windows of one stride are in its split train alone; elsewhere its views name the frames"
+            f"{where} holds frames beside every {ordinal(settings['stride'])} one, "
+            f"for {', '.join(settings['protocols'])}: windows of one stride are in its split train alone; "
+            "elsewhere its views name the frames"
         )
     if stored is None:
         how = next((f"{name} {settings[name]}" for name in ("fps", "uniform") if settings.get(name)), "no stride")
@@ -72,7 +74,7 @@ def stored_cut(dataset: Dataset, frames: int, stride: int | None, hop: int) -> C
     if stride % stored:
         fitting = ", ".join(str(stored * n) for n in (1, 2, 3))
         raise UsageError(
-            f"{where} holds every {stored}th frame: stride {stride} cannot be had from it; {fitting} … can"
+            f"{where} holds every {ordinal(stored)} frame: stride {stride} cannot be had from it; {fitting} … can"
         )
     return Cut(frames, stride // stored, hop * (stride // stored))
 

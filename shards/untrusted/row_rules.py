@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from toto.plain import counted
 from toto.shards import ids
 from toto.shards.batch import Batch
 from toto.shards.schema import row_ids
@@ -93,7 +94,7 @@ def _named(batch: Batch, broken: np.ndarray, what: str) -> Iterator[str]:
     for i in places[:MOST_NAMED].tolist():
         yield f"{batch.value('source', i)} run {batch.run[i]}: {what}"
     if len(places) > MOST_NAMED:
-        yield f"{len(places) - MOST_NAMED} more rows: {what}"
+        yield f"{counted(len(places) - MOST_NAMED, 'more row')}: {what}"
 
 
 def _at(places: np.ndarray, values: np.ndarray) -> np.ndarray:

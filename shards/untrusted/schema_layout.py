@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from toto.plain import counted
 from toto.shards.schema import row_schema
 from toto.shards.untrusted.flatbuffers import Table
 
@@ -45,11 +46,11 @@ class Layout:
         lengths, nulls = found[::2], found[1::2]
         for node, length, null in zip(self.nodes, lengths, nulls, strict=True):
             if node.parent < 0 and length != rows:
-                raise ValueError(f"a column of {length} values in a batch of {rows} rows")
+                raise ValueError(f"a column of {counted(length, 'value')} in a batch of {counted(rows, 'row')}")
             if length < 0 or (node.each and length != node.each * lengths[node.parent]):
-                raise ValueError(f"lists of {length} values together")
+                raise ValueError(f"lists of {counted(length, 'value')} together")
             if not 0 <= null <= (length if node.nullable else 0):
-                raise ValueError(f"{null} nulls among {length} values")
+                raise ValueError(f"{counted(null, 'null')} among {counted(length, 'value')}")
         return lengths, nulls
 
 

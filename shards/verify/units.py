@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards.batch import Batch
 from toto.shards.commit import COMMITS, Commit, FileRef, parse_commit
 from toto.shards.hashing import ContentHasher
@@ -208,7 +209,7 @@ def _has_size(store: Store, name: str, expected: int, found: Findings) -> bool:
     size = store.size(name)
     found.bytes += size
     if size != expected:
-        found.problems.append(f"{name}: {size:,} bytes instead of {expected:,}")
+        found.problems.append(f"{name}: {counted(size, 'byte')} instead of {expected:,}")
     return size == expected
 
 

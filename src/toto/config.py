@@ -21,6 +21,7 @@ from toto.config_mixture import MixtureConfig
 from toto.config_pins import pinned
 from toto.config_rules import rules
 from toto.errors import UsageError
+from toto.plain import counted
 from toto.uris import refuse_secrets, shown
 
 FILE = "pipelines.yaml"
@@ -208,8 +209,8 @@ def _check_model(model: ModelConfig, where: str) -> None:
         raise UsageError(f"{where}: arch {model.arch} needs heads and mlp_hidden")
     if model.dim % (2 * model.heads):  # rotary positions turn pairs of a head's channels
         raise UsageError(
-            f"{where}: dim {model.dim} over {model.heads} heads gives {model.dim / model.heads:g} channels a head; "
-            "they must be an even whole number"
+            f"{where}: dim {model.dim} over {counted(model.heads, 'head')} gives "
+            f"{model.dim / model.heads:g} channels a head; they must be an even whole number"
         )
 
 

@@ -17,6 +17,7 @@ from toto.affinity import cores
 from toto.config import DatasetConfig
 from toto.config_layers import unknown
 from toto.errors import UsageError
+from toto.plain import counted
 from toto.tokenize.frames_folder import PREFIX
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import MISSING_SIZE, Listing, Source
@@ -65,7 +66,7 @@ def read(config: DatasetConfig) -> Listing:
     ignored["(sequence in no chosen list)"] += len(pictures.keys() - listed.keys())
     sources = [_source(config, name, split, pictures, pictures_at) for name, split in listed.items()]
     if all(source.size == MISSING_SIZE for source in sources):
-        raise root_error(config, f"none of the {len(sources)} sequences that the lists name is in {pictures_at}")
+        raise root_error(config, f"of {counted(len(sources), 'sequence')} in the lists, none is in {pictures_at}")
     sources = base.in_order(sources, SPLITS)
     frames = [frame for source in sources for frame in _frames(source.key, pictures, masks, ignored)]
     return Listing(sources, {"masks": _mask_table(frames, ignored)}, dict(+ignored))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from toto.config import DatasetConfig
 from toto.config_layers import unknown
 from toto.errors import UsageError, UserError
+from toto.plain import counted
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import MISSING_SIZE, Listing, Source
 from toto.tokenize.sources.ego4d_sta_file import SPLITS, Annotations, Moment, annotation_tables, parse
@@ -39,7 +40,7 @@ def read(config: DatasetConfig) -> Listing:
     shelf = videos_by_uid(files, variant)
     sources = list(_sources(config, annotations.moments, shelf, variant))
     if all(source.size == MISSING_SIZE for source in sources):
-        raise root_error(config, f"none of the {len(sources)} videos that the annotations name is in {variant}/")
+        raise root_error(config, f"of {counted(len(sources), 'video')} in the annotations, none is in {variant}/")
     used = {source.uri for source in sources}
     ignored["(video without moments)"] += sum(file.uri not in used for file in files)
     return Listing(base.in_order(sources, SPLITS), annotation_tables(annotations), dict(+ignored))

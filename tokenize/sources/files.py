@@ -18,6 +18,7 @@ from fsspec.core import url_to_fs
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
+from toto.plain import counted
 from toto.shards.store.retry import patiently
 from toto.tokenize.input_file import local_path
 from toto.tokenize.sources.base import MISSING_SIZE
@@ -68,7 +69,8 @@ def root_error(config: DatasetConfig, problem: str) -> UserError:
 def nothing_here(config: DatasetConfig, what: str, ignored: Counter[str]) -> UserError:
     """Of a root that holds nothing of a kind, but perhaps something else."""
     others = ignored.total()
-    return root_error(config, f"no {what} here " + (f"({others} other files)" if others else "(the folder is empty)"))
+    instead = counted(others, "other file") if others else "the folder is empty"
+    return root_error(config, f"no {what} here ({instead})")
 
 
 def _check_folder(config: DatasetConfig, path: str) -> None:

@@ -80,7 +80,7 @@ def _by_index(numbers: Mapping[int, int], where: str, wnids: Sequence[str]) -> d
     if min(numbers.values()) != 0 or len(as_ids) == len(_FIRST_IDS):
         raise _refused(where, "does not count classes from 0 in the order of their WordNet ids")
     if max(numbers.values()) >= len(wnids):
-        raise _refused(where, f"names class {max(numbers.values())}, and {len(wnids)} classes are known")
+        raise _refused(where, f"names class {max(numbers.values())}, the known ones are 0 to {len(wnids) - 1}")
     return {image: wnids[number] for image, number in numbers.items()}
 
 

@@ -108,7 +108,7 @@ def _check_any(config: DatasetConfig, sources: Sequence[Source], splits: Sequenc
             f"datasets.{config.name}.split: no official list has clips of {', '.join(splits)}"
             f"\nput {splits[0]}.csv beside the other lists, or choose another split"
         )
-    check_found(config, sources, "clips")
+    check_found(config, sources, "clip")
 
 
 def _labels(sources: SourceTable, clips: Mapping[str, Clip], classes: Mapping[int, str]) -> pa.Table:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from toto.config import DatasetConfig
 from toto.errors import UserError
 from toto.lazy import cached_property
+from toto.plain import counted
 from toto.tokenize.sources.base import MISSING_SIZE, Source
 from toto.tokenize.sources.files import File, root_error
 from toto.tokenize.sources.names import escape, is_passed_over, shown
@@ -74,13 +75,13 @@ def listed_source(
     return Source(key, file.uri, "video", split, label, file.size, file.mtime_us, file.etag)
 
 
-def check_found(config: DatasetConfig, sources: Sequence[Source], what: str = "videos") -> None:
+def check_found(config: DatasetConfig, sources: Sequence[Source], what: str = "video") -> None:
     """UserError when every source is missing, or when there is none at all."""
     if not sources:
         where = f"datasets.{config.name}"
-        raise UserError(f"{where}: the lists name none of the {what} that are asked for\nput complete lists into place")
+        raise UserError(f"{where}: the lists name no {what} that is asked for\nput complete lists into place")
     if all(source.size == MISSING_SIZE for source in sources):
-        raise root_error(config, f"none of the {len(sources)} {what} that the lists name is here")
+        raise root_error(config, f"of {counted(len(sources), what)} in the lists, none is here")
 
 
 def no_lists(config: DatasetConfig, names: str) -> UserError:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from toto.config import DatasetConfig
+from toto.plain import counted
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing, Source
 from toto.tokenize.sources.files import File, nothing_here, root_error
@@ -55,7 +56,7 @@ def read(config: DatasetConfig) -> Listing:
 
     samples = [s for s in read_samples(config, shards, found.files, found.ignored) if split(s) in chosen]
     if not samples:
-        raise root_error(config, f"no videos or pictures in its {len(shards)} shards")
+        raise root_error(config, f"no videos or pictures in its {counted(len(shards), 'shard')}")
     return _listing(samples, split, splits, found.ignored)
 
 

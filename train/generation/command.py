@@ -9,6 +9,7 @@ import click
 from toto import command
 from toto.errors import UsageError
 from toto.options import json_option
+from toto.plain import counted
 from toto.train.options import OutputFolder
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ def _write(
 def _text(value: dict[str, Any]) -> str:
     """What was made, and how much of it is true, for a person."""
     made = value["frames"] - value["frames_prompt"]
-    lines = [f"{value['samples']:,} clips of {value['frames']} frames ({value['kind']}), {made} of them made"]
+    what = f"{counted(value['samples'], 'clip')} of {counted(value['frames'], 'frame')}"
+    lines = [f"{what} ({value['kind']}), {made} of them made"]
     for regime, found in value["by_regime"].items():
         of = "" if len(value["by_regime"]) == 1 else f"{regime}:".ljust(7)
         for name, key in (("true codes", "accuracy_by_frame"), ("by copying", "copy_accuracy_by_frame")):
@@ -219,7 +221,7 @@ def _text(value: dict[str, Any]) -> str:
             lines.append(f"  {of}nats a code, by frame {words}")
     if value["prompts"] and value["accuracy_by_frame"] is None:
         lacking = "not every file" if value["prompt_files"] else "no run of the dataset"
-        lines.append(f"  {lacking} has {value['frames']} frames, so there is no truth to compare with")
+        lines.append(f"  {lacking} has {counted(value['frames'], 'frame')}, so there is no truth to compare with")
     return "\n".join(lines)
 
 
@@ -232,6 +234,6 @@ def _progress(total: int) -> Any:
     def made(clips: int) -> None:
         nonlocal done
         done += clips
-        click.echo(f"\r\x1b[Kgenerate {done:,}/{total:,} frames", nl=done == total, err=True)
+        click.echo(f"\r\x1b[Kgenerate {done:,}/{counted(total, 'frame')}", nl=done == total, err=True)
 
     return made

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toto.gpus import bandwidth
+from toto.plain import counted
 from toto.train.cost import BF16, FLOPS_PER_MAC, Cost
 from toto.train.watch.progress import amount, duration
 
@@ -65,5 +66,5 @@ def lines_of(found: dict[str, Any], card: str) -> list[str]:
         f"{amount(found['prefill_flops'])}FLOPs for a prompt of half a context, "
         f"{amount(found['decode_flops_per_token'])}FLOPs for each code",
         f"at most, by {card}'s {amount(found['bytes_per_second'])}B/s, codes a second: {rates} clips at once",
-        f"{found['clips']:,} clips: {duration(found['gpu_hours'] * HOUR)} on one {card}, at least",
+        f"{counted(found['clips'], 'clip')}: {duration(found['gpu_hours'] * HOUR)} on one {card}, at least",
     ]

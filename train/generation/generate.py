@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from toto.errors import UsageError
+from toto.plain import counted
 from toto.shards.ids import IMAGE_START, VIDEO_START
 from toto.shards.recipe import Kind
 from toto.train.generation.prompts import Prompts
@@ -39,7 +40,7 @@ class Generation:
     def check(self, prompt: int) -> None:
         """UsageError where a prompt of so many frames leaves nothing to make."""
         if prompt >= self.frames:
-            raise UsageError(f"{self.frames} frames, and the prompt has {prompt}: nothing is left to make")
+            raise UsageError(f"{counted(self.frames, 'frame')}, and the prompt has {prompt}: nothing is left to make")
 
 
 class Made(NamedTuple):

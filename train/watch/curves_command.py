@@ -8,6 +8,7 @@ import click
 
 from toto import command
 from toto.options import json_option
+from toto.plain import counted
 from toto.train.options import OutputFolder
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def line_of(curve: "Curve") -> str:
     steps = curve.steps[-1:]
     held_out = f"  held out {curve.held_out[-1]:.3f}" if len(curve.held_out) else ""
     return (
-        f"{curve.name}  {amount(curve.cost.parameters)} parameters  {int(steps[0]):,} steps  "
+        f"{curve.name}  {amount(curve.cost.parameters)} parameters  {counted(int(steps[0]), 'step')}  "
         f"{amount(float(curve.tokens(steps)[0]))} tokens  {amount(float(curve.flops(steps)[0]))} FLOPs  "
         f"loss {curve.last_loss():.3f}{held_out}"
     )

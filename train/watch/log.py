@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from toto.errors import UserError
+from toto.plain import counted
 from toto.train.parallel import Team
 from toto.train.position_loss import PositionLoss
 from toto.train.watch.clock import Clock
@@ -89,7 +90,8 @@ class RunLog:
                     "validation_losses": {name: round(part.mean, 6) for name, part in found.by_source.items()},
                 }
             )
-        self.say(f"step {step:,}  validation loss {found.mean:.4f} nats over {found.sequences:,} held-out sequences")
+        over = counted(found.sequences, "held-out sequence")
+        self.say(f"step {step:,}  validation loss {found.mean:.4f} nats over {over}")
 
     def samples(self, step: int, folder: Path, picture: Path | None, remark: str | None) -> None:
         """Clips that the model made after `step` steps, in a folder of the run; `remark` says why there is no

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from toto.plain import counted
 from toto.shards.dataset import Dataset
 from toto.shards.ids import CODE_OFFSET
 from toto.shards.look import page
@@ -24,9 +25,9 @@ def one_frame(dataset: Dataset, clip: Clip) -> str:
     spec = dataset.tokenizer
     lead = (
         f"A frame is cut into {height} × {width} patches, and each patch becomes the number of the nearest of "
-        f"{spec['vocab_size']:,} codes: {decoded.size:,} bytes of pixels become {codes.size} tokens. The tokenizer "
-        f"here, <code>{page.text(spec['name'])}</code>, needs no weights and no download, at the price of coarse "
-        "pictures."
+        f"{spec['vocab_size']:,} codes: {decoded.size:,} bytes of pixels become {counted(codes.size, 'token')}. "
+        f"The tokenizer here, <code>{page.text(spec['name'])}</code>, needs no weights and no download, at the price "
+        "of coarse pictures."
     )
     if codes.size < PAPER_CELLS:
         lead += (

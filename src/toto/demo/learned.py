@@ -6,6 +6,7 @@ from typing import Any
 from toto.demo.learning import PROMPT, Places
 from toto.evaluate.report import sections_of
 from toto.evaluate.results import read_result
+from toto.plain import counted
 from toto.shards.look import page
 
 OF_MAMBA, OF_ATTENTION = ("expand", "states", "conv_window"), ("heads", "mlp_hidden", "rope_theta")
@@ -51,8 +52,8 @@ def _prediction(places: Places, loss: dict[str, Any]) -> str:
         ("model", f"{loss['model']:.3f}"),
     ]
     lead = (
-        f"Nats a token on {loss['sequences']:,} held-out clips; lower is better. The model is better than copying by "
-        f"{better['mean']:.3f} (95 % interval {low:.3f} to {high:.3f})."
+        f"Nats a token on {counted(loss['sequences'], 'held-out clip')}; lower is better. The model is "
+        f"better than copying by {better['mean']:.3f} (95 % interval {low:.3f} to {high:.3f})."
     )
     curve = page.picture(picture([read_curve(places.run, places.run.name)], ["steps"]), "Loss by training step")
     along = page.picture((places.loss / "loss_by_position.png").read_bytes(), "Loss by position in a clip")

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from toto.affinity import cores
 from toto.demo import machine
 from toto.files import write_whole
+from toto.plain import counted
 from toto.shards.dataset import Dataset
 
 FILE = "measured.json"
@@ -32,7 +33,7 @@ def remember(folder: Path, dataset: Dataset, seconds: float) -> None:
     """Writes what a run took that made all of `dataset`."""
     totals = dataset.info["totals"]
     decoded = pc.sum(dataset.sources()["frames_decoded"]).as_py() or 0
-    on = f"{machine.cpu()}, {cores()} cores"
+    on = f"{machine.cpu()}, {counted(cores(), 'core')}"
     measured = Measured(
         dataset.dataset_id, seconds, decoded, totals["frames"], totals["tokens"], date.today().isoformat(), on
     )

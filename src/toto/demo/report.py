@@ -16,6 +16,7 @@ from toto.demo.learned import figures, learned_html
 from toto.demo.learning import Places
 from toto.demo.measured import Measured
 from toto.demo.steps import Step
+from toto.plain import counted
 from toto.shards.dataset import Dataset
 from toto.shards.look import page
 from toto.shards.look.clips import Clip, Painter
@@ -84,9 +85,10 @@ def _title(story: Story) -> str:
 
 def _head(story: Story) -> str:
     totals, spec = story.dataset.info["totals"], story.dataset.tokenizer
+    files = "One video or picture" if totals["sources"] == 1 else f"{totals['sources']:,} videos and pictures"
     trained = "a small model was trained on, here" if story.learned else "a language model can be trained on"
     lead = (
-        f"{totals['sources']:,} videos and pictures became {totals['tokens']:,} tokens that {trained}. "
+        f"{files} became {totals['tokens']:,} tokens that {trained}. "
         "Below: what the tokens look like when they are turned back into pictures, what it took, and "
         "how to check or repeat all of it."
     )
@@ -114,9 +116,9 @@ def _sampling(dataset: Dataset) -> str:
     if settings["stride"]:
         frames = "every frame" if settings["stride"] == 1 else f"one frame in {settings['stride']}"
     elif settings["fps"]:
-        frames = f"{settings['fps']:g} frames a second"
+        frames = f"frames at {settings['fps']:g} a second"
     else:
-        frames = f"{settings['uniform']} frames, evenly over the video"
+        frames = f"{counted(settings['uniform'], 'frame')}, evenly over the video"
     return page.text(
         f"Kept: {frames}; crop: {settings['crop']}, {settings['resolution']} pixels. "
         f"Left the source, right what its tokens decode to: the first {WINDOW_FRAMES} kept frames, in real time."
@@ -137,9 +139,8 @@ def _caption(clip: Clip, names: dict[str, str]) -> str:
     )
     label = names.get(record.source)
     top = f"<b>{page.name(label)}</b><br>" if label and label not in record.source.split("/") else ""
-    count = len(clip.decoded)
-    frames = f"{count} frame{'s' if count > 1 else ''}, " if clip.pick.is_video else ""
-    return f'{top}{page.name(record.source)}<br><span class="soft">{frames}{codes:,} tokens</span>'
+    frames = f"{counted(len(clip.decoded), 'frame')}, " if clip.pick.is_video else ""
+    return f'{top}{page.name(record.source)}<br><span class="soft">{frames}{counted(codes, "token")}</span>'
 
 
 def _took(story: Story) -> str:
@@ -157,8 +158,9 @@ def _speed(story: Story) -> str:
     decoded, kept, tokens = (f"<b>{count / measured.seconds:,.0f}</b>" for count in counts)
     when = f"Measured when the dataset was made, {measured.day}, on {measured.machine}."
     return (
-        f"<p>{decoded} frames decoded, {kept} kept and {tokens} tokens a second: {measured.frames_decoded:,} frames in "
-        f"{measured.seconds:.1f} s, the start of Python and of the workers included. "
+        f"<p>{decoded} frames decoded, {kept} kept and {tokens} tokens a second: "
+        f"{counted(measured.frames_decoded, 'frame')} in {measured.seconds:.1f} s, "
+        "the start of Python and of the workers included. "
         f'<span class="soft">{page.text(when)}</span></p>'
     )
 
