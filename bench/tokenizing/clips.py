@@ -1,8 +1,8 @@
 """Clips per second on one core: [16, 3, 128, 128] at stride 4 from 360p H.264, read from start to end.
 
-Ours: as a worker reads, through the killable child. Peers: decord (every 4th frame, its own resize), and PyAV to full
-RGB with Pillow's resize, the usual loop. All are held to one thread, and to one core. On Linux each pair is taken a
-second time by CPU time, all processes of a side together: a busy machine changes that less.
+Ours: as a worker reads, through the killable child. Peers: decord and torchcodec (every 4th frame, their own resize),
+and PyAV to full RGB with Pillow's resize, the usual loop. All are held to one thread, and to one core. On Linux each
+pair is taken a second time by CPU time, all processes of a side together: a busy machine changes that less.
 """
 
 import os
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import av
@@ -24,11 +25,12 @@ from toto.tokenize.sample_footage import write_clip
 
 Clock = Callable[[], float]  # seconds
 STRIDE, SIDE, FRAMES = 4, 128, 16
+WIDTH, LEFT = 228, 50  # of 640×360 with the short side at 128; of the crop in it
 SECONDS = 40
 
 
 def measure(repeats: int) -> list[Line]:
-    """Both comparisons; decord's is left out where it does not load."""
+    """All comparisons; those with decord and torchcodec are left out where these do not load."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if allowed:
         os.sched_setaffinity(0, {max(allowed)})  # ours has two processes, the peers one
@@ -62,11 +64,14 @@ def _measure(repeats: int) -> list[Line]:
             ]
 
         lines = pair("PyAV to RGB to Pillow", _pillow, 2.5)
-        try:
-            import decord  # noqa: F401
-        except (ImportError, OSError) as error:
-            return lines + skipped(f"{what} decord", str(error))
-        return lines + pair("decord", _decord, 0.95)
+        for module, peer in (("decord", _decord), ("torchcodec", _torchcodec)):
+            try:
+                import_module(module)
+            except (ImportError, OSError, RuntimeError) as error:
+                lines += skipped(f"{what} {module}", str(error).strip().splitlines()[0])
+            else:
+                lines += pair(module, peer, 0.95)
+        return lines
 
 
 def _rate(clock: Clock, read: Callable[[], int]) -> float:
@@ -115,10 +120,20 @@ def crop_of(picture: np.ndarray) -> np.ndarray:
 def _decord(clip: Path) -> int:
     import decord
 
-    reader = decord.VideoReader(str(clip), width=228, height=SIDE, num_threads=1)  # short side 128 of 640×360
-    kept = 0
-    wanted = list(range(0, len(reader), STRIDE))
-    for start in range(0, len(wanted), FRAMES):
-        frames = reader.get_batch(wanted[start : start + FRAMES]).asnumpy()
-        kept += len(np.ascontiguousarray(frames[:, :, 50 : 50 + SIDE]))
-    return kept
+    reader = decord.VideoReader(str(clip), width=WIDTH, height=SIDE, num_threads=1)
+    return _cropped(len(reader), lambda places: reader.get_batch(places).asnumpy())
+
+
+def _torchcodec(clip: Path) -> int:
+    from torchcodec import decoders, transforms
+
+    resize = [transforms.Resize((SIDE, WIDTH))]
+    reader = decoders.VideoDecoder(str(clip), num_ffmpeg_threads=1, dimension_order="NHWC", transforms=resize)
+    return _cropped(len(reader), lambda places: reader.get_frames_at(places).data.numpy())
+
+
+def _cropped(count: int, read: Callable[[list[int]], np.ndarray]) -> int:
+    """Reads every 4th of so many frames, 16 at a time, and crops them; how many."""
+    wanted = range(0, count, STRIDE)
+    clips = (read(list(wanted[start : start + FRAMES])) for start in range(0, len(wanted), FRAMES))
+    return sum(len(np.ascontiguousarray(frames[:, :, LEFT : LEFT + SIDE])) for frames in clips)
