@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import av
 import numpy as np
 import pytest
 from av.packet import Packet
+from av.video.stream import VideoStream
 from footage import request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -124,7 +125,7 @@ def skipped(path: Path, stride: int = 4) -> int:
 
     def counted(given: Iterable[Packet | None], stream: Any, *others: Any) -> Skipping:
         used.append(Counting(stream))
-        return Skipping(given, used[-1], *others)
+        return Skipping(given, cast(VideoStream, used[-1]), *others)
 
     with (
         patch("toto.tokenize.decode_video.Skipping", counted),

@@ -2,8 +2,8 @@
 
     open ─▶ every frame ─▶ sampling: the kept ones ─▶ resize ─▶ runs ─▶ crop ─▶ blocks of ≤ 16
 
-Everything streams: memory holds 16 + 15 small frames whatever the length. Only kept frames are converted, and where
-that changes nothing else, frames that are not kept are not decoded.
+Everything streams: memory holds 16 + 15 small frames, and 16 MiB of large ones, whatever the length. Only kept frames
+are converted, and where that changes nothing else, frames that are not kept are not decoded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -177,11 +177,12 @@ class _Shaper:
             return None
         size = cut_size(self._request, self._tally.size, resolution)
         rows, columns = window(wanted[0][0].shape, box, self._tally.size, size)
-        step = -1 if mirrored else 1
+        if mirrored:
+            columns = slice(columns.stop - 1, columns.start - 1 if columns.start else None, -1)
         frames = _empty(len(wanted), size, planes)
-        for frame, out in zip(wanted, frames, strict=True):
-            for channel, plane in enumerate(frame):
-                out[:, :, channel] = plane[rows, columns][:, ::step]
+        for frame, cut in zip(wanted, frames.transpose(0, 3, 1, 2), strict=True):
+            for plane, out in zip(frame, cut, strict=True):
+                out[...] = plane[rows, columns]
         return frames
 
     def _resizer(self, resolution: int) -> Resizer:

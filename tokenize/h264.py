@@ -1,6 +1,6 @@
 """What an H.264 packet holds, read from its headers: its place in the order of display, and whether others need it.
 
-    avcC (SPS, PPS) ─▶ Headers ─▶ read(packet): Coded(period, order, skippable)
+    avcC (SPS, PPS) ─▶ Headers ─▶ read(packet): (order, skippable)
 
 Only plain streams are read: progressive frames, one SPS and one PPS, a stated depth of reordering, a packet per
 frame, no gap. Everything else, damage included, raises NotPlain. A frame is skippable only if FFmpeg's decoder accepts
@@ -8,7 +8,6 @@ the header of its first slice (libavcodec/h264_slice.c); whatever follows, the d
 no error. Names as in ITU-T H.264, 7.3; Exp-Golomb codes are its ue(v) and se(v).
 """
 
-from dataclasses import dataclass
 from struct import Struct
 
 from toto.tokenize.h264_parameters import PPS, SPS, Bits, NotPlain, parameter_sets, picture_of, sequence_of, unescaped
@@ -17,16 +16,26 @@ SLICE, IDR, SEI, DELIMITER, FILLER = 1, 5, 6, 9, 12  # nal_unit_type
 _P, _B, _I = 0, 1, 2  # slice_type modulo 5
 _LENGTH = Struct(">I")
 _HEADER_BYTES = 32  # more than the header of a slice takes that has no table of weights
+_ORDER_BITS = 40  # of PicOrderCnt, more than any stream counts to: frames are shown by period, then by it
 MOST_UNITS = 4096  # NAL units of a packet; a stranger's file may have millions
 
 
-@dataclass(slots=True)  # not frozen: one is made for every packet, and that would take three times as long
-class Coded:
-    """A packet's frame. Frames are shown by period, then by order."""
+def _golomb_bits(value: int) -> int:
+    """What ue(v) takes."""
+    return 2 * (value + 1).bit_length() - 1
 
-    period: int  # 1 from the first IDR on, 2 from the second …
-    order: int  # PicOrderCnt
-    skippable: bool  # no other frame needs it, and it would decode to exactly one frame
+
+def _openings() -> dict[int, tuple[int, int]]:
+    """By a slice's first byte: slice_type modulo 5, and how many bits it takes with first_mb_in_slice, which is 0."""
+    found: dict[int, tuple[int, int]] = {}
+    for slice_type in range(10):
+        width = 1 + _golomb_bits(slice_type)
+        bits, rest = 1 << width - 1 | slice_type + 1, 8 - width
+        found |= dict.fromkeys(range(bits << rest, bits + 1 << rest), (slice_type % 5, width))
+    return found
+
+
+_OPENINGS = _openings()
 
 
 class Headers:
@@ -38,23 +47,36 @@ class Headers:
         self._sequence = sequence_of(Bits(unescaped(sps[1:])))
         self._picture = picture_of(Bits(unescaped(pps[1:])), self._sequence)
         self.reorder = self._sequence.reorder  # frames that may be decoded before, and shown after, a frame
-        self._period = 0
+        self._period = 0  # 1 from the first IDR on, 2 from the second …
         self._frame_num = self._high = self._low = 0  # of the last reference frame
+        pps_bits = _golomb_bits(self._picture.pps_id)
+        self._fixed_bits = pps_bits + self._sequence.frame_num_bits
+        self._pps_mask = (1 << pps_bits) - 1
+        self._frame_nums = 1 << self._sequence.frame_num_bits
 
-    def read(self, packet: memoryview) -> Coded:
-        """The frame of the next packet."""
+    def read(self, packet: memoryview) -> tuple[int, bool]:
+        """Of the next packet's frame: its order in display, and whether it can be skipped.
+
+        It can if no other frame needs it, and it would decode to exactly one frame.
+        """
         nal, alone, head = self._first_slice(packet)
-        bits = Bits(unescaped(head))
-        first_block, slice_type, pps_id = bits.unsigned(), bits.unsigned(), bits.unsigned()
-        if first_block or slice_type > 9 or pps_id != self._picture.pps_id:
+        opening = _OPENINGS.get(head[0])
+        if opening is None:
             raise NotPlain("a slice of another kind")
-        self._count_frame(bits.take(self._sequence.frame_num_bits), nal)
+        kind, width = opening
+        bits = Bits(unescaped(head))
+        fixed = bits.take(width + self._fixed_bits)  # first_mb_in_slice, slice_type, pps_id, frame_num
+        pps_code, frame_num = divmod(fixed, self._frame_nums)
+        if pps_code & self._pps_mask != self._picture.pps_id + 1:
+            raise NotPlain("a slice of another picture")
+        self._count_frame(frame_num, nal)
         if nal & 31 == IDR:
             bits.unsigned()
         order = self._count_order(bits.take(self._sequence.order_bits), nal)
-        skippable = alone and nal == SLICE and self._starts(bits, slice_type % 5)
+        skippable = alone and nal == SLICE and self._starts(bits, kind)
         # Two zero bytes in the header are escaped there, or a start code that damage made: rare, and not looked into.
-        return Coded(self._period, order, skippable and b"\0\0" not in head[: bits.taken() + 1])
+        skippable = skippable and b"\0\0" not in head[: bits.taken() + 1]
+        return (self._period << _ORDER_BITS) + order, skippable
 
     def _first_slice(self, packet: memoryview) -> tuple[int, bool, bytes]:
         """The slices' NAL header, whether the packet holds nothing but slices, and the first one's beginning."""
@@ -89,7 +111,7 @@ class Headers:
             self._period += 1
             following = 0
         else:
-            following = self._frame_num + 1 & (1 << self._sequence.frame_num_bits) - 1
+            following = (self._frame_num + 1) % self._frame_nums
         if frame_num != following or not self._period:
             raise NotPlain("a gap in the frames")
         if nal & 96:  # nal_ref_idc

@@ -15,7 +15,7 @@ class Picture:
 
     index: int  # 0, 1, … in the order in which the decoder gives them, or would
     pts_us: int | None  # by the file's own clock, rounded to µs
-    frame: av.VideoFrame | None  # None only for one that is not wanted and was not decoded; never the first
+    frame: av.VideoFrame | None  # None only for one that is not wanted, and perhaps was not decoded; never the first
 
 
 class Pictures(Protocol):

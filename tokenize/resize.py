@@ -17,6 +17,7 @@ from toto.tokenize.clip import Size, SourceError, one_line
 Planes = list[np.ndarray]  # red, green and blue, uint8 [H, W] each
 
 FILTER = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
+_FLAGS = int(FILTER)  # the enum's own value takes ten times as long to get
 FILTER_NAME = "swscale BILINEAR|ACCURATE_RND|BITEXACT|FULL_CHR_H_INT"
 
 MAX_PIXELS = 178_956_970  # a frame; Pillow's own limit of what is no decompression bomb: 1 GiB / 6 bytes
@@ -77,7 +78,9 @@ class Resizer:
 
     def __init__(self, size: Size, turned: Orientation) -> None:
         self._coded_size = turned.upright(size)
-        self._turned = turned
+        self._turned = turned if turned else None
+        height = self._coded_size[1]
+        self._shrinks_from = SHRINKS * height if height >= FEWEST_ROWS else float("inf")  # rows of the source
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
@@ -87,18 +90,18 @@ class Resizer:
     def planes(self, frame: av.VideoFrame) -> Planes:
         """Red, green and blue, upright. Raises SourceError `unsupported` for a format without conversion."""
         width, height = self._coded_size
-        shrinks = frame.height >= SHRINKS * height and height >= FEWEST_ROWS
+        shrinks = frame.height >= self._shrinks_from
         try:
             small = self._reformatter.reformat(
-                frame, width, height, "gbrp" if shrinks else "rgb24", interpolation=FILTER, threads=1
+                frame, width, height, "gbrp" if shrinks else "rgb24", interpolation=_FLAGS, threads=1
             )
         except av.error.FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
             raise SourceError("unsupported", f"pixel format {frame.format.name}: {one_line(error)}") from error
         if shrinks:
-            green, blue, red = (np.frombuffer(cast(memoryview, plane), np.uint8) for plane in small.planes)
-            planes = [plane.reshape(height, -1)[:, :width] for plane in (red, green, blue)]
+            green, blue, red = cast(tuple[memoryview, ...], small.planes)
+            planes = [np.frombuffer(plane, np.uint8).reshape(height, -1)[:, :width] for plane in (red, green, blue)]
         else:
             planes = list(small.to_ndarray().transpose(2, 0, 1))
         return [self._turned.apply(plane) for plane in planes] if self._turned else planes

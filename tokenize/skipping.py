@@ -10,7 +10,6 @@ single error, in slices too; few packets may wait. Otherwise NotPlain is raised:
 and whoever reads starts anew without skipping.
 """
 
-from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ from toto.tokenize.h264_parameters import NotPlain
 
 Wanted = Callable[[int], bool]  # whether the frame at this index is
 DEEPEST = 16  # frames that FFmpeg's decoder holds back at most: H264_MAX_DPB_FRAMES
-AT_ONCE = 32  # packets that are read before the next is decoded: code that runs 32 times in a row stays in the cache
+AT_ONCE = 32  # packets that are read, then decoded, then given: code that runs 32 times in a row stays in the cache
+AT_ONCE_BYTES = 16 << 20  # of frames, about: larger ones are given sooner
 MOST_HELD = 64  # packets; of x264 with 16 B-frames in a row 32 wait
 MOST_HELD_BYTES = 64 << 20  # of them; decoding everything holds a single packet
 MOST_DUE = 512  # frames not given yet; 28 there, and 272 if the decoder held 16 references
@@ -47,19 +47,22 @@ def headers_of(stream: VideoStream) -> Headers | None:
 
 @dataclass(slots=True)
 class _Coming:
-    """A packet on its way."""
+    """A packet on its way, then its frame."""
 
     packet: Packet | None  # None once it was sent, or need not be
     time: int
+    order: int
     skippable: bool
     settled: bool = False  # its index is known
-    skipped: bool = False
+    wanted: bool = True
+    done: bool = False  # its frame came, or need not be decoded
+    frame: av.VideoFrame | None = None  # only where it is wanted
 
 
 class Skipping:
-    """The frames of one stream, read once: (time in units of the stream, frame, or None for one left undecoded).
+    """The frames of one stream, read once: (time in units of the stream, frame, or None for one that is not wanted).
 
-    `packets` end with None. The first frame is always decoded. Raises NotPlain, MemoryError.
+    `packets` end with None. The first frame is always wanted. Raises NotPlain, MemoryError.
     """
 
     def __init__(self, packets: Iterable[Packet | None], stream: VideoStream, headers: Headers, wanted: Wanted) -> None:
@@ -67,13 +70,15 @@ class Skipping:
         self._stream = stream
         self._headers = headers
         self._wanted = wanted
-        self._seen = self._shown = 0  # packets; frames whose index is known
-        self._last = (0, 0, -(1 << 63))  # period, order and time of the frame settled last
-        self._unsettled: list[tuple[int, int, int, _Coming]] = []  # by period, order
+        self._shown = 0  # frames whose index is known
+        self._last_order = self._last_time = -(1 << 63)  # of the frame settled last
+        self._unsettled: list[_Coming] = []  # by order
         self._unsent: deque[_Coming] = deque()  # as they are decoded
         self._unsent_bytes = 0
         self._due: deque[_Coming] = deque()  # as they are shown
-        self._frames: deque[av.VideoFrame] = deque()
+        self._decoding: deque[_Coming] = deque()  # of them, those whose frames are to come
+        self._came_bytes = 0  # of frames
+        self._failure = ""  # to be raised after what came before it was given
 
     def __iter__(self) -> Iterator[tuple[int, av.VideoFrame | None]]:
         packets, more = iter(self._packets), True
@@ -86,40 +91,44 @@ class Skipping:
             self._settle(DEEPEST if more else 0)
             for packet in chain(self._ready(), () if more else (None,)):
                 self._decode(packet)
-                yield from self._come()
+                if self._came_bytes > AT_ONCE_BYTES or self._failure:
+                    yield from self._come()
             yield from self._come()
-        if self._due or self._frames:
+        if self._due:
             raise NotPlain("the decoder gave other frames than it got")
 
     def _see(self, packet: Packet) -> None:
-        if packet.pts is None or packet.is_corrupt or next(packet.iter_sidedata(), None) is not None:
+        time = packet.pts
+        if time is None or packet.is_corrupt or next(packet.iter_sidedata(), None) is not None:
             raise NotPlain("a packet that is not like the others")
         if packet.is_discard:  # damage in it would not be told, and other frames may refer to it
             raise NotPlain("a frame outside an edit list")
-        coded = self._headers.read(memoryview(packet))
-        coming = _Coming(packet, packet.pts, coded.skippable)
-        place = (coded.period, coded.order, self._seen, coming)
-        rank = bisect(self._unsettled, place)
+        coming = _Coming(packet, time, *self._headers.read(memoryview(packet)))
+        rank = len(self._unsettled)
+        while rank and self._unsettled[rank - 1].order > coming.order:
+            rank -= 1
         if len(self._unsettled) - rank > self._headers.reorder:
             raise NotPlain("frames out of order")
-        self._unsettled.insert(rank, place)
+        self._unsettled.insert(rank, coming)
         self._unsent.append(coming)
         self._unsent_bytes += packet.size
         if self._unsent_bytes > MOST_HELD_BYTES:
             raise NotPlain("packets that are too large to wait")
-        self._seen += 1
 
     def _settle(self, left: int) -> None:
         count = max(0, len(self._unsettled) - left)
         certain, self._unsettled = self._unsettled[:count], self._unsettled[count:]
-        for period, order, _, coming in certain:
-            if (period, order) <= self._last[:2] or coming.time <= self._last[2]:
+        for coming in certain:
+            if coming.order <= self._last_order or coming.time <= self._last_time:
                 raise NotPlain("frames in another order than their times")
-            self._last = (period, order, coming.time)
+            self._last_order, self._last_time = coming.order, coming.time
             coming.settled = True
-            coming.skipped = coming.skippable and self._shown > 0 and not self._wanted(self._shown)
+            coming.wanted = self._shown == 0 or self._wanted(self._shown)
+            coming.done = coming.skippable and not coming.wanted
             self._shown += 1
             self._due.append(coming)
+            if not coming.done:
+                self._decoding.append(coming)
 
     def _ready(self) -> Iterator[Packet]:
         """For the decoder, all that is settled and not skipped: packets wait here, they are smaller than frames."""
@@ -128,23 +137,32 @@ class Skipping:
             packet, coming.packet = coming.packet, None  # a skipped frame may be due for long
             assert packet is not None  # it is sent once
             self._unsent_bytes -= packet.size
-            if not coming.skipped:
+            if not coming.done:
                 yield packet
         if len(self._unsent) > MOST_HELD or len(self._due) > MOST_DUE:
             raise NotPlain("a frame that is shown far later than it comes")
 
     def _decode(self, packet: Packet | None) -> None:
         try:
-            self._frames.extend(self._stream.decode(packet))
+            frames = self._stream.decode(packet)
         except MemoryError:
             raise
         except av.error.FFmpegError as error:
-            raise NotPlain(one_line(error)) from error
+            self._failure = one_line(error)
+            return
+        for frame in frames:
+            coming = self._decoding.popleft() if self._decoding else None
+            if coming is None or frame.pts != coming.time or frame.is_corrupt:
+                self._failure = "the decoder gave another frame than it got"
+                return
+            coming.done = True
+            coming.frame = frame if coming.wanted else None  # back to the decoder's pool, while it is in the cache
+            self._came_bytes += 3 * frame.width * frame.height
 
     def _come(self) -> Iterator[tuple[int, av.VideoFrame | None]]:
-        while self._due and (self._due[0].skipped or self._frames):
+        self._came_bytes = 0
+        while self._due and self._due[0].done:
             coming = self._due.popleft()
-            frame = None if coming.skipped else self._frames.popleft()
-            if frame is not None and (frame.pts != coming.time or frame.is_corrupt):
-                raise NotPlain("the decoder gave another frame than it got")
-            yield coming.time, frame
+            yield coming.time, coming.frame
+        if self._failure:
+            raise NotPlain(self._failure)
