@@ -81,6 +81,7 @@ def _numpy(column: pa.ChunkedArray) -> np.ndarray:
 def final_results(tables: list[pa.Table]) -> pa.Table:
     """Of each source the result of its highest attempt, in the order of the units."""
     results = pa.concat_tables(tables) if tables else SOURCES_SCHEMA.empty_table()
+    results = results.replace_schema_metadata()  # of one unit's file
     again = _of_shared_keys(results["key"])
     if not len(again):
         return results

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import tar_of
 from listings import dataset, keys, refusal, tree
 
 from toto.errors import UsageError
+from toto.tokenize.input_file import open_binary
 from toto.tokenize.sources import list_sources
 from toto.tokenize.sources.base import MISSING_SIZE
 from toto.tokenize.sources.cater_scenes import cell
@@ -146,6 +148,37 @@ def test_lists_of_actions_alone_give_sources_without_labels(tmp_path: Path) -> N
     assert listing.ignored == {
         ".txt": 1, "(in no official list)": 1, "(line of a list without a video)": 1,
     }  # fmt: skip
+
+
+def test_a_list_of_several_that_is_not_there_is_named(tmp_path: Path) -> None:
+    lists = {name: text for name, text in LISTS.items() if name != "localize/val.txt"}
+    listing = list_sources(dataset(cater(tmp_path, lists=lists), "cater"))
+    assert (listing.sources[2].key, listing.sources[2].label) == ("CATER_new_000001", None)
+    assert [warning.split(", looked")[0] for warning in listing.warnings] == [
+        "datasets.mine: no list for split val of localize (lists/localize/val.txt",
+        "datasets.mine: no list for split train of actions_order_uniq (lists/actions_order_uniq/train.txt",
+    ]
+    assert "its videos have no label" in listing.warnings[0] and "table `lists`" in listing.warnings[1]
+    assert "actions" in list_sources(dataset(tmp_path, "cater", split=("train",))).warnings[0]
+    for name in ("actions_present", "actions_order_uniq"):
+        (tmp_path / "lists" / name / "val.txt").unlink()
+    (warning,) = list_sources(dataset(tmp_path, "cater")).warnings
+    assert "no list for split val of localize" in warning and "its videos are left out" in warning
+
+
+@pytest.mark.usefixtures("cache")
+def test_videos_and_scenes_are_read_where_they_lie_in_tars(tmp_path: Path) -> None:
+    track = scene((0.0, 2.5, 0.3), (-3.0, -3.0, 0.3))
+    loose = list_sources(dataset(cater(tmp_path / "loose", **{"000001": track}), "cater"))
+    root = tree(tmp_path / "packed" / "all_actions" / "lists", **LISTS).parent
+    videos = {f"CATER_new_{number:06d}.avi": f"video {number}".encode() for number in range(3)}
+    (root / "videos.tar").write_bytes(tar_of(videos))
+    (root / "scenes.tar").write_bytes(tar_of({"scenes/CATER_new_000001.json": track.encode()}))
+    listing = list_sources(dataset(tmp_path / "packed", "cater"))
+    assert [(s.key, s.split, s.label) for s in listing.sources] == [(s.key, s.split, s.label) for s in loose.sources]
+    assert listing.annotations == loose.annotations
+    with open_binary(listing.sources[2].uri) as file:
+        assert file.read() == b"video 1"
 
 
 def test_split_that_lists_disagree_on_is_the_first_lists(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """DAVIS: sequences by the official lists, masks byte for byte, object counts by the official reader's rule."""
 
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -176,6 +177,23 @@ def test_a_folder_without_lists_is_refused(tmp_path: Path) -> None:
     sequence(tmp_path, "bear", [mask_of([1])])
     with pytest.raises(UserError, match=r"no list of sequences ImageSets/2017/train\.txt"):
         list_sources(davis(tmp_path))
+
+
+def test_a_list_of_several_that_is_not_there_is_named(root: Path, tmp_path: Path) -> None:
+    where = "looked for in .* and its annotations/"
+    (warning,) = list_sources(davis(root)).warnings
+    assert "no list for split test-challenge (ImageSets/2017/test-challenge.txt, looked" in warning, "one is in no list"
+    (root / "ImageSets" / "2017" / "val.txt").unlink()
+    (warning,) = list_sources(davis(root)).warnings
+    assert re.search(rf"no list for split val \(ImageSets/2017/val\.txt, {where}\): its sequences are left", warning)
+    assert list_sources(davis(root, split=("train",))).warnings == ()
+    whole = tmp_path / "whole"
+    sequence(whole, "bear", [None])
+    sequence(whole, "ant", [None])
+    lists(whole, train="bear\n", val="ant\n")
+    assert list_sources(davis(whole)).warnings == (), "who has no tests needs no lists of them"
+    with pytest.raises(UserError, match=rf"datasets\.mine\.annotations: {root}: no list of sequences"):
+        list_sources(davis(whole, annotations=str(root), split=("val",)))
 
 
 def test_a_store_lists_as_a_disk_does(root: Path) -> None:

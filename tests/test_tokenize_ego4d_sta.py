@@ -1,6 +1,7 @@
 """Ego4D's short-term anticipation: rows hold the frames before their video's moments, and the tables lead to them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,10 +270,47 @@ def test_annotations_that_are_not_in_the_format_are_refused_by_name(root: Path, 
     [
         ({"variant": "half_scale"}, UsageError, r"datasets\.mine\.variant"),
         ({"variant": "video_540ss"}, UserError, "of 4 videos in the annotations, none is in video_540ss/"),
+        ({"variant": "video_540ss"}, UserError, r"there is full_scale, clips: set datasets\.mine\.variant to"),
         ({"annotations": "full_scale"}, UserError, "no fho_sta_train.json"),
+        ({"annotations": "full_scale"}, UserError, r"^datasets\.mine\.annotations: .*/full_scale: no fho"),
+        ({"annotations": "full_scale", "root": "nowhere"}, UserError, r"^datasets\.mine\.root: .*: no such folder"),
+        ({"split": ("test",), "annotations": "full_scale"}, UserError, "no fho_sta_test_unannotated.json"),
     ],
 )
-def test_what_is_not_there_is_named(root: Path, changes: dict[str, str], kind: type[Exception], said: str) -> None:
-    changes = {name: str(root / value) if name == "annotations" else value for name, value in changes.items()}
+def test_what_is_not_there_is_named(root: Path, changes: dict[str, Any], kind: type[Exception], said: str) -> None:
+    paths = {name: str(root / value) for name, value in changes.items() if name in ("annotations", "root")}
     with pytest.raises(kind, match=said):
-        list_sources(sta(root, **changes))
+        list_sources(replace(sta(root), **changes | paths))
+
+
+def test_a_split_whose_file_is_not_there_is_named(root: Path) -> None:
+    assert list_sources(sta(root)).warnings == ()
+    (root / "annotations" / "fho_sta_val.json").unlink()
+    (warning,) = list_sources(sta(root)).warnings
+    place = root / "annotations"
+    assert f"no list for split val (fho_sta_val.json, looked for in {place}): its videos are left out" in warning
+    with pytest.raises(UserError, match=r"no fho_sta_val\.json in annotations/, v2/annotations/ or beside the videos"):
+        list_sources(sta(root, split=("val",)))
+
+
+@pytest.mark.parametrize("own", ["", "v2", "v2/full_scale"])
+def test_the_root_may_be_the_download_a_version_or_the_videos_folder(root: Path, tmp_path: Path, own: str) -> None:
+    wanted = [(source.key, source.size) for source in list_sources(sta(root)).sources]
+    for name in ("full_scale", "clips", "annotations"):
+        (tmp_path / "v2").mkdir(exist_ok=True)
+        (root / name).rename(tmp_path / "v2" / name)
+    old = tmp_path / "v1" / "annotations"
+    old.mkdir(parents=True)
+    (old / "fho_sta_val.json").write_text(json.dumps(annotations(item("b", 20))))
+    listing = list_sources(sta(tmp_path / own))
+    assert [(source.key, source.size) for source in listing.sources] == wanted and listing.warnings == ()
+
+
+def test_the_variant_that_is_there_is_taken_full_scale_before_others(root: Path) -> None:
+    (root / "full_scale").rename(root / "video_540ss")
+    listing = list_sources(sta(root))
+    assert [s.key for s in listing.sources] == ["train/a", "val/b", "val/c", "test/d"], "not the clips"
+    assert all(s.size > 0 and "/video_540ss/" in s.uri for s in listing.sources)
+    (root / "full_scale").mkdir()
+    (root / "video_540ss" / "a.mov").rename(root / "full_scale" / "a.mov")
+    assert [s.size > 0 for s in list_sources(sta(root)).sources] == [True, False, False, False]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toto.errors import UserError
 from toto.tokenize.gather import Gatherer
 from toto.tokenize.tokenizers.dct import DCT
 
@@ -68,6 +69,15 @@ def test_an_error_reaches_those_whose_pictures_were_in_the_batch_and_nobody_else
     good, bad, after = gathered(Counting(8), [*blocks([8]), white, *blocks([8])])
     assert isinstance(bad, ValueError)
     assert isinstance(good, np.ndarray) and isinstance(after, np.ndarray)
+
+
+def test_what_is_no_code_reaches_nobody() -> None:
+    class OneTooMany(Counting):
+        def encode(self, pictures: np.ndarray) -> np.ndarray:
+            return np.maximum(super().encode(pictures), 64)
+
+    ends = gathered(OneTooMany(8), blocks([8, 3, 7]))
+    assert [type(end) for end in ends] == [UserError] * 3 and "codes from 64 to 64" in str(ends[0])
 
 
 class FakeRay:

@@ -1,6 +1,7 @@
 """A dataset that grows: what is planned, committed and sealed never changes, whatever happens to the files since."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from toto.errors import UsageError, UserError
 from toto.shards.seal import seal
 from toto.shards.store import open_store
 from toto.tokenize.cli import cli, resolve
-from toto.tokenize.plan import read_plans
+from toto.tokenize.estimate import Estimator
+from toto.tokenize.plan import extend_plans, read_plans
+from toto.tokenize.sources import list_sources
 
 
 def tree(out: Path) -> dict[str, bytes]:
@@ -22,12 +25,20 @@ def tree(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-def run(videos: Path, out: Path, *arguments: str) -> dict[str, object]:
+def run(videos: Path, out: Path, *arguments: str, command: str = "run") -> dict[str, object]:
     """`toto-tokenize run` in this process; what it says in JSON."""
-    words = ["run", *run_arguments(videos, out), *PIXELS, "--ray-address", "local", "--json", *arguments]
+    words = [command, *run_arguments(videos, out), *PIXELS, "--ray-address", "local", "--json", *arguments]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def plan_alone(videos: Path, out: Path) -> None:
+    """What a run leaves that is killed when it has planned."""
+    sets = [word for word in (*run_arguments(videos, out), *PIXELS) if word.startswith("datasets.")]
+    target = resolve("folder", "none", str(out), tuple(sets), ())
+    estimate = Estimator(target.job).kept_frames
+    extend_plans(open_store(target.job.out), target.job, list_sources(target.config), estimate, None)
 
 
 @pytest.fixture
@@ -107,6 +118,52 @@ def test_a_source_that_changed_after_its_commit_is_reported_and_not_done_again(c
     said = run(clips, out)
     assert (said["changed"], said["units_done"]) == (["clip-001.mp4"], 0)
     assert tree(out) == before
+
+
+def test_a_source_replaced_before_its_unit_was_done_is_told_of_once_and_recorded_as_it_was_done(tmp_path: Path) -> None:
+    clips, out = write_clips(tmp_path / "clips", 3, 20), tmp_path / "set"
+    other, touched, _ = names = sorted(clips.iterdir())
+    plan_alone(clips, out)
+    write_video(other, 30, seed=9)
+    os.utime(touched, ns=(1, 1_000_000))
+    said = run(clips, out)
+    assert said["changed"] == said["changed_done"] == [other.name, touched.name]
+    sources = Dataset(out).sources()
+    assert sources["size"].to_pylist() == [path.stat().st_size for path in names]
+    assert sources["frames_kept"].to_pylist() == [30, 20, 20]
+    before = tree(out)
+    assert run(clips, out)["changed"] == [] and tree(out) == before, "its rows are of the file that is there"
+    os.utime(touched, ns=(1, 2_000_000))
+    said = run(clips, out)
+    assert (said["changed"], said["changed_done"]) == ([touched.name], []) and tree(out) == before
+
+
+def test_a_source_that_came_after_it_was_planned_as_missing_is_done(tmp_path: Path) -> None:
+    clips, out = write_clips(tmp_path / "clips", 2, 20), tmp_path / "set"
+    late = clips / "clip-001.mp4"
+    late.rename(tmp_path / "later.mp4")
+    late.symlink_to(tmp_path / "nowhere.mp4")
+    plan_alone(clips, out)
+    late.unlink()
+    (tmp_path / "later.mp4").rename(late)
+    said = run(clips, out)
+    assert (said["quarantine"], said["changed_done"]) == ({}, [late.name])
+    assert run(clips, out)["changed"] == []
+
+
+def test_of_sources_without_rows_nothing_is_said_when_they_change(tmp_path: Path) -> None:
+    clips, out = write_clips(tmp_path / "clips", 1, 20), tmp_path / "set"
+    for name in ("a.mp4", "b.mp4"):
+        (clips / name).write_bytes(b"no video")
+    run(clips, out)
+    for name in ("a.mp4", "b.mp4"):
+        (clips / name).write_bytes(b"no video either")
+    assert run(clips, out)["changed"] == []
+    write_video(clips / "a.mp4", 20, seed=4)
+    said = run(clips, out, "--limit", "1", command="retry")
+    assert (said["changed"], said["units_done"], said["quarantine"]) == ([], 1, {"open_error": 1})
+    write_video(clips / "a.mp4", 25, seed=5)
+    assert run(clips, out)["changed"] == ["a.mp4"], "its rows are those of the retry"
 
 
 def test_a_commit_that_vanished_is_made_again_the_same(clips: Path, tmp_path: Path) -> None:

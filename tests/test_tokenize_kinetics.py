@@ -218,6 +218,26 @@ def test_kinetics_lists_that_do_not_help_are_refused(tmp_path, lists, problem):
     assert problem in refusal(dataset(root, "kinetics"))
 
 
+def test_kinetics_says_which_list_of_several_is_not_there(tmp_path, capsys):
+    train = "label,youtube_id,time_start,time_end,split\nzumba,AAAAAAAAAAA,1,11,train\n"
+    videos = ["train/AAAAAAAAAAA_000001_000011.mp4", f"val/{STEMS[0]}.mp4"]
+    root = kinetics(tmp_path, *videos, **{"train.csv": train})
+    listing = list_sources(dataset(root, "kinetics", homepage="https://example.org"))
+    said = (
+        f"datasets.mine: no list for split val (val.csv, looked for in {root}/annotations): its videos are left out; "
+        "get it from https://example.org"
+    )
+    assert listing.warnings == (said,) and capsys.readouterr().err == f"warning: {said}\n"
+    for split in (("val",), ("train", "val")):
+        assert "no official list has clips of val" in refusal(dataset(root, "kinetics", split=split))
+    assert list_sources(dataset(root, "kinetics", split=("train",))).warnings == (), "the others are not asked for"
+    tree(root, "test/AAAAAAAAAAA_000001_000011.mp4")
+    (warning,) = list_sources(dataset(root, "kinetics")).warnings
+    assert "no list for splits val, test (val.csv, test.csv, looked" in warning, "there are videos of test"
+    tree(root / "annotations", **{"val.csv": K400.format(split="val"), "test.csv": "youtube_id\nAAAAAAAAAAA\n"})
+    assert list_sources(dataset(root, "kinetics")).warnings == ()
+
+
 def test_kinetics_annotations_may_lie_elsewhere(tmp_path):
     lists = tree(tmp_path / "lists", **{"val.csv": K400.format(split="val")})
     root = tree(tmp_path / "k400", f"val/{STEMS[0]}.mp4")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from click.testing import CliRunner
 from clips import reasons_of
 from footage import numbered, write
 from listings import dataset, refusal, tree
@@ -14,6 +15,7 @@ from made import make, numbers
 
 from toto import Dataset
 from toto.errors import UsageError
+from toto.tokenize.cli import cli
 from toto.tokenize.sources import list_sources
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -147,6 +149,19 @@ def test_a_layout_in_a_bucket_lists_like_a_local_one(layout: str, tmp_path: Path
     facts = [(source.key, source.split, source.label, source.size) for source in here.sources]
     assert [(source.key, source.split, source.label, source.size) for source in there.sources] == facts
     assert there.annotations == here.annotations and there.ignored == here.ignored
+
+
+@pytest.mark.parametrize("command", [("plan",), ("run", "--ray-address", "local", "--quiet")])
+def test_plan_and_run_say_which_official_list_is_not_there(command: tuple[str, ...], tmp_path: Path) -> None:
+    kinetics(tree(tmp_path / "root"))
+    (tmp_path / "root" / "annotations" / "val.csv").unlink()
+    sets = (f"root={tmp_path}/root", "tokenizer=dct-512", "resolution=16", "homepage=https://example.org")
+    options = [word for value in sets for word in ("--set", f"datasets.k600.{value}")]
+    name, *more = command
+    done = CliRunner().invoke(cli, [name, "k600", *more, "--out", str(tmp_path / "out"), "--json", *options])
+    (warning,) = json.loads(done.stdout.splitlines()[-1])["warnings"]
+    assert "no list for split val (val.csv, looked for in" in warning and warning.endswith("https://example.org")
+    assert done.exit_code == 0 and f"warning: {warning}\n" in done.stderr
 
 
 def test_a_variant_or_fold_that_a_layout_has_not_is_refused(tmp_path: Path) -> None:

@@ -5,15 +5,18 @@ The package's code here is the example of docs/tokenize.md.
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from clips import ROOT, call, write_image
+from click.testing import CliRunner
+from clips import ROOT, call, run_arguments, write_image
 
 from toto import Dataset
-from toto.errors import UsageError
+from toto.errors import UsageError, UserError
+from toto.tokenize.cli import cli
 from toto.tokenizers import load
 
 CODE = '''
@@ -90,3 +93,128 @@ def test_it_comes_back_from_what_dataset_json_says(site: Path, monkeypatch: pyte
     assert again.decode(again.encode(pictures)).shape == pictures.shape
     with pytest.raises(UsageError, match="unknown tokenizer 'gray'; did you mean 'grey'"):
         load({"name": "gray"})
+
+
+BAD = '''
+"""bad: what a package may do wrong."""
+
+import numpy as np
+
+MODE = ""  # what is wrong now
+
+
+class Bad:
+    batch = None
+
+    def __init__(self, vocab_size=16, patch=8, says=16):
+        self.vocab_size, self.patch = vocab_size, patch
+        self.spec = {"name": "bad", "vocab_size": says, "patch": patch, "options": {"vocab_size": says}}
+
+    def encode(self, pictures):
+        n, _, h, w = pictures.shape
+        codes = np.full((n, h // 8, w // 8), self.vocab_size - 1)
+        return {
+            "too large": lambda: codes + 84,
+            "negative": lambda: codes - 16,
+            "wraps in 16 bits": lambda: codes + 65536 - 10,
+            "halves": lambda: codes / 2,
+            "a row short": lambda: codes[:, 1:],
+            "nothing": lambda: None,
+            "a list": lambda: codes.tolist(),
+            "raises": lambda: pictures[0, 0, 0, 10**6],
+            "later": lambda: codes + (n != 16),
+            "8 bits": lambda: codes.astype(np.uint8),
+        }.get(MODE, lambda: codes)()
+
+
+def make(spec, device="cpu"):
+    return Bad(**spec.get("options", {}))
+'''
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to import from, with the package `bad` and a picture to tokenize."""
+    folder = tmp_path_factory.mktemp("bad")
+    info = folder / "toto_bad-1.0.dist-info"
+    info.mkdir()
+    (folder / "toto_bad.py").write_text(BAD)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toto-bad\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[toto.tokenizers]\nbad = toto_bad:make\n")
+    (folder / "pictures").mkdir()
+    write_image(folder / "pictures" / "0.png", (32, 32))
+    return folder
+
+
+@pytest.fixture
+def tokenized(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`toto-tokenize run` with the package `bad` in a mode, in this process; what it says when it fails, or nothing."""
+    monkeypatch.syspath_prepend(bad)
+
+    def run(mode: str = "", options: dict[str, int] | None = None, command: str = "run") -> str:
+        monkeypatch.setattr("toto_bad.MODE", mode)
+        (tmp_path / "more.yaml").write_text(
+            yaml.safe_dump({"tokenizers": {"mine": {"backend": "bad", "options": options or {}}}})
+        )
+        files = ("--config", str(ROOT / "pipelines.yaml"), "--config", str(tmp_path / "more.yaml"))
+        how = ("--ray-address", "local") if command == "run" else ()
+        words = [command, *run_arguments(bad / "pictures", tmp_path / "out"), "--tokenizer", "mine", *files, *how]
+        done = CliRunner().invoke(cli, [word for word in words if how or word != "--quiet"], standalone_mode=False)
+        assert done.exception is None or type(done.exception) is UserError, done.exception
+        return str(done.exception or "")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("too large", "codes from 99 to 99"),
+        ("negative", "codes from -1 to -1"),
+        ("wraps in 16 bits", "codes from 65541 to 65541"),
+        ("halves", "an array of float64"),
+        ("a row short", "an array of shape (16, 3, 4)"),
+        ("nothing", "None"),
+        ("a list", "a builtins.list"),
+    ],
+)
+def test_what_is_no_code_of_the_tokenizer_ends_the_run_in_two_lines(
+    mode: str, said: str, tokenized: Callable[..., str], tmp_path: Path
+) -> None:
+    assert tokenized(mode).splitlines() == [
+        f"tokenizer bad: encode of 16 × 32 × 32 pixels returned {said}",
+        "wanted: a NumPy array of whole numbers from 0 to 15, of shape (16, 4, 4)",
+    ]
+    assert len(Dataset(tmp_path / "out")) == 0 and not (tmp_path / "out" / "shards").exists()
+
+
+def test_a_fault_that_comes_after_the_canary_gets_into_no_row_and_mended_the_run_goes_on(
+    tokenized: Callable[..., str], tmp_path: Path
+) -> None:
+    assert tokenized("later").startswith("tokenizer bad: encode of 1 × 32 × 32 pixels returned codes from 16 to 16\n")
+    assert len(Dataset(tmp_path / "out")) == 0 and not list((tmp_path / "out").glob("shards/*"))
+    assert tokenized() == ""
+    (row,) = Dataset(tmp_path / "out").rows()
+    assert (row.codes == np.full((1, 4, 4), 15)).all()
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_what_a_plug_in_raises_is_told_with_its_name_in_two_lines(command: str, tokenized: Callable[..., str]) -> None:
+    said = tokenized("raises", command=command).splitlines()
+    assert len(said) == 2 and said[0].startswith("tokenizer bad: its encode raised IndexError: index 1000000 is out")
+    said = tokenized(options={"colour": 1}).splitlines()
+    assert len(said) == 2 and said[0].startswith("tokenizer bad: its make raised TypeError: ")
+
+
+def test_codes_of_8_bits_become_their_ids(tokenized: Callable[..., str], tmp_path: Path) -> None:
+    assert tokenized("8 bits", {"vocab_size": 256, "says": 256}) == ""
+    (row,) = Dataset(tmp_path / "out").rows()
+    assert set(row.tokens[1:-1].tolist()) == {255 + 4}
+
+
+@pytest.mark.parametrize(("own", "said"), [(17, 16), (-1, -1), (1 << 40, 1 << 40), ("16", "16")])
+def test_a_vocabulary_that_is_none_or_not_what_the_spec_says_is_refused(
+    own: object, said: object, tokenized: Callable[..., str]
+) -> None:
+    told = f"tokenizer bad: its vocab_size is {own!r}, and its spec says {said!r}; both must be the same whole number"
+    assert tokenized(options={"vocab_size": own, "says": said}).startswith(told)

@@ -4,19 +4,23 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import environment
+from clips import environment, run_arguments, write_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toto import Dataset
 from toto.config import TokenizerConfig
 from toto.config import load as load_pipelines
 from toto.errors import UsageError, UserError
 from toto.shards import ids
-from toto.shards.store import LocalStore
+from toto.shards.store import LocalStore, open_store
+from toto.shards.verify import verify
 from toto.tokenize import canary
+from toto.tokenize.cli import cli
 from toto.tokenize.encoder import BATCH, LocalEncoder, encode_padded
 from toto.tokenize.tokenizer_spec import portable, tokenizer_spec
 from toto.tokenize.tokenizers.dct import DCT
@@ -198,3 +202,18 @@ def test_a_drifted_actor_is_refused_and_a_small_drift_is_counted(tokenizer: DCT,
     drifted.share = 0.02
     with pytest.raises(UserError, match="other codes than the dataset's first one"):
         canary.check(store, drifted, 128)
+
+
+def test_a_vocabulary_of_more_than_16_bits_comes_back_whole(tmp_path: Path) -> None:
+    write_image(tmp_path / "pictures" / "0.png", (128, 128))
+    words = ["run", *run_arguments(tmp_path / "pictures", tmp_path / "out"), "--ray-address", "local"]
+    wanted = ("tokenizers.dct.vocab_size=100000", "datasets.folder.resolution=128", "datasets.folder.keep_pixels=128")
+    sets = [word for each in wanted for word in ("--set", each)]
+    cli.main([*words, "--tokenizer", "dct", *sets], standalone_mode=False)
+    dataset = Dataset(tmp_path / "out")
+    assert verify(open_store(tmp_path / "out"), deep=True).problems == []
+    (row,) = dataset.rows()
+    tokenizer = load(dataset.tokenizer)
+    assert row.tokens.dtype == np.uint32 and row.codes.max() > 65_535
+    assert (row.codes == tokenizer.encode(row.pixels.transpose(0, 3, 1, 2))).all()
+    assert tokenizer.decode(row.codes).shape == (1, 3, 128, 128)

@@ -42,6 +42,8 @@ def test_ucf_first_fold_is_train_then_test_with_labels_from_0(tmp_path: Path) ->
     assert listing.annotations["labels"]["name"].to_pylist()[1:3] == ["HandstandPushups", "YoYo"]
     assert listing.annotations["classes"]["label"].to_pylist() == [0, 36, 100]
     assert listing.ignored == {".txt": 5}
+    (warning,) = listing.warnings
+    assert "no list for fold 3 (trainlist03.txt, testlist03.txt, looked for in" in warning and "null" in warning
 
 
 def test_ucf_table_of_folds_has_all_three_and_the_group(tmp_path: Path) -> None:
@@ -88,8 +90,8 @@ def test_ucf_listed_clip_that_is_not_there_is_missing_and_others_are_counted(tmp
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("classInd.txt", None, "no official lists (classInd.txt, trainlist01.txt, testlist01.txt)"),
-        ("testlist01.txt", None, "no official lists"),
+        ("classInd.txt", None, "no official lists (classInd.txt)\n"),
+        ("testlist01.txt", None, "no official lists (testlist01.txt)\n"),
         ("classInd.txt", "ApplyEyeMakeup 1\n", "expected lines such as '1 ApplyEyeMakeup'"),
         ("trainlist01.txt", "ApplyEyeMakeup/v_A_g08_c01.avi 2\n", "line 1: 'ApplyEyeMakeup/v_A_g08_c01.avi 2'"),
         ("trainlist01.txt", "Surfing/v_Surfing_g08_c01.avi 1\n", "is no clip of a class"),
@@ -174,6 +176,25 @@ def test_hmdb_without_the_lists_of_a_fold_is_refused(tmp_path: Path) -> None:
     tree(tmp_path, *CLIPS)
     tree(tmp_path, **HMDB)
     assert "<class>_test_split3.txt, or a CSV" in refusal(dataset(tmp_path, "hmdb51", fold=3))
+
+
+def test_hmdb_without_the_list_of_one_class_keeps_every_label_and_says_so(tmp_path: Path) -> None:
+    tree(tmp_path, *CLIPS, "climb/b_climb_f_cm_np1_ba_bad_0.avi", "mine/holiday.avi")
+    lists = {name: text for name, text in HMDB.items() if name != "brush_hair_test_split1.txt"}
+    splits = tree(tmp_path / "testTrainMulti_7030_splits", **lists)
+    listing = list_sources(dataset(tmp_path, "hmdb51"))
+    assert [(s.key, s.label) for s in listing.sources] == [(CLIPS[2][:-4], 2)]
+    assert listing.annotations["classes"]["name"].to_pylist() == ["brush_hair", "climb", "wave"]
+    first, others = listing.warnings
+    assert "no list for fold 1 (brush_hair_test_split1.txt, climb_test_split1.txt, looked for in" in first
+    assert "clips are left out" in first and "folds 2, 3 (climb_test_split2.txt, brush_hair_test_split3.txt" in others
+    (splits / "brush_hair_test_split2.txt").unlink()
+    assert list_sources(dataset(tmp_path, "hmdb51")).sources == listing.sources, "the folder alone tells as much"
+    tree(tmp_path / "annotations", **{"hmdb51.csv": TABLE})
+    for name in lists:
+        (splits / name).unlink(missing_ok=True)
+    (tmp_path / "climb" / "b_climb_f_cm_np1_ba_bad_0.avi").unlink()
+    assert list_sources(dataset(tmp_path, "hmdb51")).warnings == ()
 
 
 def test_hmdb_lines_that_climb_or_say_nothing_are_counted(tmp_path: Path) -> None:

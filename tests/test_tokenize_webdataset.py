@@ -169,6 +169,16 @@ def test_captions_and_metadata_are_tables_of_their_sources(tmp_path: Path) -> No
     assert found.ignored == {"(text that is not UTF-8)": 1, "(sample without a video or picture)": 1}
 
 
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    mark, tar = b"\xef\xbb\xbf", dict[str, bytes]()
+    for number in (0, 2, 10):
+        tar |= {f"k{number}.mp4": b"x", f"k{number}.cls": mark + b"%d\r\n" % number}
+    found = listing(shards(tmp_path, {"0.tar": tar | {"k0.txt": mark + "näh".encode(), "k0.json": mark + b"{}"}}))
+    assert {source.key: source.label for source in found.sources} == {"0/k0": 0, "0/k2": 2, "0/k10": 10}
+    assert found.annotations["captions"]["text"].to_pylist() == ["näh"]
+    assert found.annotations["meta"]["json"].to_pylist() == ["{}"]
+
+
 def test_texts_are_bounded_one_by_one_and_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = {"a.mp4": b"x", "a.json": b"x" * (2**20 + 1), "b.mp4": b"x", "b.json": b"{}", "b.txt": b"short"}
     root = shards(tmp_path, {"0.tar": tar})

@@ -15,6 +15,7 @@ from toto.errors import UserError
 from toto.shards.store import Store
 from toto.tokenize.crash import reached
 from toto.tokenize.encoder import encode_padded
+from toto.tokenize.tokenizer_checks import checked_codes
 from toto.tokenizers import Tokenizer
 
 NAME = "plan/canary.json"
@@ -65,7 +66,7 @@ def precision_facts(tokenizer: Tokenizer, frames: np.ndarray, codes: np.ndarray 
     if precision == "fp32":
         return {"precision": precision}
     found = encode_padded(tokenizer, frames) if codes is None else codes
-    exact = tokenizer.encode_exact(frames.transpose(0, 3, 1, 2))  # type: ignore[attr-defined]
+    exact = checked_codes(tokenizer, frames.transpose(0, 3, 1, 2), "encode_exact")
     return {"precision": precision, "flips": float(np.mean(found != exact))}
 
 

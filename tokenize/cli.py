@@ -85,20 +85,21 @@ def plan(
     prices = Prices(core_hour, gpu_hour, card, utilisation)
     peak_bf16(card)
     target = resolve(**names, anywhere=published, untrained=published)
+    ignored, warnings, done = dict[str, int](), tuple[str, ...](), 0
     if published:
-        found, ignored, done = published_cost(target.job, published_tokens(target.config), prices), {}, 0
+        found = published_cost(target.job, published_tokens(target.config), prices)
     else:
         listing = list_sources(target.config)
         sources = SourceTable.of(listing.sources[:limit])
-        found, ignored, done = cost(target.job, sources, prices), listing.ignored, 0
+        found, ignored, warnings = cost(target.job, sources, prices), listing.ignored, listing.warnings
         with suppress(UserError, OSError):  # a place that is made later, or not to be read from here
             done = done_before(open_store(target.job.out), sources)
     command.say(plan_text(target, found, prices, ignored, done))
     if found.encode_gpu_hours is None and is_given("card"):
         click.echo(f"warning: --gpu is without effect: what {target.tokenizer} costs on a GPU is not known", err=True)
     if as_json:
-        more = {"out": target.job.out, "ignored": ignored, "done": done, "untrained": target.job.is_untrained}
-        command.print_json({**found.value(), **more})
+        listed = {"ignored": ignored, "warnings": warnings, "done": done}
+        command.print_json({**found.value(), "out": target.job.out, **listed, "untrained": target.job.is_untrained})
 
 
 @cli.command()

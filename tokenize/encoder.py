@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from toto.tokenize.tokenizer_checks import checked_codes
 from toto.tokenizers import Tokenizer
 
 BATCH = 16  # frames of a block, the most that are submitted at once
@@ -53,12 +54,15 @@ class LocalEncoder:
 
 
 def encode_padded(tokenizer: Tokenizer, frames: np.ndarray) -> np.ndarray:
-    """uint8 [n, H, W, 3] -> int32 [n, h, w]; in batches of the tokenizer's own size, the last one filled up."""
+    """uint8 [n, H, W, 3] -> int32 [n, h, w]; in batches of the tokenizer's own size, the last one filled up.
+
+    UserError where these are no codes of the tokenizer: whatever gets into a row passes here.
+    """
     size = tokenizer.batch
     if size is None:
-        return tokenizer.encode(frames.transpose(0, 3, 1, 2))
+        return checked_codes(tokenizer, frames.transpose(0, 3, 1, 2))
     missing = -len(frames) % size
     if missing:
         frames = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), np.uint8)])
     batches = frames.transpose(0, 3, 1, 2).reshape(-1, size, 3, *frames.shape[1:3])
-    return np.concatenate([tokenizer.encode(batch) for batch in batches])[: len(batches) * size - missing]
+    return np.concatenate([checked_codes(tokenizer, batch) for batch in batches])[: len(batches) * size - missing]

@@ -6,6 +6,7 @@ from typing import Any
 from toto.config import DatasetConfig, TokenizerConfig
 from toto.errors import UsageError
 from toto.tokenize.resize import FILTER_NAME
+from toto.tokenize.tokenizer_checks import checked_spec, refuse_other
 from toto.tokenize.tokenizer_spec import FILES_OF_WEIGHTS, has_weights, portable, tokenizer_spec
 from toto.tokenize.tokenizers.identity import with_id
 from toto.tokenize.view_rules import check_views, frame_rule, stored_views
@@ -29,7 +30,9 @@ class Job:
 
     def make_tokenizer(self) -> Tokenizer:
         """The tokenizer, made in the process that asks; UserError when its weights cannot be had there."""
-        return load({**self.tokenizer, **self.loading}, self.device)
+        made = load({**self.tokenizer, **self.loading}, self.device)
+        refuse_other(self.tokenizer["name"], made, self.tokenizer)
+        return made
 
     @property
     def is_untrained(self) -> bool:
@@ -56,7 +59,7 @@ def make_job(config: DatasetConfig, tokenizer: TokenizerConfig, out: str, untrai
     check_views(config)
     asked = tokenizer_spec(tokenizer)
     without = {"untrained": True} if untrained and not has_weights(asked) else {}
-    spec = load(asked | without).spec
+    spec = checked_spec(asked["name"], load(asked | without))
     spec = spec if "id" in spec else with_id(spec)  # a plug-in may leave that to us
     loading = {key: asked[key] for key in FILES_OF_WEIGHTS if key in asked and not without}
     if spec["vocab_size"] and config.resolution % spec["patch"]:

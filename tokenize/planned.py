@@ -15,6 +15,7 @@ from toto.tokenize.sources.base import Source
 from toto.tokenize.sources.source_table import SourceTable
 
 NAMES = ["key", "split", "kind", "label", "size", "mtime_us", "etag", "estimated_frames"]
+FACTS = ["size", "mtime_us", "etag"]  # of a file, by which another one in its place is told
 MOMENTS = "moments"  # a column more, where sources have them
 ROWS_AT_ONCE = 65_536
 _WORD = pa.dictionary(pa.int32(), pa.string())

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from typing import Any
 
 from toto import __version__
@@ -23,6 +22,7 @@ from toto.shards.seal import seal
 from toto.shards.snapshot import Snapshot
 from toto.shards.store import Store
 from toto.shards.store.owner import open_target
+from toto.tokenize.changed import look
 from toto.tokenize.crash import reached
 from toto.tokenize.engine import Options, execute, joined
 from toto.tokenize.estimate import Estimator
@@ -30,7 +30,7 @@ from toto.tokenize.event_log import EventLog
 from toto.tokenize.job import Job
 from toto.tokenize.monitor import Monitor
 from toto.tokenize.plan import Plans, extend_plans, read_plans
-from toto.tokenize.planned import MOMENTS, PlannedRows, PlannedSource
+from toto.tokenize.planned import PlannedRows, PlannedSource
 from toto.tokenize.sources import list_sources
 from toto.tokenize.sources.base import Listing
 from toto.tokenize.sources.source_table import SourceTable
@@ -46,10 +46,11 @@ class Result:
 
     snapshot: Snapshot
     units_done: int  # in this run
-    changed: list[str]  # keys of sources that are not the files any more that were planned
+    changed: list[str]  # keys of sources that are not the files any more that were planned, or that their rows are of
     changed_done: list[str]  # of these the ones that were done now, from the files as they are
     failure: str | None  # why the exit code is 1, when it is
     ignored: dict[str, int]  # what the listing left out: a suffix, or "(a reason)" -> count
+    warnings: tuple[str, ...]  # which official lists are not there
 
     def summary(self) -> dict[str, Any]:
         """For `--json`."""
@@ -63,6 +64,7 @@ class Result:
             "changed": self.changed,
             "changed_done": self.changed_done,
             "ignored": self.ignored,
+            "warnings": self.warnings,
             "versions": value["made_by"]["versions"],
         }
 
@@ -84,7 +86,7 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
     pending = [unit for unit in plans.units.values() if unit.id not in committed]
     todo = _without_unlisted(config, listing, pending)
     uris = SourceUris(config, listing)
-    changed = changed_sources(plans, listing)
+    todo, changed = look(store, plans, SourceTable.of(listing.sources), todo, committed)
     log = EventLog(store)
 
     def seal_now() -> Snapshot:
@@ -94,7 +96,9 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
         return snapshot
 
     if todo:
-        log.event("run", **_begun(job, todo, len(plans.units) - len(pending), options), changed=changed[:FEW_SOURCES])
+        log.event(
+            "run", **_begun(job, todo, len(plans.units) - len(pending), options), changed=changed.keys[:FEW_SOURCES]
+        )
     try:
         if todo:
             remove_old(store)
@@ -110,17 +114,8 @@ def work(store: Store, config: DatasetConfig, job: Job, plans: Plans, listing: L
     if todo:
         log.event("end", outcome="finished")
         _warn_of_versions(snapshot)
-    failure, done = judge(snapshot, config.max_bad_fraction), _among(changed, todo)
-    return Result(snapshot, len(todo), changed, done, failure, listing.ignored)
-
-
-def _among(keys: list[str], units: list[Unit]) -> list[str]:
-    """Those of these keys that units hold."""
-    if not keys:
-        return []
-    each = (PlannedRows.of(unit.sources).keys.to_pylist() for unit in units)
-    held = set(keys).intersection(chain.from_iterable(each))
-    return [key for key in keys if key in held]
+    failure = judge(snapshot, config.max_bad_fraction)
+    return Result(snapshot, len(todo), changed.keys, changed.todo, failure, listing.ignored, listing.warnings)
 
 
 def _refuse_lost_commits(store: Store, todo: list[Unit]) -> None:
@@ -197,12 +192,6 @@ class SourceUris:
         at = self._listed.by_key.rows(keys)
         uris = {key: f"{self._root}/{key}" for key in keys.to_pylist()}
         return uris | {source.key: source.uri for source in self._listed.take(at[at >= 0])}
-
-
-def changed_sources(plans: Plans, listing: Listing) -> list[str]:
-    """Keys of planned sources whose size, time, etag or moments differ now; they are reported, never done again."""
-    found = plans.changed(SourceTable.of(listing.sources), ["size", "mtime_us", "etag", MOMENTS])
-    return sorted(key for part, _ in found for key in part.keys.to_pylist())
 
 
 def judge(snapshot: Snapshot, max_bad_fraction: float) -> str | None:

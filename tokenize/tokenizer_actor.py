@@ -60,7 +60,8 @@ class TokenizerActor:
         try:
             return await gatherer.encode(frames)
         except Exception as error:
-            if type(error).__name__ in DEVICE_FAULTS:
+            both = error, error.__cause__  # a plug-in's is the cause of the error that names it
+            if any(type(fault).__name__ in DEVICE_FAULTS for fault in both):
                 print(f"the device failed, this actor starts anew: {error}", file=sys.stderr, flush=True)
                 self._words.say(one_line(error))
                 os._exit(1)

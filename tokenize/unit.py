@@ -29,6 +29,7 @@ from toto.shards.parquet import parquet_bytes
 from toto.shards.publish import decide, publish, publish_shard
 from toto.shards.schema import FORMAT_VERSION, SOURCES_SCHEMA
 from toto.shards.writer import ShardSummary, ShardWriter
+from toto.tokenize.changed import found_facts
 from toto.tokenize.crash import reached
 from toto.tokenize.flight import Flight
 from toto.tokenize.job import Job
@@ -80,7 +81,8 @@ def _do_unit(
     try:
         with naming(shard_path.parent):
             lines, summary = _write_shard(worker, unit, uris, blamed, shard_path)
-            results_path.write_bytes(parquet_bytes(pa.Table.from_pylist(lines, SOURCES_SCHEMA)))
+            schema = SOURCES_SCHEMA.with_metadata(found_facts(unit))
+            results_path.write_bytes(parquet_bytes(pa.Table.from_pylist(lines, schema)))
         reached("after_shard_closed")
         shard = publish_shard(worker.store, shard_path, unit.id, summary)
         reached("after_shard")

@@ -25,6 +25,7 @@ class Unit:
     split: str
     attempt: int
     sources: Sequence[PlannedSource]
+    changed: frozenset[str] = frozenset()  # keys of sources that stand here as they were found, not as planned
 
     @property
     def estimated_frames(self) -> int:

@@ -131,7 +131,7 @@ def _fetched(uri: str, folder: Path, sha256: str | None) -> Path:
         found = download(uri, partial)
         if sha256 not in (None, found):
             partial.unlink()
-            raise UserError(_other_bytes(uri, found, sha256))
+            raise UserError(other_bytes(uri, found, sha256))
         os.replace(partial, target)
     return target
 
@@ -139,15 +139,24 @@ def _fetched(uri: str, folder: Path, sha256: str | None) -> Path:
 def _refuse_other(uri: str, path: Path, found: str, wanted: str | None, before: str | None) -> None:
     if wanted is not None:
         if found != wanted:
-            raise UserError(_other_bytes(uri, found, wanted))
+            raise UserError(other_bytes(uri, found, wanted))
     elif before not in (None, found):
         raise UserError(
             f"{path} has changed: its sha256 was {before[:16] if before else ''}… at the first use, now it is {found}; "
-            f"if that is right, give weights_sha256 (or decoder_sha256) in pipelines.yaml"
+            f"{if_changed(uri)}"
         )
 
 
-def _other_bytes(uri: str, found: str, wanted: str | None) -> str:
+def if_changed(uri: str) -> str:
+    """What to do about a file that has not the hash any more that was recorded at its first use."""
+    pin = "if that is right, give weights_sha256 (or decoder_sha256) in pipelines.yaml"
+    if local_path(uri) is None:
+        return f"{pin}; if not, remove {folder_of(uri)} to fetch it again"
+    return f"{pin}, or remove {folder_of(uri)}, where the first is recorded"
+
+
+def other_bytes(uri: str, found: str, wanted: str | None) -> str:
+    """What is wrong with a file that has not the hash that pipelines.yaml gives, and what to do."""
     again = f"; remove {folder_of(uri)} to fetch it again" if local_path(uri) is None else ""
     return (
         f"{shown(uri)}: its sha256 is {found}, not {wanted}; these are other weights, or a damaged copy{again}\n"

@@ -12,7 +12,7 @@ from toto.shards.hashing import file_sha256
 from toto.tokenize.sources.names import shown
 from toto.tokenize.tokenizer_spec import tokenizer_spec
 from toto.tokenize.tokenizers.sdvae import file_of
-from toto.tokenize.weights import known, obtain
+from toto.tokenize.weights import if_changed, known, obtain, other_bytes
 from toto.tokenize.weights_convert import is_converted, stored
 
 PACKAGES = (  # for who compares with them; tokenizing needs neither
@@ -85,7 +85,9 @@ def check(name: str, sets: tuple[str, ...], configs: tuple[str, ...], as_json: b
         if item.state == "not here":
             raise UserError(f"{name}: not all weights are here; run toto-tokenize weights fetch {name}")
         if item.state == "changed":
-            raise UserError(f"{item.path} is not what it was; remove its folder in the cache and fetch it again")
+            if item.pinned_sha256:
+                raise UserError(other_bytes(item.uri, str(item.sha256), item.pinned_sha256))
+            raise UserError(f"{item.path} is not what it was; {if_changed(item.uri)}")
 
 
 def needed(pipelines: Pipelines, name: str) -> list[Needed]:

@@ -173,7 +173,7 @@ def _build(merged: layers.Layer, path: str) -> Pipelines:
         k: config_mixture.mixture(v, datasets, f"{path}: mixtures.{k}") for k, v in merged.get("mixtures", {}).items()
     }
     for name, model in models.items():
-        _check_model(model, f"{path}: models.{name}")
+        check_model(model, f"{path}: models.{name}")
     return Pipelines(datasets, tokenizers, models, recipes, tasks, mixtures, path)
 
 
@@ -200,7 +200,8 @@ def _entries(kind: Callable[..., Entry], section: str, merged: layers.Layer, pat
     return entries
 
 
-def _check_model(model: ModelConfig, where: str) -> None:
+def check_model(model: ModelConfig, where: str) -> None:
+    """UsageError where the keys of a model do not go together; `where` begins the message."""
     if model.arch == "mamba":
         if model.heads or model.mlp_hidden:
             raise UsageError(f"{where}: mamba has no attention and no MLP; take heads and mlp_hidden away")

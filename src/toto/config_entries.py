@@ -61,7 +61,7 @@ class TokenizerConfig:
 
     name: str  # its key in pipelines.yaml
     backend: str = name_of("a tokenizer")  # dct, dvae, vqgan, sdvae, none, or a plug-in's name (toto.tokenizers)
-    vocab_size: int | None = whole(None, 2, 65_532)  # codes (with four special ids 16 bits); none: the backend's own
+    vocab_size: int | None = whole(None, 2, 1 << 20)  # codes (ids are uint16 up to 65,532); none: the backend's own
     seed: int = whole(0, 0, 2**63 - 1)  # of a random codebook: dct, sdvae
     luma_coefficients: int = whole(3, 1, 6)  # dct: of the 64 of an 8×8 patch, lowest first
     weights: str | None = text(None)  # path or URI: dvae's encoder, vqgan's checkpoint, sdvae's folder or file

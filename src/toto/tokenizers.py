@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from toto.config_layers import unknown
-from toto.errors import UsageError
+from toto.errors import UsageError, UserError
+from toto.uris import shown
 
 BUILT_IN = {
     "dct": "toto.tokenize.tokenizers.dct:make",
@@ -48,13 +49,29 @@ class Tokenizer(Protocol):
 
 
 def load(spec: dict[str, Any], device: str = "cpu") -> Tokenizer:
-    """The tokenizer that a spec names; raises UsageError for an unknown name or when its hash differs."""
+    """The tokenizer that a spec names; UsageError for an unknown name or when its hash differs, UserError for what a
+    plug-in raises."""
     name = spec["name"]
     if name in BUILT_IN:
         module, _, function = BUILT_IN[name].partition(":")
         return getattr(import_module(module), function)(spec, device)
     others = {point.name: point for point in entry_points(group="toto.tokenizers")}
     if name in others:
-        return others[name].load()(spec, device)
+        try:
+            return others[name].load()(spec, device)
+        except UserError:
+            raise
+        except Exception as error:
+            raise failed(name, "make", error) from error
     told = unknown("tokenizer", str(name), sorted({*BUILT_IN, *others}))
     raise UsageError(f"{told}; codes of another one become pictures by a package with the entry point toto.tokenizers")
+
+
+def failed(name: str, function: str, error: Exception) -> UserError:
+    """What is said of a plug-in's function that raised something: its name, the kind and the words."""
+    words = shown(" ".join(str(error).split()))[:300]
+    kind = type(error).__name__
+    return UserError(
+        f"tokenizer {name}: its {function} raised {kind}" + (f": {words}" if words else "") + "\n"
+        "its package is at fault, or what it was given; --debug adds the traceback"
+    )

@@ -1,5 +1,6 @@
 """Readers, one per layout that people really have on disk: a dataset's configuration -> its `Listing`."""
 
+import sys
 from dataclasses import replace
 from importlib import import_module
 
@@ -34,7 +35,7 @@ __all__ = ["READERS", "Listing", "Source", "list_sources"]
 
 
 def list_sources(config: DatasetConfig) -> Listing:
-    """Everything under the dataset's root that its layout names.
+    """Everything under the dataset's root that its layout names; on stderr, which official lists are not there.
 
     UserError when there is nothing to read; UsageError for a `variant` or `fold` of a layout that has none,
     and for a root that holds a password.
@@ -44,4 +45,6 @@ def list_sources(config: DatasetConfig) -> Listing:
             raise UsageError(f"datasets.{config.name}.{key}: only layouts {', '.join(layouts)} have it; take it away")
     refuse_secrets(config.root, f"sources (datasets.{config.name}.root)")
     listing: Listing = import_module(READERS[config.layout]).read(config)
+    for warning in listing.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
     return replace(listing, sources=SourceTable.of(listing.sources))

@@ -28,6 +28,7 @@ class Listing:
     annotations: dict[str, pa.Table]  # "labels": LABELS and more columns; "classes": CLASSES
     ignored: dict[str, int]  # what was seen and left out: a suffix such as ".txt", or "(a reason)" -> count
     numbered: bool = False  # labels are numbers that the dataset's own files give, not the reader's
+    warnings: tuple[str, ...] = ()  # a line each on an official list that is not there, see listed.absent
 
 
 def chosen_splits(config: DatasetConfig, known: Sequence[str]) -> tuple[str, ...]:

@@ -21,9 +21,10 @@ from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing
 from toto.tokenize.sources.cater_lists import SPLITS, read_lists
 from toto.tokenize.sources.cater_scenes import HALF, cell, read_tracks, snitch_table
-from toto.tokenize.sources.files import File, list_files
+from toto.tokenize.sources.files import File
 from toto.tokenize.sources.listed import Shelf, check_found, listed_source, stem
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, shown, suffix_of
+from toto.tokenize.sources.tars import list_media
 
 SETS = ("all_actions", "all_actions_cameramotion", "max2action", "max2action_cameramotion")
 CLASSES = {row * 2 * HALF + x: f"column {x}, row {row}" for row in range(2 * HALF) for x in range(2 * HALF)}
@@ -38,7 +39,7 @@ def read(config: DatasetConfig) -> Listing:
     UserError when root or lists are not there; UsageError for a set that is not there, or when several are.
     """
     chosen = base.chosen_splits(config, SPLITS)
-    found, ignored = list_files(config, VIDEO_SUFFIXES | {_SCENE})
+    found, ignored = list_media(config, VIDEO_SUFFIXES | {_SCENE})
     config, found = _set_alone(config, found, ignored)
     lists = read_lists(config, ignored)
     splits = lists.splits(ignored)
@@ -57,7 +58,7 @@ def read(config: DatasetConfig) -> Listing:
         "lists": lists.table(wanted),
         **({"snitch": snitch_table(tracks)} if tracks else {}),
     }
-    return Listing(sources, tables, dict(+ignored))
+    return Listing(sources, tables, dict(+ignored), warnings=lists.warnings(config, chosen))
 
 
 def _set_alone(config: DatasetConfig, files: list[File], ignored: Counter[str]) -> tuple[DatasetConfig, list[File]]:

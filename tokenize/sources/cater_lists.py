@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from toto.config import DatasetConfig
-from toto.tokenize.sources.listed import is_name, no_lists
+from toto.tokenize.sources.listed import absent, is_name, no_lists, these_splits
 from toto.tokenize.sources.lists import find_lists, read_lines
 from toto.tokenize.sources.names import escape
 
@@ -48,6 +48,7 @@ class Line:
 class Lists:
     """Every line of every list, tasks in their order; and which part of train a video of a task is in."""
 
+    found: dict[tuple[str, str], str]  # (task, name without suffix) -> the list
     lines: list[Line]
     subsets: dict[tuple[str, str], str]  # (task, video) -> "T" or "V"
 
@@ -58,6 +59,21 @@ class Lists:
             if splits.setdefault(line.video, line.split) != line.split:
                 ignored["(line that puts a video into another split)"] += 1
         return splits
+
+    def warnings(self, config: DatasetConfig, splits: Sequence[str]) -> tuple[str, ...]:
+        """Of splits that no task has a list of; then of tasks without one of a split that others have."""
+        listed = [split for split in splits if any((task, split) in self.found for task in TASKS)]
+        wanted = [(LOCALIZE, [split for split in splits if split not in listed], "its videos are left out")]
+        for task in TASKS:
+            missing = [split for split in listed if (task, split) not in self.found]
+            effect = "its videos have no label" if task == LOCALIZE else "its lines are not in the table `lists`"
+            if task == LOCALIZE or any((task, split) in self.found for split in SPLITS):
+                wanted.append((task, missing, effect))
+        return tuple(
+            absent(config, f"{these_splits(missing)} of {task}", [f"lists/{task}/{s}.txt" for s in missing], effect)
+            for task, missing, effect in wanted
+            if missing
+        )
 
     def cells(self) -> dict[str, int]:
         """Video -> its one label of localize."""
@@ -94,7 +110,7 @@ def read_lists(config: DatasetConfig, ignored: Counter[str]) -> Lists:
         if name in _SUBSETS
         for line in _lines(uri, task, SPLITS[0], Counter())
     }
-    return Lists(lines, subsets)
+    return Lists(found, lines, subsets)
 
 
 def _lines(uri: str, task: str, split: str, ignored: Counter[str]) -> Iterator[Line]:

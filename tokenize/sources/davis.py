@@ -22,11 +22,13 @@ from toto.tokenize.frames_folder import PREFIX
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import MISSING_SIZE, Listing, Source
 from toto.tokenize.sources.files import File, list_files, root_error
+from toto.tokenize.sources.listed import absent, lists_error, these_splits
 from toto.tokenize.sources.lists import find_lists, read_lines
 from toto.tokenize.sources.masks import MASKS, Mask, read_mask
 from toto.tokenize.sources.names import IMAGE_SUFFIXES
 
-SPLITS = ("train", "val", "test-dev", "test-challenge")
+TESTS = ("test-dev", "test-challenge")
+SPLITS = ("train", "val", *TESTS)
 LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")
 UNSUPERVISED_LISTS = ("ImageSets/2019", *LISTS)  # of its test splits
 VARIANTS = {  # variant -> folder of pictures, folder of masks, folders of lists
@@ -62,14 +64,17 @@ def read(config: DatasetConfig) -> Listing:
     pictures_at, masks_at, folders = _variant(config)
     files, ignored = list_files(config, IMAGE_SUFFIXES)
     pictures, masks = _shelf(files, pictures_at), _shelf(files, masks_at)
-    listed = _listed(config, folders, splits, ignored)
-    ignored["(sequence in no chosen list)"] += len(pictures.keys() - listed.keys())
+    lists = _lists(config, folders, splits)
+    listed = _listed(lists, ignored)
+    unlisted = len(pictures.keys() - listed.keys())
+    ignored["(sequence in no chosen list)"] += unlisted
     sources = [_source(config, name, split, pictures, pictures_at) for name, split in listed.items()]
     if all(source.size == MISSING_SIZE for source in sources):
         raise root_error(config, f"of {counted(len(sources), 'sequence')} in the lists, none is in {pictures_at}")
     sources = base.in_order(sources, SPLITS)
     frames = [frame for source in sources for frame in _frames(source.key, pictures, masks, ignored)]
-    return Listing(sources, {"masks": _mask_table(frames, ignored)}, dict(+ignored))
+    tables = {"masks": _mask_table(frames, ignored)}
+    return Listing(sources, tables, dict(+ignored), warnings=_warnings(config, lists, splits, unlisted))
 
 
 def _variant(config: DatasetConfig) -> tuple[str, str, Sequence[str]]:
@@ -90,21 +95,32 @@ def _shelf(files: Sequence[File], folder: str) -> Shelf:
     return {name: sorted(of_sequence, key=lambda file: file.parts[-1]) for name, of_sequence in found.items()}
 
 
-def _listed(
-    config: DatasetConfig, folders: Sequence[str], splits: Sequence[str], ignored: Counter[str]
-) -> dict[str, str]:
-    """Sequence -> split, of the lists that are there; a split that the run asks for by name must have one."""
-    lists: dict[str, str] = {}
+def _lists(config: DatasetConfig, folders: Sequence[str], splits: Sequence[str]) -> dict[str, str]:
+    """Split -> its list, of those that are there; a split that the run asks for by name must have one."""
+    named: dict[str, str] = {}
     for uri in find_lists(config, (".txt",), folders):
-        lists.setdefault(uri.rpartition("/")[2], uri)
-    missing = [split for split in splits if f"{split}.txt" not in lists]
-    if missing == list(splits) or set(missing) & set(config.split):
-        raise root_error(config, f"no list of sequences {LISTS[0]}/{missing[0]}.txt")
+        named.setdefault(uri.rpartition("/")[2], uri)
+    lists = {split: named[f"{split}.txt"] for split in splits if f"{split}.txt" in named}
+    missing = [split for split in splits if split not in lists]
+    if not lists or set(missing) & set(config.split):
+        raise lists_error(config, f"no list of sequences {LISTS[0]}/{missing[0]}.txt")
+    return lists
+
+
+def _warnings(config: DatasetConfig, lists: Mapping[str, str], splits: Sequence[str], unlisted: int) -> tuple[str, ...]:
+    """Of splits whose lists are not there. The tests are downloads of their own, which many have not: they count
+    where train and val have lists, and there are sequences in none."""
+    without = [split for split in splits if split not in lists]
+    missing = [split for split in without if split not in TESTS] or (without if unlisted else [])
+    names = [f"{LISTS[0]}/{split}.txt" for split in missing]
+    return (absent(config, these_splits(missing), names, "its sequences are left out"),) if missing else ()
+
+
+def _listed(lists: Mapping[str, str], ignored: Counter[str]) -> dict[str, str]:
+    """Sequence -> split."""
     found: dict[str, str] = {}
-    for split in splits:
-        if split in missing:
-            continue
-        names = [_sequence(line) for line in read_lines(lists[f"{split}.txt"]) if line.strip()]
+    for split, uri in lists.items():
+        names = [_sequence(line) for line in read_lines(uri) if line.strip()]
         ignored["(line of a list that names no sequence)"] += names.count(None)
         for name in dict.fromkeys(name for name in names if name is not None):
             if found.setdefault(name, split) != split:

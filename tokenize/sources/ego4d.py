@@ -39,9 +39,7 @@ def read(config: DatasetConfig) -> Listing:
     files, ignored = list_media(config, VIDEO_SUFFIXES)
     variant = _variant(config, files)
     files = _of_variant(files, variant, ignored)
-    own = config.root.rstrip("/").rpartition("/")
-    above = replace(config, root=own[0]) if own[2] in VARIANTS and own[0] else config
-    rows = read_list(above, variant, ignored)
+    rows = read_list(above(config), variant, ignored)
     if rows is None and not files:
         raise nothing_here(config, "videos", ignored)
     shelf = Shelf(files, stem)
@@ -57,13 +55,23 @@ def read(config: DatasetConfig) -> Listing:
     return Listing(sources, tables([source.key for source in sources], rows or {}), dict(+ignored))
 
 
+def above(config: DatasetConfig) -> DatasetConfig:
+    """The configuration with the folder around the videos' own as its root, where the root is that of a variant."""
+    folder, _, own = config.root.rstrip("/").rpartition("/")
+    return replace(config, root=folder) if own in VARIANTS and folder else config
+
+
+def variants_here(config: DatasetConfig, files: Sequence[File]) -> list[str]:
+    """The variants that have folders with files, in the order of `VARIANTS`; else the one that the root itself is."""
+    places, own = {_place(file) for file in files}, config.root.rstrip("/").rpartition("/")[2]
+    return [name for name in VARIANTS if name in places] or [name for name in VARIANTS if name == own]
+
+
 def _variant(config: DatasetConfig, files: Sequence[File]) -> str | None:
     """The chosen variant; None for a folder of videos that does not say what it is."""
-    where, own = f"datasets.{config.name}.variant", config.root.rstrip("/").rpartition("/")[2]
+    where, here = f"datasets.{config.name}.variant", variants_here(config, files)
     if config.variant is not None and config.variant not in VARIANTS:
         raise UsageError(f"{where}: {unknown('variant', config.variant, VARIANTS)}")
-    places = {_place(file) for file in files}
-    here = [name for name in VARIANTS if name in places] or [name for name in VARIANTS if name == own]
     if config.variant is not None and here and config.variant not in here:
         raise UsageError(f"{where}: {config.variant} is not in {shown(config.root)}; there is {', '.join(here)}")
     return config.variant or next(iter(here), None)

@@ -1,6 +1,6 @@
 """Ego4D's short-term anticipation: what will be touched next, where, how, and when? 16 frames before each moment.
 
-    fho_sta_{train,val}.json, fho_sta_test_unannotated.json     in annotations/ or the root
+    fho_sta_{train,val}.json, fho_sta_test_unannotated.json     in annotations/, v2/annotations/ or the root
     full_scale/<video uid>.mp4, or clips/<clip uid>.mp4         by `variant`; also without that folder
 
 A source is a video with moments; its row holds the frames of all its moments, each once. Keys are
@@ -16,8 +16,11 @@ from toto.errors import UsageError, UserError
 from toto.plain import counted
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import MISSING_SIZE, Listing, Source
+from toto.tokenize.sources.ego4d import above, variants_here
+from toto.tokenize.sources.ego4d_lists import VERSIONS
 from toto.tokenize.sources.ego4d_sta_file import SPLITS, Annotations, Moment, annotation_tables, parse
 from toto.tokenize.sources.files import File, list_files, root_error
+from toto.tokenize.sources.listed import absent, lists_error, these_splits
 from toto.tokenize.sources.lists import find_lists, read_json
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, shown
 
@@ -31,36 +34,72 @@ def read(config: DatasetConfig) -> Listing:
     UsageError for a variant that is not known; UserError for annotations that are not there or not in the format, or
     when no video is there.
     """
-    variant = config.variant or VARIANTS[0]
-    if variant not in VARIANTS:
-        raise UsageError(f"datasets.{config.name}.variant: {unknown('variant', variant, VARIANTS)}")
+    if config.variant is not None and config.variant not in VARIANTS:
+        raise UsageError(f"datasets.{config.name}.variant: {unknown('variant', config.variant, VARIANTS)}")
     splits = base.chosen_splits(config, SPLITS)
-    annotations = _read_all(config, splits, in_clips=variant == "clips")
     files, ignored = list_files(config, VIDEO_SUFFIXES)
+    variant = config.variant or _variant(config, files)
+    found = _annotation_files(config)
+    annotations = _read_all(config, found, splits, in_clips=variant == "clips")
     shelf = videos_by_uid(files, variant)
     sources = list(_sources(config, annotations.moments, shelf, variant))
     if all(source.size == MISSING_SIZE for source in sources):
-        raise root_error(config, f"of {counted(len(sources), 'video')} in the annotations, none is in {variant}/")
+        raise _no_videos(config, len(sources), variant, variants_here(config, files))
     used = {source.uri for source in sources}
     ignored["(video without moments)"] += sum(file.uri not in used for file in files)
-    return Listing(base.in_order(sources, SPLITS), annotation_tables(annotations), dict(+ignored))
+    tables, warnings = annotation_tables(annotations), _warnings(config, found, splits)
+    return Listing(base.in_order(sources, SPLITS), tables, dict(+ignored), warnings=warnings)
 
 
-def _read_all(config: DatasetConfig, splits: Sequence[str], in_clips: bool) -> Annotations:
+def _variant(config: DatasetConfig, files: Sequence[File]) -> str:
+    """The first of `VARIANTS` that has a folder here; videos directly at the root are taken as full_scale."""
+    here = [] if any(len(file.parts) == 1 for file in files) else variants_here(config, files)
+    return min(here, key=VARIANTS.index, default=VARIANTS[0])
+
+
+def _no_videos(config: DatasetConfig, count: int, variant: str, here: Sequence[str]) -> UserError:
+    problem = f"of {counted(count, 'video')} in the annotations, none is in {variant}/"
+    if here and variant not in here:
+        where = f"datasets.{config.name}"
+        return UserError(
+            f"{where}.root: {shown(config.root)}: {problem}\n"
+            f"there is {', '.join(here)}: set {where}.variant to the one that you have"
+        )
+    return root_error(config, problem)
+
+
+def _annotation_files(config: DatasetConfig) -> dict[str, str]:
+    """Split -> its file, all from one place: beside the videos, else of the newest version in the download folder."""
+    for place in (config, above(config)):
+        for version in ("", *VERSIONS):
+            named: dict[str, str] = {}
+            for uri in find_lists(place, (".json",), (f"{version}/annotations",) if version else ()):
+                named.setdefault(uri.rpartition("/")[2], uri)
+            if found := {split: named[name] for split, name in NAMES.items() if name in named}:
+                return found
+    return {}
+
+
+def _warnings(config: DatasetConfig, found: Mapping[str, str], splits: Sequence[str]) -> tuple[str, ...]:
+    """Of chosen splits whose file is not there."""
+    missing, other = [split for split in splits if split not in found], next(iter(found.values()))
+    names = [NAMES[split] for split in missing]
+    return (absent(config, these_splits(missing), names, "its videos are left out", other),) if missing else ()
+
+
+def _read_all(config: DatasetConfig, found: Mapping[str, str], splits: Sequence[str], in_clips: bool) -> Annotations:
     """The moments of the splits whose files are there; a split that the run asks for by name must have one.
 
     Categories are taken from every file: a run over `test` alone must not lose their names.
     """
-    found: dict[str, str] = {}
-    for uri in find_lists(config, (".json",)):
-        found.setdefault(uri.rpartition("/")[2], uri)
-    missing = [split for split in splits if NAMES[split] not in found]
+    missing = [split for split in splits if split not in found]
     if missing == list(splits) or set(missing) & set(config.split):
-        raise root_error(config, f"no {NAMES[missing[0]]} in annotations/ or beside the videos")
+        places = "annotations/, v2/annotations/ or beside the videos" if config.annotations is None else "it"
+        raise lists_error(config, f"no {NAMES[missing[0]]} in {places}")
     whole = Annotations([], {}, {})
-    for split in (split for split in SPLITS if NAMES[split] in found):
-        where = shown(found[NAMES[split]])
-        part = parse(read_json(found[NAMES[split]]), split, in_clips, where)
+    for split in found:
+        where = shown(found[split])
+        part = parse(read_json(found[split]), split, in_clips, where)
         for name, mine, theirs in (("noun", whole.nouns, part.nouns), ("verb", whole.verbs, part.verbs)):
             if mine and theirs and mine != theirs:
                 raise UserError(f"{where}: other {name} categories than the files before it; take all of one version")

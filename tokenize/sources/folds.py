@@ -17,7 +17,7 @@ from toto.config import DatasetConfig
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing, Source
 from toto.tokenize.sources.files import File
-from toto.tokenize.sources.listed import Shelf, check_found, listed_source, stem
+from toto.tokenize.sources.listed import Shelf, absent, check_found, listed_source, stem
 
 TRAIN, TEST = SPLITS = ("train", "test")
 FOLDS = (1, 2, 3)
@@ -68,6 +68,18 @@ def fold_listing(
         "folds": _folds(sources, clips),
     }
     return Listing(sources, tables, dict(ignored))
+
+
+def absent_lists(config: DatasetConfig, missing: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
+    """A line on lists of the chosen fold that are not there, and one on those of other folds; fold -> their names."""
+    mine, lines = fold_of(config), []
+    if names := missing.get(mine):
+        lines.append(absent(config, f"fold {mine}", names, "their clips are left out"))
+    others = [fold for fold in missing if fold != mine and missing[fold]]
+    if names := [name for fold in others for name in missing[fold]]:
+        folds = f"{'fold' if len(others) == 1 else 'folds'} {', '.join(map(str, others))}"
+        lines.append(absent(config, folds, names, "the table `folds` has null for their clips there"))
+    return tuple(lines)
 
 
 def _folds(sources: Sequence[Source], clips: Mapping[str, Clip]) -> pa.Table:

@@ -4,18 +4,21 @@
     brush_hair_test_split1.txt        April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1        (0 not used, 1 train, 2 test)
 
 or all lists in one CSV: `video_id,label,split1,split2,split3`, where a label is `brush_hair_test`. Labels are indices
-into the sorted names of the classes that the lists name.
+into the sorted names of the classes that the lists name, and of those that have a folder here without a list: so no
+label is another one where a list is missing.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 
 from toto.config import DatasetConfig
 from toto.tokenize.sources.base import Listing
 from toto.tokenize.sources.csv_table import find_columns, read_rows
-from toto.tokenize.sources.folds import FOLDS, TEST, TRAIN, Clip, fold_listing, fold_of
-from toto.tokenize.sources.listed import is_name, no_lists
+from toto.tokenize.sources.files import File
+from toto.tokenize.sources.folds import FOLDS, TEST, TRAIN, Clip, absent_lists, fold_listing, fold_of
+from toto.tokenize.sources.listed import is_name, no_lists, stem
 from toto.tokenize.sources.lists import find_lists, read_lines
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, escape
 from toto.tokenize.sources.tars import list_media
@@ -39,20 +42,35 @@ def read(config: DatasetConfig) -> Listing:
     fold = fold_of(config)
     if not any(line[2] == fold for line in lines):
         raise no_lists(config, f"<class>_test_split{fold}.txt, or a CSV of video_id,label,split1,split2,split3")
-    clips, classes = _clips(lines, ignored)
-    return fold_listing(config, clips, classes, files, ignored)
+    unlisted = _unlisted_classes(lines, files)
+    clips, classes = _clips(lines, unlisted, ignored)
+    listing = fold_listing(config, clips, classes, files, ignored)
+    there, names = {(name, fold) for name, _, fold, _ in lines}, sorted({line[0] for line in lines} | unlisted)
+    missing = {f: [f"{name}_test_split{f}.txt" for name in names if (name, f) not in there] for f in FOLDS}
+    return replace(listing, warnings=absent_lists(config, missing))
 
 
-def _clips(lines: Iterable[Line], ignored: Counter[str]) -> tuple[dict[str, Clip], dict[int, str]]:
+def _unlisted_classes(lines: Sequence[Line], files: Sequence[File]) -> set[str]:
+    """Folders of videos that no list names and whose names have the folder's in them, as all names of clips do."""
+    named, listed = {line[0] for line in lines}, {line[1].rpartition(".")[0].casefold() for line in lines}
+    pairs = {(file.parts[-2], stem(file)) for file in files if len(file.parts) > 1}
+    return {
+        folder
+        for folder, name in pairs
+        if folder not in named and name.casefold() not in listed and f"_{folder}_" in f"_{name}_"
+    }
+
+
+def _clips(lines: Sequence[Line], unlisted: Set[str], ignored: Counter[str]) -> tuple[dict[str, Clip], dict[int, str]]:
     good = [line for line in lines if is_name(line[0]) and is_name(line[1]) and line[3] in _USE]
-    classes = dict(enumerate(sorted({name for name, _, _, _ in good})))
+    classes = dict(enumerate(sorted({name for name, _, _, _ in good} | unlisted)))
     label = {name: number for number, name in classes.items()}
     clips: dict[str, Clip] = {}
     for name, file, fold, use in good:
         clip = clips.setdefault(escape(f"{name}/{file.rpartition('.')[0] or file}"), Clip(label[name]))
         if (split := _USE[use]) is not None:
             clip.folds[fold] = split
-    if bad := sum(1 for _ in lines) - len(good):
+    if bad := len(lines) - len(good):
         ignored["(line of a list without a clip)"] += bad
     return clips, classes
 

@@ -19,8 +19,8 @@ from toto.errors import UserError
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing, Source
 from toto.tokenize.sources.files import File
-from toto.tokenize.sources.kinetics_lists import SPLITS, Clip, parse_stem, read_clips, split_of
-from toto.tokenize.sources.listed import UNLISTED, check_found, listed_source, stem
+from toto.tokenize.sources.kinetics_lists import SPLITS, TEST, Clip, choose_lists, parse_stem, read_clips, split_of
+from toto.tokenize.sources.listed import UNLISTED, absent, check_found, listed_source, stem, these_splits
 from toto.tokenize.sources.names import VIDEO_SUFFIXES
 from toto.tokenize.sources.source_table import SourceTable
 from toto.tokenize.sources.tars import list_media
@@ -37,16 +37,18 @@ def read(config: DatasetConfig) -> Listing:
     """
     chosen = base.chosen_splits(config, SPLITS)
     files, ignored = list_media(config, VIDEO_SUFFIXES)
-    clips, classes = read_clips(config, ignored)
+    lists = choose_lists(config)
+    clips, classes = read_clips(lists, ignored)
     found = _find(clips, files)
     _count_left_out(files, clips, found, ignored)
     label = {name: index for index, name in classes.items()}
     wanted = {key: clip for key, clip in clips.items() if clip.split in chosen}
     sources = SourceTable.of(_source(key, clip, found.get(key), label, config) for key, clip in wanted.items())
-    _check_any(config, sources, chosen)
+    _check_any(config, sources, lists, chosen)
     sources.sort(SPLITS)
     tables = {"labels": _labels(sources, wanted, classes), "classes": base.classes_table(classes)}
-    return Listing(sources, tables, dict(ignored), numbered=any(clip.label is not None for clip in clips.values()))
+    numbered = any(clip.label is not None for clip in clips.values())
+    return Listing(sources, tables, dict(ignored), numbered, _warnings(config, lists, chosen, files))
 
 
 class _Shelf:
@@ -58,7 +60,7 @@ class _Shelf:
             parsed = parse_stem(file.parts[-1])
             if parsed is not None:
                 youtube_id, start, end = parsed
-                self._files[_place(file), youtube_id].append((start, end, file))
+                self._files[_place(_folder(file)), youtube_id].append((start, end, file))
 
     def find(self, clip: Clip, is_only: bool) -> File | None:
         """The file with the clip's times; one without times if the split has no other clip of that video."""
@@ -80,8 +82,13 @@ def _find(clips: Mapping[str, Clip], files: Sequence[File]) -> dict[str, File]:
     return {key: file for key, file in pairs if file is not None}
 
 
-def _place(file: File) -> str | None:
-    folders = file.parts[:-1]
+def _folder(file: File) -> str:
+    return file.key.rpartition("/")[0]
+
+
+def _place(folder: str) -> str | None:
+    """The split whose videos a folder has; None where its name does not say."""
+    folders = folder.split("/")
     if any(folder.startswith(REPLACEMENT) for folder in folders):
         return REPLACEMENT
     return next((split for folder in folders if (split := split_of(folder))), None)
@@ -102,13 +109,28 @@ def _source(key: str, clip: Clip, file: File | None, labels: Mapping[str, int], 
     return listed_source(config, key, file, clip.split, label, ".mp4")
 
 
-def _check_any(config: DatasetConfig, sources: Sequence[Source], splits: Sequence[str]) -> None:
-    if not sources:
+def _check_any(
+    config: DatasetConfig, sources: Sequence[Source], lists: Mapping[str, str], chosen: Sequence[str]
+) -> None:
+    asked = [split for split in config.split if split not in lists]
+    if asked or not sources:
+        splits = asked or chosen
         raise UserError(
             f"datasets.{config.name}.split: no official list has clips of {', '.join(splits)}"
             f"\nput {splits[0]}.csv beside the other lists, or choose another split"
         )
     check_found(config, sources, "clip")
+
+
+def _warnings(
+    config: DatasetConfig, lists: Mapping[str, str], chosen: Sequence[str], files: Sequence[File]
+) -> tuple[str, ...]:
+    """Of a chosen split whose list is not there; many have no videos of `test`, and need no list of them."""
+    missing, other = [split for split in chosen if split not in lists], next(iter(lists.values()))
+    if TEST in missing and TEST not in map(_place, {_folder(file) for file in files}):
+        missing.remove(TEST)
+    names = [f"{split}.csv" for split in missing]
+    return (absent(config, these_splits(missing), names, "its videos are left out", other),) if missing else ()
 
 
 def _labels(sources: SourceTable, clips: Mapping[str, Clip], classes: Mapping[int, str]) -> pa.Table:

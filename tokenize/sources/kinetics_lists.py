@@ -13,7 +13,7 @@ numbers (`val/<id>.mp4 3`: all lie in `val`). The split is in the list's name.
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from sys import intern
@@ -25,7 +25,7 @@ from toto.tokenize.sources.listed import no_lists
 from toto.tokenize.sources.lists import find_lists, read_lines
 from toto.tokenize.sources.names import shown, suffix_of
 
-SPLITS = ("train", "val", "test")
+TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {"valid": "val", "validate": "val", "validation": "val"}
 _SPLIT = re.compile(r"(?<![a-z])(train|validation|validate|valid|val|test)(?:list)?(?![a-z])")
 _COLUMNS = {
@@ -63,14 +63,11 @@ class Clip:
         return f"{self.split}/{self.stem}"
 
 
-def read_clips(config: DatasetConfig, ignored: Counter[str]) -> tuple[dict[str, Clip], dict[int, str]]:
-    """Every listed clip of all splits by its key, and the classes: label -> name.
-
-    UserError when there are no lists, or two for one split.
-    """
+def read_clips(lists: Mapping[str, str], ignored: Counter[str]) -> tuple[dict[str, Clip], dict[int, str]]:
+    """Every clip of all lists by its key, and the classes: label -> name."""
     clips: dict[str, Clip] = {}
-    for uri in _choose_lists(config):
-        for clip in _parse(uri, split_of(_name(uri)) or ""):
+    for split, uri in lists.items():
+        for clip in _parse(uri, split):
             if clip is None:
                 ignored["(line of a list without a clip)"] += 1
             elif clips.setdefault(clip.key, clip) is not clip:
@@ -93,13 +90,14 @@ def parse_stem(name: str) -> tuple[str, int | None, int | None] | None:
     return youtube_id, None if start is None else int(start), None if end is None else int(end)
 
 
-def _choose_lists(config: DatasetConfig) -> list[str]:
+def choose_lists(config: DatasetConfig) -> dict[str, str]:
+    """Split -> its list, of those that are there; UserError when there are none, or two for one split."""
     found = [uri for uri in find_lists(config, (".csv", ".txt")) if _is_of_clips(_name(uri))]
     official = [uri for uri in found if suffix_of(uri) == ".csv"] or found
     chosen = [uri for uri in official if _folder(uri) == _folder(official[0])]
-    by_split: dict[str | None, str] = {}
+    by_split: dict[str, str] = {}
     for uri in chosen:
-        other = by_split.setdefault(split_of(_name(uri)), uri)
+        other = by_split.setdefault(split_of(_name(uri)) or "", uri)
         if other != uri:
             raise UserError(
                 f"{shown(_folder(uri))}: {_name(other)} and {_name(uri)} list the same split"
@@ -107,7 +105,7 @@ def _choose_lists(config: DatasetConfig) -> list[str]:
             )
     if not chosen:
         raise no_lists(config, "train.csv, val.csv, test.csv")
-    return chosen
+    return by_split
 
 
 def _is_of_clips(name: str) -> bool:

@@ -84,11 +84,36 @@ def check_found(config: DatasetConfig, sources: Sequence[Source], what: str = "v
         raise root_error(config, f"of {counted(len(sources), what)} in the lists, none is here")
 
 
+def absent(config: DatasetConfig, what: str, names: Sequence[str], effect: str, other: str | None = None) -> str:
+    """A line on official lists that are not there: which, where they were looked for, what follows, where to get them.
+
+    `what`: what they list, as in "split val"; `other`: a list that is there, where all must lie in one folder.
+    """
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    place = escape(shown(other.rpartition("/")[0] if other else config.annotations or config.root.rstrip("/")))
+    inside = " and its annotations/" if other is None and config.annotations is None else ""
+    source = f"; get it from {config.homepage}" if config.homepage else ""
+    listed = f"{', '.join(names[:3])}{more}, looked for in {place}{inside}"
+    return f"datasets.{config.name}: no list for {what} ({listed}): {effect}{source}"
+
+
+def these_splits(splits: Sequence[str]) -> str:
+    """Such as "split val", "splits train, val"."""
+    return f"{'split' if len(splits) == 1 else 'splits'} {', '.join(splits)}"
+
+
+def lists_error(config: DatasetConfig, problem: str) -> UserError:
+    """Of official lists that are not there: `annotations` is at fault where it is set, else the root holds none."""
+    if config.annotations is None:
+        where, place = f"datasets.{config.name}.root", config.root
+    else:
+        where, place = f"datasets.{config.name}.annotations", config.annotations
+    source = f"get them from {config.homepage}, then " if config.homepage else ""
+    return UserError(
+        f"{where}: {escape(shown(place))}: {problem}\n{source}set datasets.{config.name}.annotations to their folder"
+    )
+
+
 def no_lists(config: DatasetConfig, names: str) -> UserError:
     """Says which official lists are not there, where they were looked for, and where people get them."""
-    place = escape(shown(config.annotations or config.root))
-    source = f" (from {config.homepage})" if config.homepage else ""
-    return UserError(
-        f"datasets.{config.name}: no official lists ({names}) in {place}"
-        f"\nset datasets.{config.name}.annotations to their folder{source}"
-    )
+    return lists_error(config, f"no official lists ({names})")

@@ -11,8 +11,11 @@ from fsspec.core import url_to_fs
 
 from toto.config import DatasetConfig
 from toto.errors import UserError
-from toto.tokenize.input_file import local_path
+from toto.tokenize.clip import SourceError
+from toto.tokenize.input_file import local_path, open_binary
+from toto.tokenize.part import parse_part
 from toto.tokenize.sources.names import escape, is_passed_over, shown, suffix_of
+from toto.tokenize.transient import TransientError
 
 MAX_LIST_BYTES = 256 * 2**20  # Kinetics-700's largest has 25 MB
 
@@ -62,6 +65,8 @@ def read_within(uri: str, limit: int) -> bytes | None:
     try:
         with _open(uri) as file:
             data: bytes = file.read(limit + 1)
+    except (SourceError, TransientError) as error:
+        raise UserError(f"{shown(uri)}: cannot be read ({error})") from error
     except OSError as error:
         raise UserError(f"{shown(uri)}: cannot be read ({error.strerror or error})") from error
     return data if len(data) <= limit else None
@@ -73,7 +78,9 @@ def _too_large(uri: str, limit: int = MAX_LIST_BYTES) -> UserError:
 
 def _open(uri: str) -> Any:
     path = local_path(uri)
-    return fsspec.open(uri, "rb") if path is None else open(path, "rb")
+    if path is None:
+        return open_binary(uri) if parse_part(uri) else fsspec.open(uri, "rb")
+    return open(path, "rb")
 
 
 def _lists_in(place: str, suffixes: Sequence[str], required_by: str | None) -> list[str]:

@@ -79,7 +79,7 @@ def _of_shard(samples: Sequence[Sample], suffix: str, stop: Event) -> list[tuple
     places = [(offset, size) for _, offset, size in _texts(samples, suffix)]
     asked = xxhash.xxh3_64_hexdigest(repr(places).encode())
     try:
-        table = cached(shard, f"texts {suffix} {asked}", lambda: _read(shard, places, stop))
+        table = cached(shard, f"utf-8 texts {suffix} {asked}", lambda: _read(shard, places, stop))
     except (SourceError, TransientError) as error:
         raise UserError(f"{shown(shard.uri)}: cannot be read ({error}); put it right, or take it away") from error
     return list(zip([sample.key for sample in samples], table["text"].to_pylist(), strict=True))
@@ -96,7 +96,8 @@ def _read(shard: File, places: Sequence[tuple[int, int]], stop: Event) -> pa.Tab
 
 
 def _decoded(data: bytes) -> str | None:
+    """The text, without the mark that some programs put before it; None for what is no UTF-8."""
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None

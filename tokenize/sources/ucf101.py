@@ -16,7 +16,7 @@ from dataclasses import replace
 from toto.config import DatasetConfig
 from toto.errors import UserError
 from toto.tokenize.sources.base import Listing
-from toto.tokenize.sources.folds import FOLDS, TEST, TRAIN, Clip, fold_listing, fold_of
+from toto.tokenize.sources.folds import FOLDS, TEST, TRAIN, Clip, absent_lists, fold_listing, fold_of
 from toto.tokenize.sources.listed import is_name, no_lists
 from toto.tokenize.sources.lists import find_lists, read_lines
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, escape, shown
@@ -37,7 +37,7 @@ def read(config: DatasetConfig) -> Listing:
     lists = {uri.rsplit("/", 1)[-1]: uri for uri in reversed(find_lists(config, (".txt",), _FOLDERS))}
     mine = [_LIST[split].format(fold_of(config)) for split in config.split or _LIST if split in _LIST]
     if any(name not in lists for name in (_CLASSES, *mine)):
-        raise no_lists(config, ", ".join((_CLASSES, *mine)))
+        raise no_lists(config, ", ".join(name for name in (_CLASSES, *mine) if name not in lists))
     classes = _read_classes(lists[_CLASSES])
     label = {name.casefold(): number for number, name in classes.items()}
     clips: dict[str, Clip] = {}
@@ -45,7 +45,10 @@ def read(config: DatasetConfig) -> Listing:
         for split, name in _LIST.items():
             if (uri := lists.get(name.format(fold))) is not None:
                 _read_list(uri, fold, split, label, clips)
-    return replace(fold_listing(config, clips, classes, files, ignored), numbered=True)
+    others = [fold for fold in FOLDS if fold != fold_of(config)]
+    missing = {fold: [n for name in _LIST.values() if (n := name.format(fold)) not in lists] for fold in others}
+    listing = fold_listing(config, clips, classes, files, ignored)
+    return replace(listing, numbered=True, warnings=absent_lists(config, missing))
 
 
 def _read_classes(uri: str) -> dict[int, str]:
