@@ -16,7 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import warm
 from clips import command, environment, run_arguments
+from launches import Process
 
 from toto.shards.commit import COMMITS
 from toto.shards.store import open_store
@@ -65,7 +67,7 @@ class Run:
     def __init__(self, videos: Path, out: Path, *arguments: str, **extra: str) -> None:
         self._out = out
         self.mark = new_mark()
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (goes with this object)
+        self._said = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115 (goes with this object)
         self._words = command("tokenize", "run", *run_arguments(videos, out), *arguments)
         self._environment = environment(**{MARK: self.mark}, **extra)
         self.process = self._begun()
@@ -131,6 +133,15 @@ class Run:
         """What it wrote to stderr so far."""
         self._said.seek(0)
         return self._said.read()
+
+
+class WarmRun(Run):
+    """The same in a process that starts warm (warm.py), on a Ray that is there. No `kill` finds what it started."""
+
+    def _begun(self) -> Any:
+        output = Path(os.devnull), Path(self._said.name)
+        started = warm.start("tokenize", self._words[3:], output, self._environment, first=os.setpgrp)
+        return Process(started, self._words)
 
 
 def _killed(pid: int) -> bool:

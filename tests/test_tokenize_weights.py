@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm
 from click.testing import CliRunner
 from safetensors.torch import save_file
 from small_disk import Disk, small_disk  # noqa: F401
@@ -34,6 +36,12 @@ from toto.tokenize.weights_reading import read_tensors
 BODY = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 DVAE = DVAEEncoder(DVAESize(hidden=8, blocks=1, vocab_size=64)).state_dict()
+
+
+@pytest.fixture(autouse=True)
+def warm_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What converts weights starts warm here; in test_tokenize_weights_safety.py it does not."""
+    monkeypatch.setattr(sys, "executable", str(warm.launcher()))
 
 
 class Server(ThreadingHTTPServer):
@@ -477,4 +485,21 @@ def test_the_commands_say_where_weights_are_and_whether_they_are_right(tmp_path:
     Path(found[0]["path"]).write_bytes(BODY)
     code, text, found = run("check", "mine", *options)
     assert (code, found[0]["state"]) == (1, "changed") and "not what it was" in text
+    assert f"remove {Path(found[0]['path']).parent} to fetch it again" in text
     assert run("fetch", "dct", *options)[2] == []
+
+
+def test_check_of_a_file_of_ones_own_that_changed_says_what_helps(tmp_path: Path) -> None:
+    path = tmp_path / "own.pkl"
+    path.write_bytes(b"first")
+    obtain(str(path))
+    path.write_bytes(b"second")
+    own = ("--set", f"tokenizers.dvae.weights={path}", "--set", "tokenizers.dvae.decoder=null")
+    code, text, found = run("check", "dvae", *own)
+    assert (code, found[0]["state"]) == (1, "changed")
+    assert "not what it was" in text and "give weights_sha256" in text and "fetch it again" not in text
+    digest = hashlib.sha256(b"second").hexdigest()
+    code, _, found = run("check", "dvae", *own, "--set", f"tokenizers.dvae.weights_sha256={digest}")
+    assert (code, found[0]["state"]) == (0, "right")
+    code, text, _ = run("check", "dvae", *own, "--set", f"tokenizers.dvae.weights_sha256={'0' * 64}")
+    assert code == 1 and f"its sha256 is {digest}, not 000" in text and "set weights_sha256" in text

@@ -4,7 +4,7 @@
     process.join()
 
 One costs as little as its work, where a fresh Python spends seconds on imports. All else is as in a fresh one: its own
-memory, environment, current folder, signals and exit code; decoders that it starts are warm, too (warm_decoder.py).
+memory, environment, current folder, signals and exit code; decoders that it starts are warm, too (warm_python.py).
 The server is a copy of this process from before its first test (`prepare`, which conftest.py calls), so that what the
 tests' modules import is there at no price; it imports the rest when it is first asked for a process.
 """
@@ -18,13 +18,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import warm_decoder
+import warm_python
 
 from toto import console
 from toto.command import Later
@@ -87,6 +88,16 @@ def start(
     return process
 
 
+@cache
+def launcher() -> Path:
+    """For `sys.executable` where a test in this process has children started that may start warm (warm_python.py)."""
+    idle = _server.Process(target=int)  # has the server started
+    idle.start()
+    idle.join()
+    assert _why is not None
+    return _why.with_name("python")
+
+
 def _serve(listener: socket.socket, asked: int, folder: Path) -> None:
     """The server's life. It lets go of the files of the process that it is a copy of, and waits to be needed."""
     try:
@@ -97,7 +108,7 @@ def _serve(listener: socket.socket, asked: int, folder: Path) -> None:
         select.select([listener, asked], [], [])
         _import_all()
         global _launcher
-        _launcher, decoders = warm_decoder.start(folder)  # kept: its stdin stays open
+        _launcher, decoders = warm_python.start(folder)  # kept: its stdin stays open
         gc.freeze()  # no process looks through what all of them share
         forkserver.main(listener.detach(), asked, [])
     except Exception:  # no memory to fork, say
