@@ -108,6 +108,10 @@ def _is_as_sealed(value: dict[str, Any], claimed: str, data: bytes) -> bool:
         return False
 
 
+class NoSuchSnapshot(UserError):
+    """A place does not hold the snapshot that was asked for; whoever asked knows what to do about it."""
+
+
 def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
     """The current snapshot, or the one whose id starts with `wanted` (old ones stay beside their manifests). A whole id
     names its file: stores that list nothing give it too."""
@@ -117,7 +121,9 @@ def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
     elif wanted is not None:
         known = [n for n in store.list(MANIFEST) if n.endswith(".json")]
         matching = [n for n in known if n.removeprefix(f"{MANIFEST}/").startswith(wanted)]
-        if len(matching) != 1:
+        if not matching:
+            raise _no_such(store, wanted)
+        if len(matching) > 1:
             raise UserError(
                 f"{store.uri}: {len(matching)} snapshots with id {wanted!r}; there are {len(known)} in manifest/"
             )
@@ -126,7 +132,7 @@ def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
         found = parse_snapshot(store.read(name), f"{store.uri}/{name}")
     except (FileNotFoundError, NotADirectoryError) as missing:
         if wanted is not None:
-            raise UserError(f"{store.uri}: 0 snapshots with id {wanted!r}; no file {name} there") from None
+            raise _no_such(store, wanted) from None
         if isinstance(missing, NotADirectoryError):
             raise UserError(f"{store.uri} is a file; a dataset is a folder that holds dataset.json") from None
         out = "" if _is_taken(store) else f" --out {store.uri}"
@@ -141,6 +147,21 @@ def read_snapshot(store: Store, wanted: str | None = None) -> Snapshot:
     if wanted is not None and not found.dataset_id.startswith(wanted):
         raise UserError(f"{store.uri}/{name}: holds the snapshot {found.dataset_id} instead")
     return found
+
+
+def _no_such(store: Store, wanted: str) -> NoSuchSnapshot:
+    """Says what is there in its place."""
+    try:
+        there = parse_snapshot(store.read(DATASET), f"{store.uri}/{DATASET}")
+    except (FileNotFoundError, NotADirectoryError):
+        return NoSuchSnapshot(f"{store.uri}: 0 snapshots with id {wanted!r}; no dataset there (no {DATASET})")
+    tokenizer = there.value["tokenizer"]
+    holds = (
+        f"it holds another dataset (id {there.dataset_id[:12]}, tokenizer {tokenizer['name']} {tokenizer['id'][:12]})"
+    )
+    if there.dataset_id.startswith(wanted):
+        holds = f"the file {MANIFEST}/{there.dataset_id}.json is missing"
+    return NoSuchSnapshot(f"{store.uri}: 0 snapshots with id {wanted!r}; {holds}")
 
 
 def _is_taken(store: Store) -> bool:

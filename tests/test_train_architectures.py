@@ -1,6 +1,8 @@
 """GPT-2 and Mamba of Table 6 do all that Llama does; that their logits are those of transformers: test_train_export."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from train_toy import MODEL, call, command_line, history, same_state, world
 from toto.config import ModelConfig, load
 from toto.errors import UsageError
 from toto.train.load import load_model
-from toto.train.models import LanguageModel, make_model
+from toto.train.models import LanguageModel, make_model, mamba
 from toto.train.models.decoder import Decoder
 from toto.train.models.gpt2 import GPT2
 from toto.train.models.mamba import Mamba
@@ -62,6 +64,43 @@ def test_the_scan_is_the_recurrence_and_goes_on_from_any_cut(length: int, cut: i
             found.append(y)
     torch.testing.assert_close(torch.cat(found, 1), torch.stack(expected, 1), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(kept, state, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_authors_kernel_is_called_as_it_is_written(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As state-spaces/mamba has it: channels before positions, u, delta, B and C in one dtype, y in that of u."""
+
+    def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, **more):  # type: ignore[no-untyped-def]
+        assert u.shape == delta.shape == (2, 6, 9) and B.shape == C.shape == (2, 3, 9)
+        assert all(t.stride(-1) == 1 for t in (u, delta, B, C)) and {t.dtype for t in (u, delta, B, C)} == {dtype}
+        assert A.shape == (6, 3) and D.shape == (6,) and A.dtype == D.dtype == torch.float32
+        assert more == {"return_last_state": True} and z is delta_bias is None and not delta_softplus
+        state, ys = torch.zeros(2, 6, 3), []
+        for t in range(u.shape[2]):
+            step, x = delta[..., t, None].float(), u[..., t, None].float()
+            state = torch.exp(step * A) * state + step * B[:, None, :, t].float() * x
+            ys.append((state * C[:, None, :, t].float()).sum(-1) + D * u[..., t].float())
+        return torch.stack(ys, 2).to(u.dtype), state
+
+    package = ModuleType("mamba_ssm.ops.selective_scan_interface")
+    package.selective_scan_fn = selective_scan_fn  # type: ignore[attr-defined]
+    for module in (ModuleType("mamba_ssm"), ModuleType("mamba_ssm.ops"), package):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    drawn = torch.Generator().manual_seed(0)
+    x, B, C = (torch.randn(2, 9, n, generator=drawn).to(dtype) for n in (6, 3, 3))
+    delta, A = torch.rand(2, 9, 6, generator=drawn), -torch.rand(6, 3, generator=drawn) * 9
+    D, empty = torch.randn(6, generator=drawn), torch.zeros(2, 6, 3)
+    mamba._fused_scan.cache_clear()
+    try:
+        scan = mamba._scan_from_nothing(torch.device("cuda"))
+        assert scan is not selective_scan and mamba._scan_from_nothing(torch.device("cpu")) is selective_scan
+        found = scan(x, delta, A, B, C, D, empty)
+    finally:
+        mamba._fused_scan.cache_clear()
+    expected = selective_scan(x, delta.to(dtype), A, B, C, D, empty)
+    near = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.02, "rtol": 0.01}  # y is rounded
+    torch.testing.assert_close(found[0].float(), expected[0], **near)
+    torch.testing.assert_close(found[1], expected[1], atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_of_the_scan_are_those_of_finite_differences() -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import resource
 import shutil
 from dataclasses import replace
 from io import BytesIO
@@ -26,11 +27,18 @@ from toto.train.parallel import Team
 
 MODEL = ModelConfig(name="test", dim=16, layers=2, heads=2, mlp_hidden=32)
 ALONE = Team(0, 1, torch.device("cpu"))
+TOKENIZER = {"name": "dct", "id": "0" * 64, "vocab_size": 60, "patch": 8}
 FACTS = {
     "model": vars(MODEL),
     "training": {},
-    "recipe": {},
-    "tokenizer": {"name": "dct", "id": "0" * 64, "vocab_size": 60},
+    "recipe": {
+        "format": 1,
+        "parts": [{"name": "a", "uri": "/a", "dataset_id": "0" * 64, "split": "train", "kind": "video"}],
+        "phases": [{"from_sequence": 0, "weights": [1]}],
+        **{"seed": 0, "frames": 2, "stride": None, "hop": 2, "images_per_sequence": 2, "batch_sequences": 1},
+        "grid": [4, 4],
+    },
+    "tokenizer": TOKENIZER,
     "used_ids": 64,
     "context": 32,
     "frames": 2,
@@ -51,6 +59,12 @@ def trained(seed: int = 0) -> tuple[Llama, torch.optim.Optimizer]:
 
 def save(run: Path, step: int, seed: int = 0) -> Path:
     return checkpoint.save(run, step, checkpoint.tensors_of(*trained(seed)), FACTS, ALONE)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that nobody changes."""
+    return save(tmp_path_factory.mktemp("saved"), 1)
 
 
 def one_line(call, *arguments) -> str:
@@ -218,14 +232,27 @@ def test_tensors_that_a_stranger_describes_stay_in_their_folder(tmp_path: Path, 
         {"model": {"dim": "x"}},
         {"model": {**vars(MODEL), "heads": 0}},
         {"model": {**vars(MODEL), "dim": 1 << 20, "layers": 1 << 20}},  # no memory holds it
-        {"grid": []},
-        {"used_ids": None},
+        *({"model": {**vars(MODEL), "layers": layers}} for layers in (0, -1, True, "2", 2.0, 10**6, None)),
+        *({"model": {**vars(MODEL), **wrong}} for wrong in ({"rope_theta": 0}, {"norm_eps": 1e308}, {"heads": 5})),
+        *({"model": {**vars(MODEL), **wrong}} for wrong in ({"name": "../x"}, {"arch": []}, {"more": 1})),
+        *({"grid": grid} for grid in ([], [4], [4, 4, 4], [0, 4], [-4, -4], [30_000, 30_000], "ab", 4)),
+        *({"frames": frames} for frames in (-3, 0, 10**9, 3, None)),
+        *({"context": context} for context in (0, 31, 2 * 10**9)),
+        {"frames": 65_535, "grid": [200, 200], "context": 65_535 * 200 * 200},  # they go together
+        *({"used_ids": used} for used in (None, 60, 65, 10**12)),
+        *({"step": step} for step in (-5, 1.5, "1", None)),
+        *({"stride": stride} for stride in (0, -1, "4")),
+        *({"tokenizer": {**TOKENIZER, **wrong}} for wrong in ({"id": 5}, {"patch": 10**9}, {"vocab_size": 0})),
+        *({"recipe": recipe} for recipe in ({}, {"a": 1}, {"format": 9})),
     ],
 )
-def test_facts_that_describe_no_model_are_told(tmp_path: Path, change: dict) -> None:
-    folder = save(tmp_path, 1)
+def test_facts_that_describe_no_model_are_told(saved: Path, tmp_path: Path, change: dict) -> None:
+    folder = shutil.copytree(saved, tmp_path / "step")
     rehash(folder, json.loads((folder / "checkpoint.json").read_text()) | change)
-    assert str(folder) in one_line(load_model, folder)
+    with pytest.raises(UserError) as caught:
+        load_model(folder)
+    assert caught.value.exit_code == 1 and str(folder) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 400
 
 
 def rehash(folder: Path, facts: dict | None = None) -> None:
@@ -271,6 +298,19 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(disk: Disk) -> None:
     load_model(good)
     filler.unlink()
     load_model(save(run, 2))
+
+
+@pytest.mark.parametrize("limit", [2000, 40_000])
+def test_a_limit_on_the_size_of_files_is_told_as_one(limit: int, tmp_path: Path) -> None:
+    good, tensors = save(tmp_path, 1), checkpoint.tensors_of(*trained())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        message = one_line(checkpoint.save, tmp_path, 2, tensors, FACTS, ALONE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "no room, or a quota" in message and str(good) in message and "inline_container" not in message
+    assert checkpoint.found(tmp_path) == [good]
 
 
 def test_an_error_of_the_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ from toto.train.generation.generate import (
 )
 from toto.train.generation.prompts import Asked, no_prompts, prompts
 from toto.train.generation.sampling import Sampling
+from toto.train.hardware import memory_for
 from toto.train.load import Loaded, load_model
 from toto.train.models import make_model, packed
 from toto.train.models.llama import Llama
@@ -143,11 +144,29 @@ def test_the_start_id_is_heard(loaded: Loaded) -> None:
     assert not np.array_equal(made["video"], made["image"])
 
 
+def test_memory_that_is_not_there_is_told_and_other_errors_pass() -> None:
+    for asked in (lambda: torch.empty(1 << 56), lambda: np.empty(1 << 56)):
+        with pytest.raises(UserError, match="^no memory for 16 clips; lower --batch$"):
+            with memory_for("16 clips", "lower --batch"):
+                asked()
+    with pytest.raises(RuntimeError, match="shapes"):
+        with memory_for("16 clips", "lower --batch"):
+            torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_a_model_whose_weights_are_no_numbers_is_named(run: Path, tmp_path: Path) -> None:
+    loaded = load_model(run)
+    with torch.no_grad():
+        loaded.model.table.weight[9] = torch.inf
+    with pytest.raises(UserError, match=f"^{run}.*: the logits of frame 1 are not finite: .* take another checkpoint$"):
+        make(loaded, no_prompts(loaded, 2), Generation("video", 2, "free", GREEDY))
+
+
 def test_special_ids_are_never_made(loaded: Loaded) -> None:
     logits = torch.zeros(4096, CODES + CODE_OFFSET)
     logits[:, :CODE_OFFSET] = 50.0  # pad, starts and end are all but certain
     for sampling in (GREEDY, Sampling(), Sampling(top_k=5), Sampling(top_p=0.5)):
-        codes = sampling.choose(logits, torch.linspace(0, 1 - 1e-9, 4096, dtype=torch.float64))
+        codes = sampling.choose(logits, torch.linspace(0, 1 - 1e-9, 4096, dtype=torch.float64)).codes
         assert codes.min() >= 0 and codes.max() < CODES
 
 

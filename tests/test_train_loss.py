@@ -1,6 +1,7 @@
 """Loss by position: what an independent sum finds; a trained model beats what is trivial; one picture."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,26 @@ import numpy as np
 import pytest
 import torch
 from token_world import moving_videos, write_tokens
-from train_toy import Ended, call, trained
+from train_toy import Ended, call, command_line, trained
 
 from toto import Dataset
 from toto.train.baselines import fit
+from toto.train.held_out import held_out
 from toto.train.load import load_model
 from toto.train.watch.metrics import read_metrics
 
 CODES, FRAMES, GRID = 16, 8, (2, 2)
+RECIPE = {
+    "frames": FRAMES,
+    "steps": 100,
+    "learning_rate": 0.01,
+    "warmup_steps": 10,
+    "micro_sequences": 64,
+    "validate_every": 100,
+    "validation_sequences": 32,
+    "checkpoint_every": 100,
+    "log_every": 50,
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(
-        data,
-        tmp_path_factory.mktemp("run") / "run",
-        frames=FRAMES,
-        steps=100,
-        learning_rate=0.01,
-        warmup_steps=10,
-        micro_sequences=64,
-        validate_every=100,
-        validation_sequences=32,
-        checkpoint_every=100,
-        log_every=50,
-    )
+    return trained(data, tmp_path_factory.mktemp("run") / "run", **RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,39 @@ def test_shards_of_another_tokenizer_are_refused(run: Path, tmp_path: Path) -> N
     other = write_tokens(tmp_path / "other", videos, vocab_size=CODES, tokenizer_id="f" * 64)
     ended = measure(run, tmp_path, "--data", str(other))
     assert ended.failed(1, f"{other} was made with dct (id ffffffffffff)", "take shards of that tokenizer"), ended
+
+
+def test_a_dataset_that_moved_or_was_made_anew_is_told_and_data_says_where_it_is(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    moved = data.rename(data.with_name("moved"))
+    try:
+        ended = measure(run, tmp_path)
+        assert ended.failed(1, "no dataset there (no dataset.json)", str(run), "--data"), ended.stderr
+        value = measure(run, tmp_path / "a", "--data", str(moved))
+        write_tokens(
+            data, moving_videos(4, "val", grid=GRID, vocab_size=CODES), vocab_size=CODES, tokenizer_id="f" * 64
+        )
+        other = measure(run, tmp_path)
+        again = call(command_line(data, run, **RECIPE), run)
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+        moved.rename(data)
+    assert value.code == 0, value.stderr
+    told = (f"0 snapshots with id '{Dataset(data).dataset_id}'", "it holds another dataset (id ", "dct ffffffffffff")
+    assert other.failed(1, *told, "--data"), other.stderr
+    assert again.failed(1, *told, "give it back", "choose another --out"), again.stderr
+
+
+def test_data_may_be_a_name_of_pipelines_yaml(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = tmp_path / "shards" / "demo" / "dct-512-64"
+    named.parent.mkdir(parents=True)
+    named.symlink_to(data)
+    monkeypatch.setenv("TOTO_DATA", str(tmp_path / "shards"))
+    stream = held_out(load_model(run), "demo", "val", "video")
+    assert [(part.name, part.uri) for part in stream.recipe.parts] == [("demo", str(named))]
 
 
 @pytest.mark.parametrize(

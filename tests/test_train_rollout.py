@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toto.config import ModelConfig
 from toto.errors import UsageError
 from toto.shards.ids import CODE_OFFSET, IMAGE_START, VIDEO_START
-from toto.train.generation.rollout import Rollout, Segment, segments
+from toto.train.generation.rollout import REGIMES, NotFinite, Regime, Rollout, Segment, segments
 from toto.train.generation.sampling import Sampling
 from toto.train.models import LanguageModel, make_model, packed, small
 from toto.train.models.decoder import Decoder
@@ -78,6 +78,16 @@ def test_every_frame_is_made_once_and_fits_its_context(prompt: int, more: int, c
     assert [f for s in found for f in range(s.new, s.end)] == list(range(prompt, prompt + more))
     assert all(s.first <= s.new and s.end - s.first <= context for s in found)
     assert all(s.new - s.first >= context // 2 for s in found[1:])
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_a_frame_whose_logits_are_not_finite_is_named(regime: Regime) -> None:
+    model = untrained()
+    with torch.no_grad():
+        model.table.weight[CODE_OFFSET + 1] = torch.nan
+    known = torch.zeros(2, 3, 4, dtype=torch.int64)
+    with pytest.raises(NotFinite, match="logits of frame 2 are not finite"):
+        Rollout(model, VIDEO_START, 3, regime, Sampling())(known, 1, torch.rand(2, 3, 4, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

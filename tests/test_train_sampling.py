@@ -21,7 +21,7 @@ def test_choices_are_among_the_likeliest(
     logits: list[float], uniform: float, top_k: int | None, top_p: float | None, temperature: float
 ) -> None:
     row = torch.tensor([[0.0] * CODE_OFFSET + logits])
-    code = int(Sampling(temperature, top_k, top_p).choose(row, torch.tensor([uniform], dtype=torch.float64)))
+    code = int(Sampling(temperature, top_k, top_p).choose(row, torch.tensor([uniform], dtype=torch.float64)).codes)
     better = sum(other > logits[code] for other in logits)
     if top_k is not None:
         assert better < top_k
@@ -29,7 +29,7 @@ def test_choices_are_among_the_likeliest(
         kept = sorted(range(len(logits)), key=lambda i: -logits[i])[:top_k]
         shares = torch.tensor([logits[i] for i in kept]).double().div(temperature).softmax(0)
         assert float(shares[[i for i, k in enumerate(kept) if logits[k] > logits[code]]].sum()) < top_p + 1e-9
-    assert Sampling(temperature, 1, top_p).choose(row, torch.tensor([uniform], dtype=torch.float64)) == max(
+    assert Sampling(temperature, 1, top_p).choose(row, torch.tensor([uniform], dtype=torch.float64)).codes == max(
         range(len(logits)), key=lambda i: logits[i]
     )
 
@@ -43,7 +43,7 @@ def test_codes_come_as_often_as_the_softmax_says() -> None:
         (Sampling(top_k=2), torch.tensor([0.0, 0.731, 0.269, 0.0])),  # 1 / (1 + e^-1)
         (Sampling(top_p=0.7), torch.tensor([0.0, 0.731, 0.269, 0.0])),  # shares 0.66, 0.24: two reach 0.7
     ):
-        codes = sampling.choose(logits.expand(len(drawn), -1), drawn)
+        codes = sampling.choose(logits.expand(len(drawn), -1), drawn).codes
         found = torch.bincount(codes, minlength=4) / len(drawn)
         torch.testing.assert_close(found, expected, atol=0.012, rtol=0)
 
@@ -53,6 +53,21 @@ def test_uniform_numbers_belong_to_the_sample() -> None:
     assert torch.equal(uniforms(5, range(4, 6), 3, 4), together[4:])
     assert torch.equal(uniforms(5, range(6), 2, 4), together[:, :2]), "a longer clip begins differently"
     assert together[0, 0, 0] == pytest.approx(0.9881008497719096, abs=0)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(greedy=True), Sampling(top_k=6), Sampling(top_p=0.5)])
+def test_logits_that_are_not_finite_give_a_code_of_the_table_and_show_in_the_tops(
+    sampling: Sampling, wrong: float
+) -> None:
+    logits = torch.randn(3, CODE_OFFSET + 6, generator=torch.Generator().manual_seed(0))
+    logits[1, CODE_OFFSET + 2] = wrong
+    codes, tops = sampling.choose(logits, torch.full((3,), 0.999, dtype=torch.float64))
+    assert ((codes >= 0) & (codes < 6)).all(), "a code beyond the table is an error of the device"
+    assert tops.isfinite().flatten().tolist() == [True, False, True]
+    logits[1] = -float("inf")
+    logits[1, CODE_OFFSET + 2] = 0.0
+    assert sampling.choose(logits, torch.zeros(3, dtype=torch.float64)).tops.isfinite().all(), "impossible codes may be"
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,12 @@ def test_a_run_that_gives_nothing_but_nan_ends(shards: Path, tmp_path: Path) -> 
     assert ended.failed(1, "the loss is nan", "toto-shards seen"), ended.stderr
 
 
+def test_a_run_that_ends_before_its_first_checkpoint_says_so(shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended = call(command_line(shards, run, **SHORT, spike_sigmas=0), run, NAN_STEPS="2")
+    assert ended.failed(1, "step 2: the loss is nan; the run stops, it has no checkpoint yet."), ended.stderr
+
+
 def test_a_resumed_run_judges_as_the_undisturbed_one(shards: Path, tmp_path: Path) -> None:
     whole, halves = trained(shards, tmp_path / "whole", **SHORT), tmp_path / "halves"
     for stop in (["--stop-at", "5"], []):

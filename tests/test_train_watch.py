@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -199,6 +200,9 @@ def test_held_out_losses_and_their_errors_are_told_by_source(of_two: Path) -> No
     loss = position_loss(loaded.model, stream, range(11), 4, "fp32", Team(0, 1, torch.device("cpu")))
     error = each.std(0, ddof=1) / math.sqrt(11)
     assert loss.grid_error.reshape(-1) == pytest.approx(error, abs=1e-5)
+    cells = each.reshape(11, -1, 16)[:, 1:].mean(1)  # of each sequence, over the frames after the first
+    assert loss.within_frame.reshape(-1) == pytest.approx(cells.mean(0), abs=1e-5)
+    assert loss.within_frame_error.reshape(-1) == pytest.approx(cells.std(0, ddof=1) / math.sqrt(11), abs=1e-5)
     one = next(iter(loss.by_source))
     assert loss.by_source[one].grid.reshape(-1) == pytest.approx(each[parts == one].mean(0), abs=1e-5)
 
@@ -209,6 +213,7 @@ def test_a_single_sequence_has_no_standard_error(watched: Path, data: Path) -> N
     found = position_loss(loaded.model, stream, range(1), 4, "fp32", Team(0, 1, torch.device("cpu")))
     value = found.as_json()
     assert value["model_error"] is value["grid_error"] is value["by_frame_error"] is None
+    assert value["within_frame_error"] is None
     json.dumps(value, allow_nan=False)
 
 
@@ -298,6 +303,33 @@ def test_a_files_name_is_no_folder_for_several_files(words: list[str], watched: 
     done = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "x.png")])
     assert isinstance(done.exception, UsageError) and f"such as {tmp_path / 'x'}" in str(done.exception)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["curves", "loss-by-position", "generate"])
+def test_results_do_not_go_into_a_dataset(command: str, watched: Path, data: Path) -> None:
+    before = sorted(data.iterdir())
+    words = [command, *(() if command == "curves" else ("--ckpt",)), str(watched), "--out", str(data)]
+    done = CliRunner().invoke(cli, words)
+    assert isinstance(done.exception, UsageError) and f"--out {data} holds a token dataset" in str(done.exception)
+    assert sorted(data.iterdir()) == before
+
+
+def test_curves_of_a_run_under_a_uri_are_those_of_its_folder(
+    watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TOTO_RUNS", str(tmp_path / "runs"))
+    files, uri = fsspec.filesystem("memory"), "memory://curves/there"
+    for path in (*watched.glob("*.json*"), *watched.glob("step-*/checkpoint.json")):
+        files.pipe_file(f"/curves/there/{path.relative_to(watched)}", path.read_bytes())
+    done = CliRunner().invoke(cli, ["curves", uri, str(watched), "--json"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    there, here = json.loads(done.output.splitlines()[-1])["runs"]
+    assert there == {**here, "run": uri, "name": "there"} and here["run"] == str(watched)
+    assert (tmp_path / "runs" / "there" / "curves" / "curves.png").is_file()
+    done = CliRunner().invoke(cli, ["curves", "memory://curves/nothing"])
+    assert isinstance(done.exception, UserError) and "no whole run at memory://curves/nothing: " in str(done.exception)
+    assert not any((tmp_path / "cache" / "toto" / "checkpoints").iterdir())
 
 
 @given(st.integers(1, 3000), st.integers(1, 50))

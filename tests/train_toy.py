@@ -21,7 +21,7 @@ from token_world import moving_videos, write_tokens
 
 from toto.config import ModelConfig
 from toto.train import checkpoint
-from toto.train.load import model_config
+from toto.train.checkpoint.model_facts import model_config
 from toto.train.models import make_model
 from toto.train.optimizer import make_optimizer
 from toto.train.watch.metrics import read_metrics
@@ -181,7 +181,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
     """Weights and moments of the newest checkpoint, by name."""
     folder = checkpoint.resolve(run)
     facts = checkpoint.read_facts(folder)
-    model = make_model(model_config(facts, folder), facts["used_ids"])
+    model = make_model(model_config(facts["model"], str(folder)), facts["used_ids"])
     recipe = type("Training", (), facts["training"])
     tensors = checkpoint.tensors_of(model, make_optimizer(model, recipe))  # type: ignore[arg-type]
     checkpoint.load(folder, tensors)

@@ -6,11 +6,13 @@ is measured once, by a large matrix product.
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from toto.affinity import cores
-from toto.errors import UsageError
+from toto.errors import UsageError, UserError
 from toto.gpus import PEAK_BF16
 from toto.train.models.products import cpu_has_bf16, multiply
 
@@ -39,6 +41,18 @@ def memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@contextmanager
+def memory_for(what: str, advice: str) -> Iterator[None]:
+    """UserError where memory does not hold what is made inside; other errors pass."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        of_torch = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)  # on a GPU, on a CPU
+        if not (of_torch or isinstance(error, MemoryError)):
+            raise
+        raise UserError(f"no memory for {what}; {advice}") from None
 
 
 def faster_precision(device: torch.device) -> str:

@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from toto.config import load
 from toto.errors import UserError
 from toto.shards.dataset import Dataset
 from toto.shards.recipe import Kind, Recipe, make_recipe
+from toto.shards.snapshot import NoSuchSnapshot
 from toto.shards.stream import Stream
 from toto.shards.streaming.mixture import MOST_WEIGHT, Phase
 from toto.train.load import Loaded, check_fits
@@ -15,14 +17,26 @@ from toto.train.load import Loaded, check_fits
 def held_out(loaded: Loaded, data: str | None, split: str | None, kind: Kind) -> Stream:
     """The sequences of one split and kind: of the model's own datasets at their snapshots, or of another's newest.
 
-    `split` None is the one that was trained on, or would be. UserError where there are none, or where they were made
-    with another tokenizer.
+    `data` is a key of `datasets:`, whose shards lie where toto-tokenize puts them, or a folder or URI. `split` None is
+    the one that was trained on, or would be. UserError where there are none, or where they were made with another
+    tokenizer.
     """
+    try:
+        return _held_out(loaded, data, split, kind)
+    except NoSuchSnapshot as error:
+        raise UserError(
+            f"{error}, where {loaded.place} was trained on that one; say where a dataset of this tokenizer lies: --data"
+        ) from None
+
+
+def _held_out(loaded: Loaded, data: str | None, split: str | None, kind: Kind) -> Stream:
     own = Recipe.from_json(json.dumps(loaded.recipe), loaded.place)
     if data is None:
         recipe = _own(loaded, own, split, kind)
     else:
-        sources = [(Path(data).name, data, 1, split)]
+        pipelines = load()
+        uri = pipelines.shards(data) if data in pipelines.datasets else data
+        sources = [(Path(data).name, uri, 1, split)]
         recipe = make_recipe(sources, own.frames, own.stride, own.seed, own.batch_sequences, kinds=(kind,))
     stream = Stream(recipe)
     check_fits(loaded, stream.tokenizer, stream.grid, ", ".join(part.uri for part in recipe.parts))

@@ -1,7 +1,8 @@
 """A checkpoint -> its model, ready for use, and what has to be known about it; nothing but the folder is needed."""
 
+import json
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 
 from toto.config import ModelConfig
 from toto.errors import UserError
+from toto.shards.recipe import Recipe
 from toto.train import checkpoint
 from toto.train.checkpoint.fetch import copied, is_remote
+from toto.train.checkpoint.model_facts import check_numbers, model_config
 from toto.train.cost import Cost
 from toto.train.models import LanguageModel, make_model
 
@@ -48,7 +51,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     if is_remote(str(path)):
         with copied(str(path)) as (folder, uri):
             try:
-                return replace(_loaded(folder, device), path=_beside(uri), uri=uri)
+                return replace(_loaded(folder, device), path=results_of(uri, parts=2), uri=uri)
             except UserError as error:
                 raise UserError(str(error).replace(str(folder), uri)) from None
     return _loaded(checkpoint.resolve(Path(str(path).removeprefix("file://"))), device)
@@ -58,18 +61,24 @@ def _loaded(folder: Path, device: torch.device | str) -> Loaded:
     facts = checkpoint.read_facts(folder)
     try:
         return _read(folder, facts, device)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise UserError(f"{folder}/{checkpoint.FACTS} does not describe a model of toto ({problem})") from None
 
 
-def _beside(uri: str) -> Path:
-    """`${TOTO_RUNS:-runs}/RUN/STEP` of s3://bucket/RUN/STEP."""
-    return Path(os.environ.get("TOTO_RUNS") or "runs", *uri.split("://", 1)[1].split("/")[-2:])
+def results_of(place: str, parts: int = 1) -> Path:
+    """Where results about a run go by default: its folder; of a URI `${TOTO_RUNS:-runs}` and its last parts, as RUN or
+    RUN/STEP."""
+    if not is_remote(place):
+        return Path(place.removeprefix("file://"))
+    return Path(os.environ.get("TOTO_RUNS") or "runs", *place.rstrip("/").split("://", 1)[1].split("/")[-parts:])
 
 
 def _read(folder: Path, facts: dict[str, Any], device: torch.device | str) -> Loaded:
-    config = model_config(facts, folder)
+    place = f"{folder}/{checkpoint.FACTS}"
+    config = model_config(facts["model"], place)
+    check_numbers(facts, place)
+    Recipe.from_json(json.dumps(facts["recipe"]), f"{place}, recipe")
     _check_size(config, facts, folder)
     model = make_model(config, facts["used_ids"], seed=None)
     checkpoint.load(folder, checkpoint.tensors_of(model))
@@ -103,15 +112,6 @@ def _check_size(config: ModelConfig, facts: dict[str, Any], folder: Path) -> Non
     there = sum(path.stat().st_size for path in (folder / checkpoint.STATE).iterdir())
     if there < wanted:
         raise UserError(f"{folder}: its files have {there:,} bytes, the weights of the model that it names {wanted:,}")
-
-
-def model_config(facts: dict[str, Any], folder: Path) -> ModelConfig:
-    """The shape that a checkpoint states; UserError where this version of toto does not know it."""
-    known = {field.name for field in fields(ModelConfig)}
-    if not known >= set(facts["model"]):
-        strange = ", ".join(sorted(set(facts["model"]) - known))
-        raise UserError(f"{folder}: a model with {strange}, which this version of toto does not know")
-    return ModelConfig(**facts["model"])
 
 
 def check_fits(loaded: Loaded, tokenizer: dict[str, Any], grid: tuple[int, int], place: str) -> None:

@@ -95,7 +95,6 @@ def train(job: Job, team: Team, profile: int = 0) -> Done:
     log = _opened_log(job, stream, steps, team)
     profiler = Profiler(job.folder, team, profile, recipe.log_every)
     samples = Samples(job, team)
-    saved = start if start else -1
     try:
         with Stopping() as stopping, closing(batches), Saver(job.folder, recipe, job.facts, team, job.mirror) as saver:
             for step, parts in groupby(log.clock.each("data", batches), key=lambda batch: batch.step):
@@ -121,7 +120,7 @@ def train(job: Job, team: Team, profile: int = 0) -> Done:
                 if saves:
                     with log.pause("checkpoint"):
                         saver.save(done, checkpoint.tensors_of(model, optimizer, guard.state if guard else None))
-                    saved = done
+                    log.saved = done
                 if asked:
                     saver.wait()
                     log.say(f"saved {job.checkpoint(done)}")
@@ -131,7 +130,7 @@ def train(job: Job, team: Team, profile: int = 0) -> Done:
     finally:
         profiler.close(log)
         log.close()
-    return log.done(job.checkpoint(saved), saved)
+    return log.done(job.checkpoint(log.saved))
 
 
 def _made(job: Job, used_ids: int, team: Team) -> tuple[LanguageModel, torch.optim.Optimizer]:

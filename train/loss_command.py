@@ -5,12 +5,14 @@ training sequences ─▶ unigram and copy (baselines.py), on the same held-out 
 """
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toto import command
+from toto.errors import UserError
 from toto.options import json_option
 from toto.plain import counted
 from toto.train.options import OutputFolder
@@ -27,7 +29,7 @@ RESAMPLES = 2000
 
 @click.command("loss-by-position")
 @click.option("--ckpt", required=True, metavar="PATH|URI", help="A checkpoint, or a run: its newest one.")
-@click.option("--data", metavar="URI", help="Another dataset than the model was trained on; same tokenizer.")
+@click.option("--data", metavar="URI|NAME", help="Another dataset than the model was trained on; same tokenizer.")
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="What is held out.")
 @click.option("--kind", type=click.Choice(["video", "image"]), default="video", show_default=True)
 @click.option("--sequences", type=click.IntRange(1), metavar="N", help="At most so many; default: one epoch.")
@@ -66,6 +68,8 @@ def loss_by_position(
         whole = sum(stream.sequences_per_epoch().values())
         count = min(sequences or whole, whole)
         found = position_loss(loaded.model, stream, range(count), micro, precision, team)
+        if not math.isfinite(found.mean):
+            raise UserError(f"{loaded.place}: its losses are not finite ({found.mean}); take another checkpoint")
         value: dict[str, Any] = {
             **found.as_json(),
             "by_source": {name: part.as_json() for name, part in found.by_source.items()},

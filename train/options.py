@@ -7,6 +7,7 @@ import click
 
 from toto.errors import UsageError
 from toto.options import all_of, config_options
+from toto.shards.snapshot import DATASET
 
 FILES = frozenset({".png", ".jpg", ".svg", ".pdf", ".gif", ".mp4", ".html", ".json", ".csv", ".npz"})
 
@@ -24,7 +25,8 @@ what_options = all_of(  # what is trained on what
 
 
 class OutputFolder(click.Path):
-    """The type of an option that names a folder to write several files into; UsageError for a file's name."""
+    """The type of an option that names a folder to write several files into; UsageError for a file's name, and for a
+    dataset's folder."""
 
     name = "folder"
 
@@ -37,6 +39,8 @@ class OutputFolder(click.Path):
         if path.suffix.lower() in FILES:
             folder = path.with_suffix("")
             raise UsageError(f"--out {path}: several files are written; give a folder for them, such as {folder}")
+        if (path / DATASET).exists():
+            raise UsageError(f"--out {path} holds a token dataset; give the results a folder of their own")
         return path
 
 

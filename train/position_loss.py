@@ -28,6 +28,7 @@ class PositionLoss:
     grid: np.ndarray  # float64 [frames, h, w]: the mean at each position
     grid_error: np.ndarray  # float64 [frames, h, w]: its standard error; NaN of one sequence
     frames_by_sequence: np.ndarray  # float64 [n, frames]: the mean of each frame of each sequence
+    within_frame_error: np.ndarray  # float64 [h, w]: standard errors of `within_frame`; NaN of one sequence
     by_source: dict[str, "PositionLoss"] = field(default_factory=dict)  # by name of the part; of a part: empty
 
     @property
@@ -74,6 +75,7 @@ class PositionLoss:
             "by_frame": self.by_frame.tolist(),
             "by_frame_error": self.by_frame_error.tolist() if several else None,
             "within_frame": self.within_frame.tolist(),
+            "within_frame_error": self.within_frame_error.tolist() if several else None,
             "grid": self.grid.tolist(),
             "grid_error": self.grid_error.tolist() if several else None,
             "sequences": self.sequences,
@@ -87,8 +89,8 @@ def position_loss(
     """The losses of these sequences of a stream (numbers g), `micro` at a time, shared among the processes."""
     names = [part.name for part in stream.recipe.parts]
     frames = stream.context // stream.cells
-    # of each source and position: how many, their sum, the sum of their squares
-    sums = torch.zeros(3, len(names), stream.context, dtype=torch.float64, device=team.device)
+    # of each source and position, then each cell's mean over later frames: how many, their sum, that of their squares
+    sums = torch.zeros(3, len(names), stream.context + stream.cells, dtype=torch.float64, device=team.device)
     by_frame = torch.zeros(len(sequences), frames, dtype=torch.float64, device=team.device)
     source = torch.zeros(len(sequences), dtype=torch.int64, device=team.device)
     mine = range(team.rank, len(sequences), team.world)
@@ -102,9 +104,11 @@ def position_loss(
         if not chosen:
             continue
         parts = torch.from_numpy(read.parts).to(team.device)
-        sums.index_add_(1, parts, torch.stack([torch.ones_like(losses), losses, losses**2]))
+        by_cell = losses.unflatten(1, (frames, -1))
+        each = torch.cat([losses, by_cell[:, min(1, frames - 1) :].mean(1)], 1)
+        sums.index_add_(1, parts, torch.stack([torch.ones_like(each), each, each**2]))
         here = slice(chosen.start, chosen.stop, chosen.step)
-        by_frame[here] = losses.unflatten(1, (frames, -1)).mean(2)
+        by_frame[here] = by_cell.mean(2)
         source[here] = parts
     found = (team.sum(sums).cpu().numpy(), team.sum(by_frame).cpu().numpy())
     return _all_and_each(*found, team.sum(source).cpu().numpy(), names, stream.grid)
@@ -122,13 +126,16 @@ def _all_and_each(
 def _of(
     sums: np.ndarray, by_frame: np.ndarray, grid: tuple[int, int], by_source: dict[str, PositionLoss]
 ) -> PositionLoss:
-    """`sums` float64 [3, context]: number, sum and sum of squares at each position."""
+    """`sums` float64 [3, context + cells]: number, sum and sum of squares at each position, and of each cell."""
     count, total, squares = sums
     mean = total / count
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = np.maximum(squares / count - mean**2, 0) * count / (count - 1)
         error = np.sqrt(variance / count)
-    return PositionLoss(mean.reshape(-1, *grid), error.reshape(-1, *grid), by_frame, by_source)
+    at, cells = slice(-grid[0] * grid[1]), slice(-grid[0] * grid[1], None)
+    return PositionLoss(
+        mean[at].reshape(-1, *grid), error[at].reshape(-1, *grid), by_frame, error[cells].reshape(grid), by_source
+    )
 
 
 def _error(values: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from toto.errors import UsageError, UserError, naming
 from toto.files import write_whole
 from toto.plain import counted
 from toto.shards.recipe import RECIPE, Recipe
-from toto.shards.snapshot import DATASET
+from toto.shards.snapshot import DATASET, NoSuchSnapshot
 from toto.shards.stream import Stream
 from toto.train.changes import FREE, WHY, as_now
 from toto.train.checkpoint import found
@@ -105,7 +105,13 @@ def prepare(asked: Asked, pipelines: Pipelines, team: Team, writes: bool = True,
             f"a batch of {counted(stream.batch_sequences, 'sequence')} is too small for {team.world} ranks; "
             "raise batch_tokens"
         )
-    facts = _facts(model, recipe, stream)
+    try:
+        facts = _facts(model, recipe, stream)
+    except NoSuchSnapshot as error:
+        raise UserError(
+            f"{error}, where {mirror.store.uri if mirror else folder} was trained on that one; "
+            "give it back, say by --data where it lies, or choose another --out"
+        ) from None
     if writes and not written:
         record = {"format": FORMAT, "toto": toto.__version__, **wanted}
         record["validation"] = json.loads(validation.to_json()) if validation else None

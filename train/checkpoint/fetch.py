@@ -40,6 +40,14 @@ def copied(uri: str) -> Iterator[tuple[Path, str]]:
     The folder goes at the end. UserError where there is none, or where it is damaged.
     """
     parent, name = _resolved(uri.rstrip("/"))
+    with passing_folder() as folder:
+        fetch(parent, name, folder / name)
+        yield folder / name, f"{parent.uri}/{name}"
+
+
+@contextmanager
+def passing_folder() -> Iterator[Path]:
+    """A folder in the cache, which goes at the end; those that kills left go now."""
     place = cache_folder() / "checkpoints"
     place.mkdir(parents=True, exist_ok=True)
     for old in place.iterdir():
@@ -47,8 +55,7 @@ def copied(uri: str) -> Iterator[tuple[Path, str]]:
             if time.time() - old.stat().st_mtime > STALE_S:
                 shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=place) as folder:
-        fetch(parent, name, Path(folder) / name)
-        yield Path(folder) / name, f"{parent.uri}/{name}"
+        yield Path(folder)
 
 
 def fetch(store: RemoteStore, name: str, target: Path) -> None:
@@ -58,7 +65,7 @@ def fetch(store: RemoteStore, name: str, target: Path) -> None:
     """
     place = f"{store.uri}/{name}"
     try:
-        _check_size(store, f"{name}/{FACTS}", FACTS_BYTES)
+        check_size(store, f"{name}/{FACTS}", FACTS_BYTES)
         data = store.read(f"{name}/{FACTS}")
     except FileNotFoundError:
         raise UserError(f"{place} was removed meanwhile, as old checkpoints are; run the same command again") from None
@@ -77,7 +84,7 @@ def fetch(store: RemoteStore, name: str, target: Path) -> None:
     os.replace(unfinished, target)
 
 
-def _check_size(store: RemoteStore, name: str, most: int) -> None:
+def check_size(store: RemoteStore, name: str, most: int) -> None:
     """UserError for a file that is larger than it may be: a stranger's could fill memory or the disk."""
     size = store.size(name)
     if size > most:
@@ -89,7 +96,7 @@ def _copy(store: RemoteStore, name: str, digest: str, most: int, advice: str) ->
     target = copy_path(digest, f"{STATE}-{digest[:8]}.distcp")
     if not is_whole(target, target.name):
         try:
-            _check_size(store, name, most)
+            check_size(store, name, most)
             fetched(target, f"{store.uri}/{name}", partial(store.download, name), advice)
         except FileNotFoundError:
             raise UserError(f"{store.uri}/{name} is missing; {advice}") from None

@@ -9,6 +9,7 @@ from typing import Any
 
 from toto.errors import UserError
 from toto.shards.hashing import file_sha256, json_sha256
+from toto.shards.untrusted.shape import SIZE, misshapen
 
 FORMAT = 1
 FACTS = "checkpoint.json"
@@ -94,8 +95,8 @@ def parse_facts(data: bytes, place: str) -> dict[str, Any]:
     stated = value.pop("hash", None)
     if not stated or stated != _hash(value):
         raise UserError(f"{path} is damaged: it is not as it was written; {another(place)}")
-    kinds = {"files": dict, "tensors": dict, "step": int, "model": dict, "tokenizer": dict, "recipe": dict}
-    wrong = [name for name, kind in kinds.items() if not isinstance(value.get(name), kind)]
+    kinds = {"files": dict, "tensors": dict, "step": SIZE, "model": dict, "tokenizer": dict, "recipe": dict}
+    wrong = [name for name, kind in kinds.items() if misshapen(value.get(name), kind) is not None]
     if not wrong and not all(map(_is_file, value["files"].items())):
         wrong = ["files"]
     if wrong:

@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from toto.errors import UserError
+from toto.train.checkpoint.reading import cause
 
 NUMBERS = "/data/0"  # ends the name of the only storage of a tensor that torch.save wrote
 LOCAL_HEADER = 30  # bytes of a member's own header, before its name
@@ -56,24 +57,27 @@ def described(metadata: Metadata, written: Iterable[WriteResult]) -> dict[str, A
 
 
 class SafeReader(FileSystemReader):
-    """A FileSystemReader that is told what to read; `tensors` is what `described` gave, `files` may be read."""
+    """A FileSystemReader that is told what to read; `tensors` is what `described` gave, `files` may be read.
+
+    UserError where it is no description, or names a file that is not of this checkpoint.
+    """
 
     def __init__(self, folder: Path, tensors: dict[str, Any], files: set[str]) -> None:
         super().__init__(folder)
-        self._tensors, self._files = tensors, files
+        self._tensors = tensors
+        try:  # here: torch would print the traceback of what goes wrong in `read_metadata`
+            self._metadata = _metadata(tensors)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            raise UserError(f"{folder}: its tensors are not described as they must be ({cause(error)})") from None
+        for index, place in (self._metadata.storage_data or {}).items():
+            if place.relative_path not in files:
+                raise UserError(f"{folder}: {index.fqn} is said to lie in {place.relative_path!r}, no file of it")
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """The description; UserError where it is not one, or names a file that is not of this checkpoint."""
-        try:
-            found = _metadata(self._tensors)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError(f"{self.path}: its tensors are not described as they must be ({error})") from None
-        for index, place in (found.storage_data or {}).items():
-            if place.relative_path not in self._files:
-                raise UserError(f"{self.path}: {index.fqn} is said to lie in {place.relative_path!r}, no file of it")
-        assert found.storage_meta is not None, "made just now"
-        found.storage_meta.load_id = self.load_id
-        return found
+        """The description."""
+        assert self._metadata.storage_meta is not None, "made above"
+        self._metadata.storage_meta.load_id = self.load_id
+        return self._metadata
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Fills the tensors of a plan; UserError where a file does not hold the numbers that are said to be there."""

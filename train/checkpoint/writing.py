@@ -22,6 +22,7 @@ from toto.train.checkpoint.tensors import Tensors, bytes_of, is_plain
 from toto.train.parallel import Team
 
 T = TypeVar("T")
+FELL_SHORT = ("inline_container", "unexpected pos", "PytorchStreamWriter", "File too large", "Disk quota exceeded")
 
 
 class Failed(Exception):
@@ -111,7 +112,7 @@ def _write(folder: Path, tensors: Tensors, team: Team) -> dict[str, Any] | None:
             alone = team.world == 1
             dcp.save(tensors, storage_writer=writer, process_group=team.group, no_dist=alone)
     except (OSError, RuntimeError, dcp.CheckpointException) as error:
-        raise RuntimeError("the disk is full" if _is_full(folder, tensors) else cause(error)) from None
+        raise RuntimeError(_why(error, folder, tensors)) from None
     return found or None
 
 
@@ -146,6 +147,11 @@ def _publish(partial: Path, target: Path, facts: dict[str, Any], mirror: Mirror 
     sync(target.parent)
 
 
-def _is_full(folder: Path, tensors: Tensors) -> bool:
-    """Whether there is less space than a checkpoint takes: torch's writer tells of a full disk in words of its own."""
-    return folder.is_dir() and shutil.disk_usage(folder).free < bytes_of(tensors)
+def _why(error: BaseException, folder: Path, tensors: Tensors) -> str:
+    """What went wrong: torch's writer tells of writes that fell short in words of its own."""
+    if folder.is_dir() and shutil.disk_usage(folder).free < bytes_of(tensors):
+        return "the disk is full"
+    said = cause(error)
+    if any(words in said for words in FELL_SHORT):
+        return "a write fell short: no room, or a quota or a limit on files' sizes; `df`, `quota` and `ulimit -f` tell"
+    return said

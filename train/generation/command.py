@@ -23,7 +23,7 @@ MOST_FRAMES = 100_000  # of a clip: hours, and 200 MB of random numbers
 
 
 @click.command("generate")
-@click.option("--ckpt", required=True, metavar="PATH", help="A checkpoint, or a run: its newest one.")
+@click.option("--ckpt", required=True, metavar="PATH|URI", help="A checkpoint, or a run: its newest one.")
 @click.option(
     "--frames-prompt",
     type=click.IntRange(0),
@@ -55,7 +55,7 @@ MOST_FRAMES = 100_000  # of a clip: hours, and 200 MB of random numbers
     metavar="FILE",
     help="Start from this video or picture (may be given again).",
 )
-@click.option("--data", metavar="URI", help="Prompts from another dataset than the model was trained on.")
+@click.option("--data", metavar="URI|NAME", help="Prompts from another dataset than the model was trained on.")
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="Where prompts come from.")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1: safer; above: wilder.")
 @click.option("--top-k", type=int, metavar="K", help="Only the K most likely codes.")

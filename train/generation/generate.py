@@ -8,20 +8,22 @@ filled up (rows.py): the last bits of torch's own depend on how many rows they h
 may fall otherwise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from toto.errors import UsageError
+from toto.errors import UsageError, UserError
 from toto.plain import counted
 from toto.shards.ids import IMAGE_START, VIDEO_START
 from toto.shards.recipe import Kind
 from toto.train.generation.prompts import Prompts
-from toto.train.generation.rollout import Regime, Rollout
+from toto.train.generation.rollout import NotFinite, Regime, Rollout
 from toto.train.generation.sampling import Sampling, uniforms
+from toto.train.hardware import memory_for
 from toto.train.load import Loaded
 from toto.train.models.packed import packed
 
@@ -60,7 +62,8 @@ def generate(
 def make(loaded: Loaded, known: Prompts, asked: Generation, made: Callable[[int], None] = lambda clips: None) -> Made:
     """The prompts, then what the model makes; `made(clips)` follows each new frame.
 
-    UsageError where there is nothing to make, or no truth for a regime that reads it.
+    UsageError where there is nothing to make, or no truth for a regime that reads it; UserError for a model whose
+    logits are not finite, and where memory does not hold what is to be made.
     """
     asked.check(known.prompt)
     if asked.regime != "free" and not known.has_truth:
@@ -70,7 +73,8 @@ def make(loaded: Loaded, known: Prompts, asked: Generation, made: Callable[[int]
     rollout = Rollout(loaded.model, start, loaded.context // cells, asked.regime, asked.sampling)
     device = loaded.model.table.weight.device
     codes, losses = [], []
-    with packed(loaded.model):
+    many = f"{counted(min(asked.batch, len(known)), 'clip')} at once of {counted(asked.frames * cells, 'code')}"
+    with _told(loaded.place, many), packed(loaded.model):
         for first in range(0, len(known), asked.batch):
             samples = range(first, min(first + asked.batch, len(known)))
             given = torch.from_numpy(known.codes[first : samples.stop].reshape(len(samples), -1, cells))
@@ -80,6 +84,16 @@ def make(loaded: Loaded, known: Prompts, asked: Generation, made: Callable[[int]
             if found.losses is not None:
                 losses.append(found.losses.double().mean(2).cpu().numpy())
     return Made(np.concatenate(codes).reshape(len(known), asked.frames, *loaded.grid), _mean(losses, known.prompt))
+
+
+@contextmanager
+def _told(place: str, many: str) -> Iterator[None]:
+    """What a model cannot do, as UserError."""
+    try:
+        with memory_for(f"{many} by {place}", "lower --batch or --frames"):
+            yield
+    except NotFinite as error:
+        raise UserError(f"{place}: {error}: its weights are too large, or damaged; take another checkpoint") from None
 
 
 def by_frame(made: Made, known: Prompts, asked: Generation) -> dict[str, list[float | None] | None]:

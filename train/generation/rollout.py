@@ -25,6 +25,10 @@ Regime = Literal["free", "frame", "token"]
 REGIMES: tuple[Regime, ...] = ("free", "frame", "token")
 
 
+class NotFinite(Exception):
+    """Logits of a frame are no finite numbers: nothing can be drawn from them."""
+
+
 class Rolled(NamedTuple):
     """What a batch became."""
 
@@ -55,16 +59,20 @@ class Rollout:
         """All frames, of which the first `prompt` are those of `known`.
 
         `known` int64 [R, n, cells] holds the prompt, or all F frames, which it must where the regime is not free;
-        `uniforms` are float64 [R, F, cells], one for each code; `made` is called after each new frame.
+        `uniforms` are float64 [R, F, cells], one for each code; `made` is called after each new frame. NotFinite
+        names the frame whose logits are.
         """
         rows, frames, cells = uniforms.shape
         codes = torch.empty((rows, frames, cells), dtype=torch.int64, device=known.device)
         codes[:, :prompt] = known[:, :prompt]
         losses = torch.zeros((rows, frames, cells), device=known.device) if known.shape[1] == frames else None
         batch = _Batch(self, known, uniforms, codes, losses)
-        decoder = Decoder(self.model, rows, self.context_frames * cells)
+        stretches = segments(prompt, frames, self.context_frames)
+        # a short clip needs no whole context
+        longest = max(segment.end - segment.first for segment in stretches)
+        decoder = Decoder(self.model, rows, longest * cells)
         empty = decoder.mark()
-        for segment in segments(prompt, frames, self.context_frames):
+        for segment in stretches:
             if self.regime == "token":
                 made_frames = batch.at_once(segment)
             else:
@@ -108,31 +116,41 @@ class _Batch:
         states = model.features(ids, [top])[top]
         cells = self.known.shape[2]
         for frame in range(segment.new, segment.end):
-            start = (frame - segment.first) * cells
+            start, tops = (frame - segment.first) * cells, []
             for row in range(len(states)):  # logits of one frame of one clip at a time: 16 of 256 codes are 134 MB
                 logits = model.logits(model.norm(states[row, start : start + cells]))
-                self.codes[row, frame] = self.of.sampling.choose(logits, self.uniforms[row, frame])
+                chosen = self.of.sampling.choose(logits, self.uniforms[row, frame])
+                self.codes[row, frame] = chosen.codes
+                tops.append(chosen.tops)
                 if self.losses is not None:
                     self.losses[row, frame] = _nats(logits, self.known[row, frame])
+            _refuse_not_finite(tops, frame)
             yield frame
 
     def _make(self, frame: int, logits: Tensor, decoder: Decoder) -> None:
         """One frame, whose first code the logits [R, used_ids] are of; what its true codes would have cost there."""
         uniforms = self.uniforms[:, frame].unbind(1)  # small models wait for calls: as few as can be for each code
-        codes = [self.of.sampling.choose(logits, uniforms[0])]
+        chosen = [self.of.sampling.choose(logits, uniforms[0])]
         losses = [] if self.losses is None else [_nats(logits, self.known[:, frame, 0])]
         for cell in range(1, len(uniforms)):
-            logits = decoder.feed((codes[-1] + CODE_OFFSET)[:, None])
-            codes.append(self.of.sampling.choose(logits, uniforms[cell]))
+            logits = decoder.feed((chosen[-1].codes + CODE_OFFSET)[:, None])
+            chosen.append(self.of.sampling.choose(logits, uniforms[cell]))
             if self.losses is not None:
                 losses.append(_nats(logits, self.known[:, frame, cell]))
-        self.codes[:, frame] = torch.stack(codes, 1)
+        _refuse_not_finite([each.tops for each in chosen], frame)
+        self.codes[:, frame] = torch.stack([each.codes for each in chosen], 1)
         if self.losses is not None:
             self.losses[:, frame] = torch.stack(losses, 1)
 
     def _ids(self, codes: Tensor) -> Tensor:
         """The start id and the ids of codes [R, n, cells]: int64 [R, 1 + n * cells]."""
         return F.pad(codes.flatten(1) + CODE_OFFSET, (1, 0), value=self.of.start_id)
+
+
+def _refuse_not_finite(tops: list[Tensor], frame: int) -> None:
+    """NotFinite where a logit was not; asked once a frame, as the answer waits for the device."""
+    if not bool(torch.stack(tops).isfinite().all()):
+        raise NotFinite(f"the logits of frame {frame + 1} are not finite")
 
 
 def _nats(logits_NV: Tensor, codes_N: Tensor) -> Tensor:

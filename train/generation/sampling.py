@@ -1,10 +1,12 @@
 """Logits -> codes: temperature, top-k, top-p or the most likely, from uniform numbers that the caller draws.
 
 Special ids are no candidates, so pad, start and end never appear inside a picture. The same logits and the same
-uniform number give the same code, whatever else is in the batch.
+uniform number give the same code, whatever else is in the batch. Logits that are not finite give some code too, as
+nothing here waits for a device: their tops tell.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +15,13 @@ from torch import Tensor
 from toto.errors import UsageError
 from toto.shards.ids import CODE_OFFSET
 from toto.shards.streaming.keyed import key
+
+
+class Chosen(NamedTuple):
+    """The next code of each row."""
+
+    codes: Tensor  # int64 [...]
+    tops: Tensor  # one number each: the largest logit of a code, which is not finite where one is NaN or too large
 
 
 @dataclass(frozen=True)
@@ -34,20 +43,22 @@ class Sampling:
         if self.greedy and (self.temperature, self.top_k, self.top_p) != (1.0, None, None):
             raise UsageError("--greedy takes the most likely code; leave --temperature, --top-k and --top-p out")
 
-    def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
-        """Codes int64 [...] from logits [..., used_ids] and numbers float64 [...] of [0, 1)."""
+    def choose(self, logits: Tensor, uniforms: Tensor) -> Chosen:
+        """From logits [..., used_ids] and numbers float64 [...] of [0, 1)."""
         if self.greedy:
-            return logits[..., CODE_OFFSET:].argmax(-1)
-        codes = logits[..., CODE_OFFSET:].double()
-        codes = (codes - codes.amax(-1, keepdim=True)) / self.temperature  # at most 0: no temperature overflows
+            tops, codes = logits[..., CODE_OFFSET:].max(-1)
+            return Chosen(codes, tops)
+        logits = logits[..., CODE_OFFSET:].double()
+        tops = logits.amax(-1, keepdim=True)
+        scores = (logits - tops) / self.temperature  # at most 0: no temperature overflows
         if self.top_k is None and self.top_p is None:
-            return _draw(codes.softmax(-1), uniforms)
-        codes, order = codes.sort(dim=-1, descending=True, stable=True)
-        shares = codes[..., : self.top_k].softmax(-1)
+            return Chosen(_draw(scores.softmax(-1), uniforms), tops)
+        scores, order = scores.sort(dim=-1, descending=True, stable=True)
+        shares = scores[..., : self.top_k].softmax(-1)
         if self.top_p is not None:
             before = shares.cumsum(-1) - shares
             shares = shares * (before < self.top_p)
-        return order.gather(-1, _draw(shares, uniforms)[..., None])[..., 0]
+        return Chosen(order.gather(-1, _draw(shares, uniforms)[..., None])[..., 0], tops)
 
 
 def uniforms(seed: int, samples: range, frames: int, cells: int) -> Tensor:
@@ -60,5 +71,6 @@ def _draw(shares: Tensor, uniforms: Tensor) -> Tensor:
     """The first place where the running sum of shares exceeds the uniform part of their total."""
     sums = shares.cumsum(-1)
     total = sums[..., -1:].contiguous()
-    last = torch.searchsorted(sums, total)  # rounding must not lead past the last possible code
+    # rounding must not lead past the last possible code, nor NaN past all of them
+    last = torch.searchsorted(sums, total).clamp_(max=sums.shape[-1] - 1)
     return torch.minimum(torch.searchsorted(sums, uniforms[..., None] * total, right=True), last)[..., 0]

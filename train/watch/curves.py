@@ -5,7 +5,7 @@ RUN/recipe.json, checkpoint.json ─▶ tokens of a step, FLOPs of a token      
 """
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from toto.errors import UserError
 from toto.shards.recipe import Recipe
 from toto.shards.stream import Stream
 from toto.train import checkpoint
+from toto.train.checkpoint.fetch import is_remote
+from toto.train.checkpoint.model_facts import model_config
 from toto.train.cost import Cost
-from toto.train.load import model_config
 from toto.train.run import read_run, read_stream
 from toto.train.watch.metrics import metric_lines
+from toto.train.watch.remote_run import log_here
 
 MOST_NATS = 1e6  # of a token; what is more, or is no number, cannot be drawn
 POINTS = 400  # of a training curve: means over steps, few at the beginning and ever more
@@ -30,7 +32,7 @@ class Curve:
     """What one run logged; losses in nats a token."""
 
     name: str
-    run: Path
+    run: str  # its folder or URI
     model: str  # its key in pipelines.yaml
     cost: Cost
     tokens_per_step: int  # visual tokens
@@ -63,7 +65,7 @@ class Curve:
         steps, losses = self.means()
         return {
             "name": self.name,
-            "run": str(self.run),
+            "run": self.run,
             "model": self.model,
             "parameters": self.cost.parameters,
             "tokens_per_step": self.tokens_per_step,
@@ -77,8 +79,20 @@ class Curve:
         }
 
 
-def read_curve(run: Path, name: str) -> Curve:
-    """The curve of a run, which may be going on; UserError where it is none, or has not logged a step."""
+def read_curve(run: str | Path, name: str) -> Curve:
+    """The curve of a run, which may be going on, in a folder or under a URI; UserError where it is none, or has not
+    logged a step."""
+    place = str(run)
+    if not is_remote(place):
+        return _read_curve(Path(place.removeprefix("file://")), name)
+    with log_here(place) as folder:
+        try:
+            return replace(_read_curve(folder, name), run=place)
+        except UserError as error:
+            raise UserError(str(error).replace(str(folder), place)) from None
+
+
+def _read_curve(run: Path, name: str) -> Curve:
     recipe = read_stream(run)
     steps, losses = array("q"), array("d")
     held_out_steps, held_out = array("q"), array("d")
@@ -94,7 +108,7 @@ def read_curve(run: Path, name: str) -> Curve:
     cost = _cost_of(run, recipe)
     return Curve(
         name,
-        run,
+        str(run),
         cost.config.name,
         cost,
         recipe.batch_sequences * recipe.context,
@@ -105,10 +119,10 @@ def read_curve(run: Path, name: str) -> Curve:
     )
 
 
-def named(runs: list[Path]) -> list[tuple[Path, str]]:
+def named(runs: list[str]) -> list[tuple[str, str]]:
     """Each run with the name of its folder, or the whole path where two would be called the same."""
-    names = [run.resolve().name for run in runs]
-    return [(run, name if names.count(name) == 1 else str(run)) for run, name in zip(runs, names, strict=True)]
+    names = [Path(run).name if is_remote(run) else Path(run.removeprefix("file://")).resolve().name for run in runs]
+    return [(run, name if names.count(name) == 1 else run) for run, name in zip(runs, names, strict=True)]
 
 
 def _drawable(loss: Any) -> bool:
@@ -121,7 +135,7 @@ def _cost_of(run: Path, recipe: Recipe) -> Cost:
     place = there[-1] if there else run
     facts = checkpoint.read_facts(place) if there else {**read_run(run), "used_ids": Stream(recipe).used_ids}
     try:
-        cost = Cost(model_config(facts, place), facts["used_ids"], recipe.context)
+        cost = Cost(model_config(facts["model"], str(place)), facts["used_ids"], recipe.context)
         float(cost.palm_training_flops_per_token)  # which takes every number of the model
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{place} does not describe a model of toto ({type(error).__name__}: {error})") from None

@@ -16,22 +16,24 @@ if TYPE_CHECKING:
 
 
 @click.command("curves")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--out", type=OutputFolder(), metavar="DIR", help="Default: `curves` in the first run.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN|URI...")
+@click.option("--out", type=OutputFolder(), metavar="DIR", help="Default: `curves` in the first run's folder.")
 @json_option
-def curves(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+def curves(runs: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Training and held-out losses of runs over steps, tokens and compute; runs may be going on.
 
     \b
     Example: toto-train curves runs/tiny
              toto-train curves runs/base runs/large runs/1b --out figure-2
+             toto-train curves s3://bucket/runs/large
     """
     from toto.files import write_whole
+    from toto.train.load import results_of
     from toto.train.watch.curves import named, read_curve
     from toto.train.watch.curves_picture import picture
 
     found = [read_curve(run, name) for run, name in named(list(dict.fromkeys(runs)))]
-    folder = out or runs[0] / "curves"
+    folder = out or results_of(runs[0]) / "curves"
     value = {"runs": [curve.as_json() for curve in found]}
     write_whole(folder / "curves.json", (json.dumps(value, indent=1) + "\n").encode())
     write_whole(folder / "curves.png", picture(found))

@@ -52,6 +52,7 @@ class RunLog:
         self._speeds: list[float] = []
         self._loss: float | None = None
         self._validation: PositionLoss | None = None
+        self.saved = steps.start  # the step of the newest checkpoint; 0: there is none
 
     def add(self, sums: StepSums) -> None:
         """One step, not read yet."""
@@ -114,14 +115,14 @@ class RunLog:
         """A line for the person who watches."""
         self._progress.say(text)
 
-    def done(self, checkpoint: str, step: int) -> Done:
+    def done(self, checkpoint: str) -> Done:
         """What this call came to; the first log interval, which warms up, counts only where it is all there is."""
         speeds = self._speeds[1:] or self._speeds
         speed = median(speeds) if speeds else None
         mfu, palm = (None, None) if speed is None else self._mfu(speed)
         self._lap()
         mean, over = (None, None) if self._validation is None else (self._validation.mean, self._validation.sequences)
-        return Done(checkpoint, step, self._loss, mean, over, speed, mfu, palm, _rounded(self._seconds))
+        return Done(checkpoint, self.saved, self._loss, mean, over, speed, mfu, palm, _rounded(self._seconds))
 
     def close(self) -> None:
         """Ends the live line and the files."""
@@ -182,8 +183,9 @@ class RunLog:
             self.say(f"step {step:,}  skipped: loss {loss:.4g}, gradient {norm:.3g}; what it read is in {path}")
 
     def _not_finite(self, step: int, what: str) -> UserError:
+        left = "its last checkpoint is from before" if self.saved else "it has no checkpoint yet"
         return UserError(
-            f"step {step:,}: {what}; the run stops, its last checkpoint is from before. Lower the learning rate,\n"
+            f"step {step:,}: {what}; the run stops, {left}. Lower the learning rate,\n"
             f"or look at the batch: toto-shards seen --run {self._folder} --step {step}"
         )
 
