@@ -2,28 +2,18 @@
 
 It lives in a process of its own, in a folder of its own, and lets nobody in who has not its key. Its first node has
 four CPUs, two GPUs that are Ray's word only, and the resource `decode`; nodes that join have the resource `joined`.
-Workers start warm (warm_python.py): each would spend seconds on imports. Those of test_tokenize_kill.py do not.
 """
 
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
 from clips import ROOT, environment
 from ray_run import MARK, new_mark
 
 NODES = """
-import os, pathlib, sys, tempfile
+import os, sys, tempfile
 with tempfile.TemporaryDirectory(prefix="toto-") as folder:
-    sys.path.append(sys.argv[1])
-    import warm_python
-    del sys.path[-1]
-    launcher, server = warm_python.start(pathlib.Path(sys.argv[2]))
-    sys.executable = str(launcher)  # by which Ray starts workers
     os.environ["RAY_TMPDIR"] = folder  # else it would become the cluster that others on this machine join
     os.mkdir(folder + "/ray")
     from ray.cluster_utils import Cluster
@@ -61,10 +51,9 @@ class RayCluster:
 
     def __init__(self, **extra: str) -> None:
         self.mark = new_mark()
-        self._folder = tempfile.TemporaryDirectory(prefix="toto-")
         self.key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.mark}  # the environment of those whom it lets in
         self._process = subprocess.Popen(
-            [sys.executable, "-c", NODES, str(Path(__file__).parent), self._folder.name],
+            [sys.executable, "-c", NODES],
             env=environment(**{MARK: self.mark}, **self.key, **HASTE) | extra,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -79,15 +68,6 @@ class RayCluster:
 
     def __exit__(self, *error: object) -> None:
         self._process.communicate(timeout=200)
-        self._folder.cleanup()
-
-    @contextmanager
-    def cold(self) -> Iterator[None]:
-        """Workers that are started meanwhile are as fresh as those of any Ray."""
-        told = Path(self._folder.name, "cold")
-        told.touch()
-        yield
-        told.unlink()
 
     def add(self, cpus: int) -> None:
         """A node joins."""

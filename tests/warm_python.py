@@ -1,8 +1,7 @@
 """A Python that starts warm: a server's fork, which has imported what a process needs, forks it, as warm.py commands.
 
-A command under test starts children as `sys.executable -P -m MODULE …`, and Ray its workers as `sys.executable
-…/default_worker.py …`. That `sys.executable` is a launcher here, which asks the server for that one process, and is
-Python itself for all other words, and for all words while a file `cold` lies beside it:
+A command under test starts children as `sys.executable -P -m MODULE …`. That `sys.executable` is a launcher here,
+which asks the server for that one process, and is Python itself for all other words:
 
 launcher ── words, environment, folder, stdin, stdout, stderr ──▶  a fork, in the launcher's process group
          ◀── how it ended, and the launcher ends the same way ──   (it is killed when the launcher is)
@@ -32,13 +31,9 @@ CHILDREN = {  # module -> what it imports when it runs
         "toto.tokenize.weights_convert",
     ),
 }
-RAY_WORKER = "/ray/_private/workers/default_worker.py"
-FOR_RAY = ("ray._private.workers.default_worker", "toto.tokenize.unit_actor", "toto.tokenize.tokenizers.dct")
-READ_ONCE = ("RAY_JOB_ID", "RAY_RAYLET_PID")  # by Ray, when it is imported: each job on a node has its own fork
 LAUNCHER = """#!{python} -IS
 import os, sys
-warm = sys.argv[1:3] == ["-P", "-m"] and sys.argv[3] in {children} or sys.argv[1].endswith("{worker}")
-if not warm or os.path.exists(os.path.join(os.path.dirname(sys.argv[0]), "cold")):
+if sys.argv[1:3] != ["-P", "-m"] or sys.argv[3] not in {children}:
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 import json, resource, socket
 with socket.socket(socket.AF_UNIX) as asked:
@@ -59,8 +54,7 @@ os._exit(code)
 def start(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
     """The launcher, in this folder, and the server, which ends when its stdin does: with this process and its forks."""
     launcher, address = folder / "python", folder / "forks"
-    words = {"python": sys.executable, "children": [*CHILDREN], "worker": RAY_WORKER, "address": address}
-    launcher.write_text(LAUNCHER.format(**words))
+    launcher.write_text(LAUNCHER.format(python=sys.executable, children=[*CHILDREN], address=address))
     launcher.chmod(0o755)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(address))
@@ -75,7 +69,7 @@ def serve(number: int) -> None:
     """Has the right fork of this process answer who asks, until stdin ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for a process
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the server of commands
-    forks: dict[tuple[str, ...], socket.socket] = {}
+    forks: dict[str, socket.socket] = {}
     with socket.socket(fileno=number) as listener:
         while 0 not in select.select([listener, 0], [], [])[0]:
             import_module("toto.tokenize.decode_child")  # which all of them need
@@ -84,44 +78,38 @@ def serve(number: int) -> None:
                 _pass_on(asked, listener, forks)
 
 
-def _pass_on(asked: socket.socket, listener: socket.socket, forks: dict[tuple[str, ...], socket.socket]) -> None:
-    """Gives who asks to the fork of their kind; makes that first, where there is none."""
+def _pass_on(asked: socket.socket, listener: socket.socket, forks: dict[str, socket.socket]) -> None:
+    """Gives who asks to the fork that has imported their module; makes that first, where there is none."""
     _, numbers, *_ = socket.recv_fds(asked, 1, 3)
     try:
         with asked.makefile() as file:
             given = file.readline()
-        words, environment, *_ = json.loads(given)
-        kind = (words[3],) if words[1] == "-P" else tuple(environment.get(name, "") for name in READ_ONCE)
-        if kind not in forks:
-            forks[kind], theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        module = json.loads(given)[0][3]
+        if module not in forks:
+            forks[module], theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             if not os.fork():
-                _leave(partial(_fork_for_each, theirs, kind, [listener, asked, *forks.values()], numbers))
+                _leave(partial(_fork_for_each, theirs, module, [listener, asked, *forks.values()], numbers))
             theirs.close()
         try:
-            socket.send_fds(forks[kind], [given.encode()], [asked.fileno(), *numbers])
+            socket.send_fds(forks[module], [given.encode()], [asked.fileno(), *numbers])
         except OSError:  # the fork has ended; the next one to ask gets another
-            forks.pop(kind).close()
+            forks.pop(module).close()
             raise
     finally:
         for number in numbers:
             os.close(number)
 
 
-def _fork_for_each(asking: socket.socket, kind: tuple[str, ...], others: list[Any], numbers: list[int]) -> int:
-    """Imports what processes of this kind need, and forks one for each that is asked for."""
+def _fork_for_each(asking: socket.socket, module: str, others: list[Any], numbers: list[int]) -> int:
+    """Imports what processes of this module need, and forks one for each that is asked for."""
     for other in others:
         other.close()
     for number in numbers:
         os.close(number)
     with open(os.devnull) as nothing:  # number 0 stays taken; its end is what the server lives until
         os.dup2(nothing.fileno(), 0)
-    of_ray = len(kind) > 1
-    if of_ray:
-        os.environ |= dict(zip(READ_ONCE, kind, strict=True)) | {"SPT_NOENV": "1"}
-    for module in FOR_RAY if of_ray else (*kind, *CHILDREN[kind[0]]):
-        import_module(module)
-    if of_ray:
-        import_module("ray._raylet").setproctitle("warm")  # its first call looks through an environment as it was
+    for name in (module, *CHILDREN[module]):
+        import_module(name)
     gc.freeze()  # no process looks through what all of them share
     while True:
         given, passed, *_ = socket.recv_fds(asking, 1 << 18, 4)
@@ -160,14 +148,9 @@ def _live(numbers: list[int], words: list[str], environment: dict[str, str], cwd
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    if words[1] == "-P":
-        del sys.modules[words[3]], sys.path[0]
-        sys.argv[1:] = words[4:]
-        runpy.run_module(words[3], run_name="__main__", alter_sys=True)
-        return 0
-    sys.executable, *sys.argv = words  # decoders of a worker start warm, too
-    sys.path[0] = os.path.dirname(words[1])
-    runpy.run_path(words[1], run_name="__main__")
+    del sys.modules[words[3]], sys.path[0]
+    sys.argv[1:] = words[4:]
+    runpy.run_module(words[3], run_name="__main__", alter_sys=True)
     return 0
 
 
