@@ -7,7 +7,6 @@ import click
 
 from toto.errors import UsageError
 from toto.options import all_of, config_options
-from toto.shards.snapshot import DATASET
 
 FILES = frozenset({".png", ".jpg", ".svg", ".pdf", ".gif", ".mp4", ".html", ".json", ".csv", ".npz"})
 
@@ -35,6 +34,8 @@ class OutputFolder(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path as it was given."""
+        from toto.shards.snapshot import DATASET  # here: --help need not wait for pyarrow
+
         path = Path(str(super().convert(value, param, ctx)))
         if path.suffix.lower() in FILES:
             folder = path.with_suffix("")
