@@ -4,9 +4,9 @@
 
 Nobody's weights are needed: the packages' networks are calibrated on pictures until they use their codebook (see
 tests/calibrated_weights.py), saved as the official files are, and loaded by toto. Printed: codes used, ids, near-ties
-of the reference (best two scores within 1e-4), ids that differ, and the share that bf16 flips. On real weights the
-share may be another: every run of toto-tokenize in bf16 measures its own. On CPUs without bf16 arithmetic (AVX512_BF16,
-AMX) bf16 is emulated, some ten times slower than fp32.
+of the reference (best two scores within 1e-4), ids that differ and the widest margin of one, and the share that bf16
+flips. On real weights the share may be another: every run of toto-tokenize in bf16 measures its own. On CPUs without
+bf16 arithmetic (AVX512_BF16, AMX) bf16 is emulated, some ten times slower than fp32.
 """
 
 import sys
@@ -25,6 +25,7 @@ import os  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from functools import partial  # noqa: E402
 from typing import Any  # noqa: E402
 
 import click  # noqa: E402
@@ -51,12 +52,12 @@ def dvae(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
     return spec, lambda part: flat(encoder(dall_e.map_pixels(unit(part))))
 
 
-def vqgan(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
-    """taming's VQGAN f16 with 1,024 codes of 256 dimensions."""
+def vqgan(codes: int, folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
+    """taming's VQGAN f16 with so many codes of 256 dimensions."""
     from taming.modules.diffusionmodules.model import Decoder, Encoder
     from torch import nn
 
-    codebook = torch.empty(1024, 256)
+    codebook = torch.empty(codes, 256)
     encoder, quant_conv = Encoder(**VQGAN_F16).eval(), nn.Conv2d(256, 256, 1)
     calibrate_vqgan(encoder, quant_conv, codebook, images)
     parts = {"encoder": encoder, "quant_conv": quant_conv, "decoder": Decoder(**VQGAN_F16)}
@@ -86,7 +87,12 @@ def sdvae(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
     return {"name": "sdvae", "weights": str(folder / "sd-vae")}, scores
 
 
-KINDS = {"dvae": (dvae, 128), "vqgan": (vqgan, 256), "sdvae": (sdvae, 128)}
+KINDS = {
+    "dvae": (dvae, 128),
+    "vqgan-1k": (partial(vqgan, 1024), 256),
+    "vqgan-16k": (partial(vqgan, 16_384), 256),
+    "sdvae": (sdvae, 128),
+}
 
 
 def measure(name: str, count: int, in_bf16: int, media: Path | None, folder: Path) -> dict[str, Any]:
@@ -94,17 +100,18 @@ def measure(name: str, count: int, in_bf16: int, media: Path | None, folder: Pat
     make, side = KINDS[name]
     spec, scores = make(folder, pictures(max(8, count * 3 // 4), side, media))
     exact, fast = load(spec), load({**spec, "precision": "bf16"})
-    wanted, near, found, quick = [], [], [], []
+    wanted, margin, found, quick = [], [], [], []
     started = time.perf_counter()
     for i, picture in enumerate(pictures(count, side, media, seed=1)):
         click.echo(f"\r{name}: {i} of {count} pictures", err=True, nl=False)
         reference = scores(picture[None])
         wanted.append(reference.argmax(1).numpy())
-        near.append((margins(reference) <= NEAR_TIE).numpy())
+        margin.append(margins(reference).numpy())
         found.append(exact.encode(picture[None]).reshape(-1))
         if i < in_bf16:
             quick.append(fast.encode(picture[None]).reshape(-1))
-    codes, ties, ours, bf16 = map(np.concatenate, (wanted, near, found, quick))
+    codes, apart, ours, bf16 = map(np.concatenate, (wanted, margin, found, quick))
+    ties, differ = apart <= NEAR_TIE, ours != codes
     flipped = bf16 != ours[: len(bf16)]
     return {
         "tokenizer": name,
@@ -114,8 +121,9 @@ def measure(name: str, count: int, in_bf16: int, media: Path | None, folder: Pat
         "codes_used": len(np.unique(codes)),
         "codes": exact.vocab_size,
         "near_ties": int(ties.sum()),
-        "differ": int((ours != codes).sum()),
-        "differ_beyond_near_ties": int(((ours != codes) & ~ties).sum()),
+        "differ": int(differ.sum()),
+        "differ_beyond_near_ties": int((differ & ~ties).sum()),
+        "widest_margin_that_differs": float(apart[differ].max(initial=0.0)),
         "bf16_ids": len(bf16),
         "bf16_flips": float(flipped.mean()),
         "seconds": time.perf_counter() - started,
@@ -152,7 +160,8 @@ def main(only: tuple[str, ...], count: int, in_bf16: int, media: Path | None, as
         click.echo(
             "{tokenizer} at {resolution}: {codes_used:,} of {codes:,} codes used by {ids:,} ids of {pictures} "
             "pictures, "
-            "{near_ties} near-ties; fp32: {differ} differ, {differ_beyond_near_ties} of them beyond near-ties; "
+            "{near_ties} near-ties; fp32: {differ} differ, {differ_beyond_near_ties} of them beyond near-ties, by "
+            "margins of up to {widest_margin_that_differs:.1e}; "
             "bf16 flips {bf16_flips:.2%} of {bf16_ids:,} ({seconds:.0f} s)".format(**line)
         )
     if as_json:
