@@ -77,6 +77,13 @@ class Run:
             self._words, env=self._environment, stdout=subprocess.DEVNULL, stderr=self._said, process_group=0
         )
 
+    def _begin_again_without_ray(self) -> None:
+        """Starts it again where it ended because its Ray did not start in time."""
+        if self.process.poll() == 1 and NO_RAY in self.stderr():
+            self._said.seek(0)
+            self._said.truncate()
+            self.process = self._begun()
+
     def committed(self) -> int:
         """How many units are committed now; as cheap as can be, for it is asked a hundred times a second."""
         try:
@@ -92,10 +99,8 @@ class Run:
         """Returns when so many units are committed; RuntimeError when the run ends before, or makes no headway."""
         deadline = time.monotonic() + PATIENCE_S
         while self.committed() < at_least:
-            if self.process.poll() == 1 and NO_RAY in self.stderr() and time.monotonic() < deadline:
-                self._said.seek(0)
-                self._said.truncate()
-                self.process = self._begun()
+            if time.monotonic() < deadline:
+                self._begin_again_without_ray()
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the run made {self.committed()} of {at_least} commits: {self.stderr()}")
             time.sleep(0.01)
@@ -124,6 +129,8 @@ class Run:
     def end(self) -> int:
         """Waits for the end; the exit code. RuntimeError when it does not come; the run is killed then."""
         try:
+            self.process.wait(PATIENCE_S)
+            self._begin_again_without_ray()
             return self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.kill("everything")

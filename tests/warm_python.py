@@ -1,7 +1,7 @@
 """A Python that starts warm: a server's fork, which has imported what a process needs, forks it, as warm.py commands.
 
 A command under test starts children as `sys.executable -P -m MODULE …`. That `sys.executable` is a launcher here,
-which asks the server for that one process, and is Python itself for all other words:
+which asks the server for that one process, and is Python itself for all other words, and on other systems than Linux:
 
 launcher ── words, environment, folder, stdin, stdout, stderr ──▶  a fork, in the launcher's process group
          ◀── how it ended, and the launcher ends the same way ──   (it is killed when the launcher is)
@@ -33,7 +33,7 @@ CHILDREN = {  # module -> what it imports when it runs
 }
 LAUNCHER = """#!{python} -IS
 import os, sys
-if sys.argv[1:3] != ["-P", "-m"] or sys.argv[3] not in {children}:
+if sys.platform != "linux" or sys.argv[1:3] != ["-P", "-m"] or sys.argv[3] not in {children}:
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 import json, resource, socket
 with socket.socket(socket.AF_UNIX) as asked:

@@ -4,7 +4,8 @@
                       └─ it has rows: compared with what was kept when they were made; told, and never done again
 
 What is kept: {"found": {key: [size, mtime_us, etag]}} in the metadata of the results' Parquet file, of sources that
-were not as planned. Sources that gave no row are passed over: `retry` takes them as they are.
+were not as planned. Sources that gave no row are passed over: `retry` takes them as they are. A source that was done
+as another file, and is as it was planned again, is not looked at: nothing in the listing tells.
 """
 
 import json

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from toto.config import load
+from toto.config_rules import NAME
 from toto.errors import UserError
 from toto.shards.dataset import Dataset
 from toto.shards.recipe import Kind, Recipe, make_recipe
-from toto.shards.snapshot import NoSuchSnapshot
+from toto.shards.snapshot import DATASET, NoSuchSnapshot
 from toto.shards.stream import Stream
 from toto.shards.streaming.mixture import MOST_WEIGHT, Phase
 from toto.train.load import Loaded, check_fits
@@ -29,14 +30,20 @@ def held_out(loaded: Loaded, data: str | None, split: str | None, kind: Kind) ->
         ) from None
 
 
+def _uri(data: str) -> str:
+    """Where a dataset lies by its key; what is no key, or a dataset's folder, as it is."""
+    if not NAME.fullmatch(data) or (Path(data) / DATASET).exists():
+        return data
+    pipelines = load()
+    return pipelines.shards(data) if data in pipelines.datasets else data
+
+
 def _held_out(loaded: Loaded, data: str | None, split: str | None, kind: Kind) -> Stream:
     own = Recipe.from_json(json.dumps(loaded.recipe), loaded.place)
     if data is None:
         recipe = _own(loaded, own, split, kind)
     else:
-        pipelines = load()
-        uri = pipelines.shards(data) if data in pipelines.datasets else data
-        sources = [(Path(data).name, uri, 1, split)]
+        sources = [(Path(data).name, _uri(data), 1, split)]
         recipe = make_recipe(sources, own.frames, own.stride, own.seed, own.batch_sequences, kinds=(kind,))
     stream = Stream(recipe)
     check_fits(loaded, stream.tokenizer, stream.grid, ", ".join(part.uri for part in recipe.parts))

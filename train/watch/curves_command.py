@@ -32,7 +32,7 @@ def curves(runs: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     from toto.train.watch.curves import named, read_curve
     from toto.train.watch.curves_picture import picture
 
-    found = [read_curve(run, name) for run, name in named(list(dict.fromkeys(runs)))]
+    found = [read_curve(run, name) for run, name in named(list(dict.fromkeys(run.rstrip("/") or run for run in runs)))]
     folder = out or results_of(runs[0]) / "curves"
     value = {"runs": [curve.as_json() for curve in found]}
     write_whole(folder / "curves.json", (json.dumps(value, indent=1) + "\n").encode())
