@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 NAMES = {"free": "free: after what was made", "frame": "frame: after true frames", "token": "token: after true codes"}
 COLOURS = {"free": "#2563eb", "frame": "#0d9488", "token": "#d97706"}
-ROOM = 1.05  # of the highest loss: its mark is seen whole
+ROOM = 1.05  # of the highest value: its mark is seen whole
 
 
 def picture(regimes: dict[str, dict[str, Any]], context_frames: int) -> bytes:
@@ -35,7 +35,7 @@ def picture(regimes: dict[str, dict[str, Any]], context_frames: int) -> bytes:
         if frames > context_frames:
             axes.axvline(context_frames + 0.5, color="#9ca3af", linewidth=0.8, linestyle="--", zorder=0)
         axes.set(xlabel="frame" + (" (line: the context is full)" if frames > context_frames else ""))
-    left.set(ylim=(0, 1), ylabel="share of true codes", title="Accuracy")
+    left.set(ylim=(0, ROOM), ylabel="share of true codes", title="Accuracy")
     right.set(ylim=(0, ROOM * right.get_ylim()[1]), ylabel="nats a code", title="Loss")
     left.legend(frameon=False, fontsize="small")
     buffer = io.BytesIO()
