@@ -15,7 +15,8 @@ from toto.train.generation.rollout import REGIMES, NotFinite, Regime, Rollout, S
 from toto.train.generation.sampling import Sampling
 from toto.train.models import LanguageModel, make_model, packed, small
 from toto.train.models.decoder import Decoder
-from toto.train.models.rows import Product, least_rows
+from toto.train.models.products import cpu_has_bf16
+from toto.train.models.rows import Product, least_of, least_rows
 
 CODES, CELLS, FRAMES = 64, 6, 4  # a context of four frames
 MODEL = ModelConfig(name="test", dim=48, layers=2, heads=2, mlp_hidden=96)
@@ -105,14 +106,24 @@ def test_what_decodes_gives_the_same_logits_and_leaves_the_model_alone(
     assert torch.equal(model(ids), before) and torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize("way", ["few calls", "one by one", "packed", "as they are"])
+@pytest.mark.parametrize(
+    ("way", "dtype"),
+    [
+        *((way, torch.float32) for way in ("few calls", "one by one", "packed", "as they are")),
+        pytest.param(
+            "packed", torch.bfloat16, marks=pytest.mark.skipif(not cpu_has_bf16(), reason="packed in fp32 here")
+        ),
+    ],
+)
 @pytest.mark.parametrize("arch", ["llama", "gpt2", "mamba"])
-def test_the_bits_of_a_clip_are_its_own(arch: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = untrained(arch=arch)
+def test_the_bits_of_a_clip_are_its_own(
+    arch: str, way: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = untrained(arch=arch).to(dtype)
     ids = torch.randint(CODE_OFFSET, CODES + CODE_OFFSET, (17, 12), generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(packed, "SMALL", 0 if way in ("packed", "as they are") else 1 << 24)
     if way == "as they are":
-        monkeypatch.setattr(packed, "can_pack", lambda weight: False)
+        monkeypatch.setattr(packed, "least_packed_rows", lambda model: None)
     if way == "one by one":  # a processor where bits depend on more than the number of rows
         monkeypatch.setattr(small, "least_rows", lambda matrices: None)
 
@@ -125,7 +136,26 @@ def test_the_bits_of_a_clip_are_its_own(arch: str, way: str, monkeypatch: pytest
         for rows in (1, 2, 3, 4, 7):
             for made, expected in zip(logits(rows), whole, strict=True):
                 assert torch.equal(made, expected[:rows]), rows
-    torch.testing.assert_close(whole[-1], model(ids)[:, -1], atol=2e-4, rtol=1e-4)
+    if dtype == torch.float32:
+        torch.testing.assert_close(whole[-1], model(ids)[:, -1], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_product_of_fewer_rows_than_have_their_own_bits_is_one_of_enough(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, bias, rows = (torch.randn(shape, dtype=dtype) for shape in ((24, 48), (24,), (9, 48)))
+    seen: list[int] = []
+    product = packed.PackedLinear(weight, bias, least=4)
+    multiply = product.multiply
+    monkeypatch.setattr(product, "multiply", lambda x: seen.append(len(x)) or multiply(x))
+    for n in (2, 3, 4, 9):
+        made = product(rows[None, :n])
+        near = 1e-5 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(
+            made[0], torch.nn.functional.linear(rows[:n], weight, bias), atol=near * 7, rtol=near
+        )
+    assert seen == [4, 6, 4, 9]
 
 
 def test_the_bits_of_a_row_do_not_depend_on_how_rows_lie_in_memory() -> None:
@@ -135,12 +165,9 @@ def test_the_bits_of_a_row_do_not_depend_on_how_rows_lie_in_memory() -> None:
     assert torch.equal(product(rows[:9].t().contiguous().t()), product(rows)[:9])
 
 
-def test_fewer_rows_than_have_their_own_bits_are_told_from_those_that_depend_on_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def products(off: set[int]) -> int | None:
+def test_fewer_rows_than_have_their_own_bits_are_told_from_those_that_depend_on_more() -> None:
+    def least(off: set[int]) -> int | None:
         """What is found where so many rows come out with other bits."""
-        monkeypatch.setattr(torch, "mm", lambda x, matrix: torch.zeros(len(x), 2) + (len(x) in off))
-        return least_rows([torch.zeros(3, 2)])
+        return least_of(lambda x: torch.zeros(len(x), 2) + (len(x) in off), 3, torch.zeros(1))
 
-    assert [products(off) for off in (set(), {1, 2, 3}, {1, 5, 11}, {100})] == [1, 4, 12, None]
+    assert [least(off) for off in (set(), {1, 2, 3}, {1, 5, 11}, {100})] == [1, 4, 12, None]

@@ -2,16 +2,16 @@
 
     with packed(model): …    every matrix multiplies by its packed copy; afterwards the model is as before
 
-A row of a product has the same bits whatever rows stand beside it, so a clip does not depend on its batch; torch's own
-products do. `base` in fp32, one core of an AMD Zen 3, milliseconds for all matrices of one position: 1 row 31 (30
-before; reading them takes 30), 8 rows 55 (80), 16 rows 80 (109). In bf16, on a CPU without instructions for it, many
-rows are multiplied in fp32: 16 rows took 384. Torch's own products (rows.py) serve small models (small.py), CPUs
-without oneDNN or with instructions for bf16, and an oneDNN where few rows have other bits, as torch 2.11's.
+A row of a product has the same bits whatever rows stand beside it, so a clip does not depend on its batch; few rows
+are filled up where they have others (rows.py). Milliseconds for all matrices of one position of `base`, one core, and
+in brackets torch's own products: in fp32 on an AMD Zen 3 31 (30) for 1 row, 55 (80) for 8, 80 (109) for 16; in bf16 on
+an AMD Zen 4, which has instructions for it, 17 (30), 19 (34), 37 (49). In bf16 without such instructions many rows are
+multiplied in fp32: 16 of torch's own took 384. Torch's own products serve small models (small.py) and CPUs without
+oneDNN, or with one in which a row's bits depend on more than the number of rows.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from toto.train.models.language_model import LanguageModel
 from toto.train.models.products import cpu_has_bf16
-from toto.train.models.rows import Functions, Product, least_rows, standing_in
+from toto.train.models.rows import Functions, Product, filled, least_of, least_rows, standing_in
 from toto.train.models.small import ready
 
 ROWS = 16  # that the layout is chosen for; it serves any number
@@ -27,18 +27,27 @@ SMALL = 16 << 20  # bytes of weights
 
 
 class PackedLinear:
-    """x -> x W^T + b by a packed copy of W."""
+    """x -> x W^T + b by a packed copy of W, of at least so many rows."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight, self._bias = weight.detach(), None if bias is None else bias.detach()
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight.float(), ROWS)
-        self._wide_bias = None if self._bias is None else self._bias.float()
+    def __init__(self, weight_NK: Tensor, bias_N: Tensor | None, least: int = 1) -> None:
+        weight, bias = weight_NK.detach(), None if bias_N is None else bias_N.detach()
+        self._dtype = weight.dtype if cpu_has_bf16() else torch.float32
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(self._dtype), ROWS)
+        self._bias = None if bias is None else bias.to(self._dtype)
+        self._narrow = (weight, bias) if weight.dtype != self._dtype else None
+        self._least = least
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.dtype != torch.float32 and x.numel() == x.shape[-1]:
-            return F.linear(x, self._weight, self._bias)  # one row: half the bytes to read
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x.float(), self._packed, self._wide_bias, "none", [], "")
-        return y.to(x.dtype)
+        if self._narrow is not None and x.numel() == x.shape[-1]:
+            return F.linear(x, *self._narrow)  # one row: half the bytes to read
+        rows = x.reshape(-1, x.shape[-1])
+        made = self.multiply(filled(rows, self._least))[: len(rows)]
+        return made.view(*x.shape[:-1], -1).to(x.dtype)
+
+    def multiply(self, x_NK: Tensor) -> Tensor:
+        """The product of just these rows, in the dtype that is computed in."""
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x_NK.to(self._dtype), self._packed, self._bias, "none", [], "")
+        return y
 
 
 @contextmanager
@@ -50,33 +59,36 @@ def packed(model: LanguageModel) -> Iterator[bool]:
         with ready(model):
             yield False
     else:
-        packs = can_pack(model.table.weight)
-        with standing_in(_packed(model) if packs else _as_they_are(model)):
-            yield packs
+        least = least_packed_rows(model)
+        with standing_in(_as_they_are(model) if least is None else _packed(model, least)):
+            yield least is not None
 
 
-def _packed(model: LanguageModel) -> Functions:
-    return ((each.owner, each.method, PackedLinear(each.weight, each.bias)) for each in model.matrices())
+@torch.no_grad()
+def least_packed_rows(model: LanguageModel) -> dict[torch.Size, int] | None:
+    """From how many rows on a row of a packed product has its own bits, by shapes of matrices; None: nothing packs."""
+    if not torch.backends.mkldnn.is_available():
+        return None
+    found: dict[torch.Size, int] = {}
+    for weight in {each.weight.shape: each.weight for each in model.matrices()}.values():
+        least = least_of(PackedLinear(weight, None).multiply, weight.shape[1], weight)
+        if least is None:
+            return None
+        found[weight.shape] = max(least, _quick_rows())
+    return found
+
+
+def _quick_rows() -> int:
+    """With AVX-512 four rows take a sixth less time than one, in fp32 and in bf16; with AVX2 they take longer."""
+    return 4 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 1
+
+
+def _packed(model: LanguageModel, least: dict[torch.Size, int]) -> Functions:
+    for each in model.matrices():
+        yield each.owner, each.method, PackedLinear(each.weight, each.bias, least[each.weight.shape])
 
 
 def _as_they_are(model: LanguageModel) -> Functions:
     matrices = list(model.matrices())
     least = least_rows(each.weight.t() for each in matrices)
     return ((each.owner, each.method, Product(each.weight.detach().t(), each.bias, least)) for each in matrices)
-
-
-def can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN is here, keeps a row's bits, and is faster than torch: it is not where bf16 has instructions."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return (weight.dtype == torch.float32 or not cpu_has_bf16()) and _rows_are_their_own()
-
-
-@cache
-@torch.no_grad()
-def _rows_are_their_own() -> bool:
-    """Whether the rows of a small product, fewer of them at a time, have the bits that they have among ROWS."""
-    draw = torch.Generator().manual_seed(0)
-    x, product = torch.randn(ROWS, 64, generator=draw), PackedLinear(torch.randn(64, 64, generator=draw), None)
-    whole = product(x)
-    return all(torch.equal(product(x[:n]), whole[:n]) for n in range(1, ROWS))

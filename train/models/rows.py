@@ -6,6 +6,7 @@ pieces. `least_rows` finds out, on the matrices themselves, from how many rows o
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,21 +45,29 @@ def one_by_one(x_NK: Tensor, matrix_KN: Tensor) -> Tensor:
     return torch.bmm(x_NK[:, None], matrix_KN.expand(len(x_NK), -1, -1))[:, 0]
 
 
-@torch.no_grad()
 def least_rows(matrices: Iterable[Tensor]) -> int | None:
-    """From how many rows on a row's bits are those that it has among 16, here and with these threads.
-
-    `matrices` [K, N] are tried one of each shape and layout. None where bits depend on more than the number of rows.
-    """
+    """`least_of` of torch's own products by `matrices` [K, N], of which one of each shape and layout is tried."""
     least = 1
     for matrix in {(each.shape, each.stride()): each for each in matrices}.values():
-        x = torch.randn(max(TRIED), len(matrix), generator=torch.Generator().manual_seed(0)).to(matrix)
-        among = torch.mm(x[:ROWS], matrix)
-        differ = [n for n in TRIED if not torch.equal(torch.mm(x[:n], matrix)[:ROWS], among[:n])]
-        if differ and differ[-1] > ROWS:
+        found = least_of(partial(torch.mm, mat2=matrix), len(matrix), matrix)
+        if found is None:
             return None
-        least = max(least, *(n + 1 for n in differ), 1)
+        least = max(least, found)
     return least
+
+
+@torch.no_grad()
+def least_of(product: Callable[[Tensor], Tensor], width: int, like: Tensor) -> int | None:
+    """From how many rows [n, width] on a row's bits are those that it has among 16, here and with these threads.
+
+    Rows are of the dtype of `like`. None where bits depend on more than the number of rows.
+    """
+    x = torch.randn(max(TRIED), width, generator=torch.Generator().manual_seed(0)).to(like)
+    among = product(x[:ROWS])
+    differ = [n for n in TRIED if not torch.equal(product(x[:n])[:ROWS], among[:n])]
+    if differ and differ[-1] > ROWS:
+        return None
+    return max((n + 1 for n in differ), default=1)
 
 
 @contextmanager
