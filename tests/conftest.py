@@ -1,5 +1,6 @@
 """What every test has: pinned threads, repeatable random cases, caches of its own, the folder of real media files."""
 
+import gc
 import os
 import signal
 import sys
@@ -55,8 +56,20 @@ def _turn(item: pytest.Item) -> int:
     return next((turn for turn, start in enumerate(LONG, start=1) if item.path.name.startswith(start)), len(LONG) + 1)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """No search for garbage while tests are collected: there is next to none, and each looks through all of torch."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()  # where nothing was collected, too: in the process that hands tests to others
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Commands under test start warm (warm.py) from here on."""
+    """Commands under test start warm (warm.py) from here on, and no search for garbage looks at what is there now."""
+    gc.enable()
+    gc.freeze()
     if not session.config.option.collectonly:
         import warm  # imports toto, and with it numpy
 
