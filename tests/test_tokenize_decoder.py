@@ -221,6 +221,20 @@ def test_the_child_is_renewed_after_its_share_of_sources(
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's environment is read in /proc")
+@pytest.mark.parametrize("given", ["", "glibc.malloc.tcache_count=7"])
+def test_the_child_asks_for_huge_pages_unless_it_was_told_how_to_allocate(
+    given: str, tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given:
+        monkeypatch.setenv("GLIBC_TUNABLES", given)
+    else:
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert kept(decoder, video(tmp_path, "good")) == 20
+    found = Path(f"/proc/{decoder.pid}/environ").read_text().split("\0")
+    assert f"GLIBC_TUNABLES={given or 'glibc.malloc.hugetlb=1'}" in found
+
+
 @pytest.mark.parametrize("fault", ["loop", "sleep_in_c", "sleep_in_c_holding_the_lock"])
 def test_the_child_dies_with_a_parent_that_is_killed(faults: Path, fault: str) -> None:
     path = video(faults, fault)

@@ -20,6 +20,7 @@ from toto.tokenize.wire import Inbox, Message
 START_S = 120.0  # importing FFmpeg from a cold network drive
 PIPE_BYTES = 1 << 20
 TAIL_BYTES = 2_000  # of stderr, for reports
+HUGE_PAGES = "glibc.malloc.hugetlb=1"  # for frames, where the kernel gives them if asked: 2 to 3 % less CPU time
 
 
 class Silence(Exception):
@@ -148,11 +149,11 @@ class ChildProcess:
 
 
 def environment() -> dict[str, str]:
-    """A child's: the parent's, with its import path, and one thread for every library."""
+    """A child's: the parent's, with its import path, one thread for every library, and huge pages."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = [entry for entry in (*given, *sys.path) if entry] + ([os.getcwd()] if "" in sys.path else [])
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
+    return {"GLIBC_TUNABLES": HUGE_PAGES, **os.environ, **threads, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
 
 
 def _widen(pipe: int) -> None:
