@@ -3,10 +3,11 @@
     python bench/tokenizer_agreement.py [--only dvae …] [--pictures 96] [--bf16 8] [--media FOLDER] [--json]
 
 Nobody's weights are needed: the packages' networks are calibrated on pictures until they use their codebook (see
-tests/calibrated_weights.py), saved as the official files are, and loaded by toto. Printed: codes used, ids, near-ties
-of the reference (best two scores within 1e-4), ids that differ and the widest margin of one, and the share that bf16
-flips. On real weights the share may be another: every run of toto-tokenize in bf16 measures its own. On CPUs without
-bf16 arithmetic (AVX512_BF16, AMX) bf16 is emulated, some ten times slower than fp32.
+tests/calibrated_weights.py), saved as the official files are, and loaded by toto. Both sides take one picture a call on
+one thread. Printed: codes used, ids, near-ties of the reference (best two scores within 1e-4), pictures whose latents
+(dvae: logits) differ in a bit, ids that differ and the widest margin of one, and the share that bf16 flips. On real
+weights the share may be another: every run of toto-tokenize in bf16 measures its own. On CPUs without bf16 arithmetic
+(AVX512_BF16, AMX) bf16 is emulated, some ten times slower than fp32.
 """
 
 import sys
@@ -25,6 +26,7 @@ import os  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -38,53 +40,79 @@ from toto.tokenize.tokenizers.codebook import gaussian_codes  # noqa: E402
 from toto.tokenizers import load  # noqa: E402
 
 NEAR_TIE = 1e-4
-Scores = Callable[[np.ndarray], torch.Tensor]  # uint8 [n, 3, R, R] -> [n h w, codes], the best is the code
 
 
-def dvae(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
+@dataclass
+class Reference:
+    """A package's network, and toto's spec of the same weights."""
+
+    spec: dict[str, Any]
+    encode: Callable[[torch.Tensor], torch.Tensor]  # float [n, 3, R, R] of [0, 1] -> [n, c, h, w]
+    scores: Callable[[torch.Tensor], torch.Tensor]  # what encode gives -> [n h w, codes], the best one is the code
+    codes: Callable[[torch.Tensor], torch.Tensor]  # what encode gives -> [n h w]
+
+
+def dvae(folder: Path, images: np.ndarray) -> Reference:
     """OpenAI's dVAE: n_hid 256, two blocks a group, 8,192 codes; a whole pickled module."""
     import dall_e
 
     encoder = dall_e.Encoder()
     calibrate_dvae(encoder, images)
     torch.save(encoder, folder / "encoder.pkl")
-    spec = {"name": "dvae", "weights": str(folder / "encoder.pkl")}
-    return spec, lambda part: flat(encoder(dall_e.map_pixels(unit(part))))
+    return Reference(
+        {"name": "dvae", "weights": str(folder / "encoder.pkl")},
+        lambda x: encoder(dall_e.map_pixels(x)),
+        flat,
+        lambda logits: flat(logits).argmax(1),
+    )
 
 
-def vqgan(codes: int, folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
+def vqgan(codes: int, folder: Path, images: np.ndarray) -> Reference:
     """taming's VQGAN f16 with so many codes of 256 dimensions."""
     from taming.modules.diffusionmodules.model import Decoder, Encoder
+    from taming.modules.vqvae.quantize import VectorQuantizer2
     from torch import nn
 
-    codebook = torch.empty(codes, 256)
     encoder, quant_conv = Encoder(**VQGAN_F16).eval(), nn.Conv2d(256, 256, 1)
+    quantize = VectorQuantizer2(codes, 256, beta=0.25)
+    codebook = quantize.embedding.weight.data
     calibrate_vqgan(encoder, quant_conv, codebook, images)
     parts = {"encoder": encoder, "quant_conv": quant_conv, "decoder": Decoder(**VQGAN_F16)}
     state = nn.ModuleDict({**parts, "post_quant_conv": nn.Conv2d(256, 256, 1)}).state_dict()
     torch.save({"state_dict": {**state, "quantize.embedding.weight": codebook}}, folder / "last.ckpt")
 
-    def scores(part: np.ndarray) -> torch.Tensor:
-        latents = flat(quant_conv(encoder(unit(part) * 2 - 1)))
-        return 2 * latents @ codebook.t() - codebook.square().sum(1) - latents.square().sum(1, keepdim=True)
+    def scores(latents: torch.Tensor) -> torch.Tensor:
+        z = flat(latents)
+        return 2 * z @ codebook.t() - (z.square().sum(1, keepdim=True) + codebook.square().sum(1))
 
-    return {"name": "vqgan", "weights": str(folder / "last.ckpt")}, scores
+    return Reference(
+        {"name": "vqgan", "weights": str(folder / "last.ckpt")},
+        lambda x: quant_conv(encoder(x * 2 - 1)),
+        scores,
+        lambda latents: quantize(latents)[2][2],
+    )
 
 
-def sdvae(folder: Path, images: np.ndarray) -> tuple[dict[str, Any], Scores]:
-    """Stable Diffusion's VAE, diffusers' class, 32,768 Gaussian codes by brute force."""
+def sdvae(folder: Path, images: np.ndarray) -> Reference:
+    """Stable Diffusion's VAE, diffusers' class, 32,768 Gaussian codes by brute force in float64."""
     from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
     model = AutoencoderKL(**SD_VAE).eval()
     calibrate_sdvae(model, images)
     model.save_pretrained(folder / "sd-vae")
-    codes = torch.from_numpy(gaussian_codes(32_768, 4, 0)).float()
+    codes = torch.from_numpy(gaussian_codes(32_768, 4, 0))
 
-    def scores(part: np.ndarray) -> torch.Tensor:
-        modes = flat(model.encode(unit(part) * 2 - 1).latent_dist.mode()) * model.config.scaling_factor
-        return -torch.cdist(modes, codes).square()
+    def scores(parameters: torch.Tensor) -> torch.Tensor:
+        modes = flat(DiagonalGaussianDistribution(parameters).mode() * model.config.scaling_factor)
+        return -torch.cdist(modes.double(), codes, compute_mode="donot_use_mm_for_euclid_dist").square()
 
-    return {"name": "sdvae", "weights": str(folder / "sd-vae")}, scores
+    return Reference(
+        {"name": "sdvae", "weights": str(folder / "sd-vae")},
+        lambda x: model.encode(x * 2 - 1).latent_dist.parameters,
+        scores,
+        lambda parameters: scores(parameters).argmax(1),
+    )
 
 
 KINDS = {
@@ -98,16 +126,18 @@ KINDS = {
 def measure(name: str, count: int, in_bf16: int, media: Path | None, folder: Path) -> dict[str, Any]:
     """Calibrates on three quarters as many pictures as are then compared; bf16 encodes the first of these."""
     make, side = KINDS[name]
-    spec, scores = make(folder, pictures(max(8, count * 3 // 4), side, media))
-    exact, fast = load(spec), load({**spec, "precision": "bf16"})
-    wanted, margin, found, quick = [], [], [], []
+    reference = make(folder, pictures(max(8, count * 3 // 4), side, media))
+    exact, fast = load(reference.spec), load({**reference.spec, "precision": "bf16"})
+    heads = kept_heads(exact)
+    wanted, margin, found, quick, other_bits = [], [], [], [], 0
     started = time.perf_counter()
     for i, picture in enumerate(pictures(count, side, media, seed=1)):
         click.echo(f"\r{name}: {i} of {count} pictures", err=True, nl=False)
-        reference = scores(picture[None])
-        wanted.append(reference.argmax(1).numpy())
-        margin.append(margins(reference).numpy())
+        encoded = reference.encode(torch.from_numpy(picture[None]).float() / 255)
+        wanted.append(reference.codes(encoded).numpy())
+        margin.append(margins(reference.scores(encoded)).numpy())
         found.append(exact.encode(picture[None]).reshape(-1))
+        other_bits += not torch.equal(heads.pop(), encoded)
         if i < in_bf16:
             quick.append(fast.encode(picture[None]).reshape(-1))
     codes, apart, ours, bf16 = map(np.concatenate, (wanted, margin, found, quick))
@@ -121,6 +151,7 @@ def measure(name: str, count: int, in_bf16: int, media: Path | None, folder: Pat
         "codes_used": len(np.unique(codes)),
         "codes": exact.vocab_size,
         "near_ties": int(ties.sum()),
+        "pictures_of_other_bits": other_bits,
         "differ": int(differ.sum()),
         "differ_beyond_near_ties": int((differ & ~ties).sum()),
         "widest_margin_that_differs": float(apart[differ].max(initial=0.0)),
@@ -130,9 +161,16 @@ def measure(name: str, count: int, in_bf16: int, media: Path | None, folder: Pat
     }
 
 
-def unit(images: np.ndarray) -> torch.Tensor:
-    """uint8 -> float of [0, 1]."""
-    return torch.from_numpy(images).float() / 255
+def kept_heads(tokenizer: Any) -> list[torch.Tensor]:
+    """Filled with what the tokenizer's network gives, picture by picture, before it becomes codes."""
+    heads, codes = [], tokenizer._codes
+
+    def keeping(head: torch.Tensor) -> np.ndarray:
+        heads.append(head)
+        return codes(head)
+
+    tokenizer._codes = keeping
+    return heads
 
 
 def flat(maps: torch.Tensor) -> torch.Tensor:
@@ -150,6 +188,7 @@ def main(only: tuple[str, ...], count: int, in_bf16: int, media: Path | None, as
     """Prints a line of figures for each tokenizer."""
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
+    torch.set_num_threads(1)
     lines = []
     for name in only or KINDS:
         with tempfile.TemporaryDirectory() as folder:
@@ -160,8 +199,8 @@ def main(only: tuple[str, ...], count: int, in_bf16: int, media: Path | None, as
         click.echo(
             "{tokenizer} at {resolution}: {codes_used:,} of {codes:,} codes used by {ids:,} ids of {pictures} "
             "pictures, "
-            "{near_ties} near-ties; fp32: {differ} differ, {differ_beyond_near_ties} of them beyond near-ties, by "
-            "margins of up to {widest_margin_that_differs:.1e}; "
+            "{near_ties} near-ties; fp32: {pictures_of_other_bits} pictures with other bits, {differ} ids differ, "
+            "{differ_beyond_near_ties} of them beyond near-ties, by margins of up to {widest_margin_that_differs:.1e}; "
             "bf16 flips {bf16_flips:.2%} of {bf16_ids:,} ({seconds:.0f} s)".format(**line)
         )
     if as_json:

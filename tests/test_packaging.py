@@ -89,7 +89,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("stage", ["tokenize", "shards", "train", "evaluate"])
 def test_the_wheel_holds_every_module_of_a_stage(root: Path, wheel: Path, stage: str) -> None:
-    written = {f"toto/{path.relative_to(root).as_posix()}" for path in (root / stage).rglob("*.py")}
+    written = {
+        f"toto/{path.relative_to(root).as_posix()}"
+        for path in (root / stage).rglob("*")
+        if path.suffix in (".py", ".cpp")
+    }
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(f"toto/{stage}/")}
     assert packed == written | {f"toto/{stage}/py.typed"}
 

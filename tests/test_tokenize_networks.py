@@ -15,8 +15,11 @@ from toto.errors import UsageError, UserError
 from toto.shards.store import LocalStore
 from toto.tokenize import canary, weights_child
 from toto.tokenize.canary import precision_facts
+from toto.tokenize.tokenizers.autoencoder_arithmetic import DIFFUSERS, TAMING
+from toto.tokenize.tokenizers.autoencoder_net import load_autoencoder_encoder
 from toto.tokenize.tokenizers.codebook import gaussian_codes
-from toto.tokenize.weights_convert import write_converted
+from toto.tokenize.tokenizers.running import Placement, Running
+from toto.tokenize.weights_convert import AUTOENCODER, stored, write_converted
 from toto.tokenizers import load
 
 NEAR_TIE = 1e-4  # of a reference's best two scores: below it, fp32 rounding decides
@@ -43,6 +46,7 @@ class Reference:
     images: np.ndarray  # uint8 [n, 3, SIDE, SIDE]
     scores: torch.Tensor  # [n h w, codes], the best one is the code
     network: Any
+    latents: list[torch.Tensor]  # of one picture each, as autoencoders give them
 
     @property
     def codes(self) -> np.ndarray:
@@ -95,7 +99,7 @@ def dvae(folder: Path, photos: Path | None) -> Reference:
     images = pictures(44, SIDE, photos, seed=1)
     scores = torch.cat([flat(encoder(dall_e.map_pixels(unit(images[i : i + 4])))) for i in range(0, 44, 4)])
     spec = {"name": "dvae", "weights": str(folder / "encoder.pkl"), "decoder": str(folder / "decoder.pkl")}
-    return Reference(spec, images, scores, decoder)
+    return Reference(spec, images, scores, decoder, [])
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +123,10 @@ def vqgan(folder: Path, photos: Path | None) -> Reference:
     calibrate_vqgan(model["encoder"], model["quant_conv"], codebook, pictures(32, SIDE, photos))
     save_lightning(folder / "last.ckpt", {**model.state_dict(), "loss.discriminator.weight": torch.zeros(3)})
     images = pictures(48, SIDE, photos, seed=1)
-    latents = torch.cat(
-        [flat(model["quant_conv"](model["encoder"](unit(part) * 2 - 1))) for part in np.split(images, 12)]
-    )
-    distances = latents.square().sum(1, keepdim=True) + codebook.square().sum(1) - 2 * latents @ codebook.t()
-    return Reference({"name": "vqgan", "weights": str(folder / "last.ckpt")}, images, -distances, model)
+    latents = [model["quant_conv"](model["encoder"](unit(picture[None]) * 2 - 1)) for picture in images]
+    z = torch.cat([flat(one) for one in latents])
+    distances = z.square().sum(1, keepdim=True) + codebook.square().sum(1) - 2 * z @ codebook.t()
+    return Reference({"name": "vqgan", "weights": str(folder / "last.ckpt")}, images, -distances, model, latents)
 
 
 def save_lightning(path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -161,10 +164,12 @@ def sdvae(folder: Path, photos: Path | None) -> Reference:
     calibrate_sdvae(model, pictures(8, SIDE, photos))
     model.save_pretrained(folder / "sd-vae")
     images = pictures(8, SIDE, photos, seed=1)
-    modes = torch.cat([flat(model.encode(unit(part) * 2 - 1).latent_dist.mode()) for part in np.split(images, 4)])
-    codes = torch.from_numpy(gaussian_codes(32_768, 4, 0)).float()
-    distances = torch.cat([torch.cdist(part * 0.18215, codes).square() for part in modes.split(256)])
-    return Reference({"name": "sdvae", "weights": str(folder / "sd-vae")}, images, -distances, model)
+    latents = [model.encode(unit(picture[None]) * 2 - 1).latent_dist for picture in images]
+    modes = torch.cat([flat(one.mode() * 0.18215) for one in latents]).double()
+    codes, in_float64 = torch.from_numpy(gaussian_codes(32_768, 4, 0)), "donot_use_mm_for_euclid_dist"
+    scores = torch.cat([-torch.cdist(part, codes, compute_mode=in_float64).square() for part in modes.split(256)])
+    parameters = [one.parameters for one in latents]
+    return Reference({"name": "sdvae", "weights": str(folder / "sd-vae")}, images, scores, model, parameters)
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("dvae", 4000), ("vqgan", 600), ("sdvae", 1000)])
@@ -180,6 +185,34 @@ def test_ids_are_those_of_the_reference(name: str, wanted: int, request: pytest.
     print(f"{differ.sum()} differ")
     assert used >= wanted and not (differ & ~near).any()
     assert found.dtype == np.int32 and tokenizer.spec["vocab_size"] == reference.scores.shape[1]
+
+
+@pytest.mark.parametrize(("name", "arithmetic"), [("vqgan", TAMING), ("sdvae", DIFFUSERS)])
+def test_autoencoders_give_the_bits_of_the_reference(
+    name: str, arithmetic: Any, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    reference: Reference = request.getfixturevalue(name)
+    file = {"vqgan": "last.ckpt", "sdvae": "sd-vae/diffusion_pytorch_model.safetensors"}[name]
+    net = load_autoencoder_encoder(stored(name, str(folder / file), None).tensors(*AUTOENCODER), arithmetic)
+    found: list[torch.Tensor] = []
+
+    def kept(latents: torch.Tensor) -> np.ndarray:
+        found.append(latents)
+        return np.zeros((1, 1, 1), int)
+
+    Running(net, Placement("cpu", "fp32")).encode(reference.images, kept)
+    assert len(found) == len(reference.latents)
+    for ours, theirs in zip(found, reference.latents, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_vqgan_ids_are_tamings_at_near_ties_too(vqgan: Reference) -> None:
+    wanted = [vqgan.network["quantize"](latents)[2][2].numpy() for latents in vqgan.latents]
+    assert (load(vqgan.spec).encode(vqgan.images).reshape(-1) == np.concatenate(wanted)).all()
+
+
+def test_sdvae_ids_are_the_nearest_of_diffusers_modes(sdvae: Reference) -> None:
+    assert (load(sdvae.spec).encode(sdvae.images).reshape(-1) == sdvae.codes).all()
 
 
 @pytest.mark.parametrize("name", ["dvae", "vqgan", "sdvae"])

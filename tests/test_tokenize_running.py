@@ -1,6 +1,8 @@
 """How networks run on a CPU: quick convolutions, one picture at a time, compiled trunks, and what is said without."""
 
 import copy
+import ctypes
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from calibrated_weights import calibrate_dvae, margins, pictures
 from torch import nn
 
 from toto.tokenize.tokenizers import compiled
+from toto.tokenize.tokenizers.bf16_kernels import kernels
 from toto.tokenize.tokenizers.dvae_trunk import DVAETrunk, best_codes
+from toto.tokenize.tokenizers.kept_memory import keep_memory
 from toto.tokenize.tokenizers.running import Placement, Running
-from toto.tokenize.tokenizers.winograd import Tiles, convolution, quick_copy
+from toto.tokenize.tokenizers.winograd import Tiles, convolution
 
 NEAR_TIE = 1e-4  # of a reference's best two logits
 LAYERS = [(3, 64, 17, 30), (64, 128, 32, 32), (32, 256, 15, 18), (64, 512, 16, 16), (16, 512, 7, 9)]
@@ -57,15 +61,9 @@ def test_quick_convolutions_give_what_float64_gives(inputs: int, outputs: int, h
     assert max(errors) < 2e-4, errors
 
 
-def test_only_plain_3x3_layers_are_replaced_and_tensors_are_shared() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, stride=2), nn.Conv2d(8, 8, 1))
-    quick = quick_copy(net)
-    assert [type(layer) for layer in quick][1:] == [nn.Conv2d, nn.Conv2d]
-    assert quick[2].weight is net[2].weight
-    assert type(net[0]) is nn.Conv2d, "the network itself stays"
-    x = torch.randn(1, 3, 8, 8)
-    with torch.no_grad():
-        torch.testing.assert_close(quick(x), net(x), rtol=1e-4, atol=1e-4)
+def test_only_plain_3x3_layers_are_replaced() -> None:
+    for other in (nn.Conv2d(8, 8, 3, stride=2), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)):
+        assert convolution(other) is other
 
 
 def test_dvae_codes_are_the_references_but_for_near_ties(network: Any, images: np.ndarray) -> None:
@@ -136,13 +134,27 @@ def test_without_a_compiler_one_line_says_what_is_lost(
 ) -> None:
     from torch._inductor import cpp_builder
 
-    cpp_builder.cpp_compiler_search.cache_clear()  # what it found before
+    for found_before in (cpp_builder.cpp_compiler_search, kernels):
+        found_before.cache_clear()
     monkeypatch.setenv("PATH", "")
     running = Running(network[0], Placement("cpu", "bf16", compile=True))
+    kernels.cache_clear()
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "no C++ compiler was found" in said
     assert running.encode(images[:1], codes).shape == (1, 8, 8)
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="no processor for these kernels")
+def test_a_compiler_that_fails_is_told_and_the_kernels_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernels.cache_clear()
+    monkeypatch.setenv("CXX", "false")
+    assert kernels() is None and kernels() is None
+    kernels.cache_clear()
+    said = capsys.readouterr().err
+    assert said.startswith("tokenizer: ") and said.count("\n") == 1 and "bf16 goes through torch.compile" in said
 
 
 def test_compile_auto_means_bf16_where_the_processor_has_it() -> None:
@@ -153,3 +165,15 @@ def test_compile_auto_means_bf16_where_the_processor_has_it() -> None:
     assert placed(precision="bf16", compile="on")
     assert not placed(precision="bf16", compile="off")
     assert not placed(precision="fp32", compile="on"), "float32 on a CPU is quicker uncompiled"
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="needs glibc's mallopt")
+def test_memory_of_large_results_is_used_again() -> None:
+    def fresh_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16 << 20)  # 64 MB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_memory()
+    fresh_pages()
+    assert min(fresh_pages() for _ in range(3)) < 1000 < (64 << 20) // resource.getpagesize()

@@ -27,8 +27,8 @@ SECONDS = 8
 CALIBRATED_ON, COMPARED = 24, 8  # pictures
 PEERS = {  # module -> what it is, patch, how many times its speed is wanted in fp32 and in bf16
     "peer_dalle": ("dVAE", "dall_e", 8, 1.8, 3.5),
-    "peer_taming": ("VQGAN-16k", "taming", 16, 2.0, 2.0),
-    "peer_diffusers": ("SD-VAE", "diffusers", 8, 2.0, 2.0),
+    "peer_taming": ("VQGAN-16k", "taming", 16, None, 2.0),
+    "peer_diffusers": ("SD-VAE", "diffusers", 8, None, 2.0),
 }
 
 
@@ -82,7 +82,9 @@ def rate_alone(peer: str, folder: Path, seconds: float) -> float:
             process.wait()
 
 
-def _compared(what: str, peer: str, folder: Path, settings: dict[str, str], ids: int, bar: float, repeats: int) -> Line:
+def _compared(
+    what: str, peer: str, folder: Path, settings: dict[str, str], ids: int, bar: float | None, repeats: int
+) -> Line:
     both = {side: [_start(peer, side, folder, settings) for _ in range(cores())] for side in ("ours", "peer")}
     try:
         for process in [*both["ours"], *both["peer"]]:

@@ -4,7 +4,8 @@
               └────────────────────────── trunk ────────────────────────────────┘ └──── head ────┘
 
 Parameters have the names of the CompVis repositories (encoder.down.0.block.0.conv1.weight). What a network looks like
-follows from its tensors' names and shapes: channels, levels, blocks, and the levels that have attention.
+follows from its tensors' names and shapes: channels, levels, blocks, and the levels that have attention. In float32,
+one picture at a time on one thread, latents have the bits of the package whose arithmetic is given.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from toto.tokenize.tokenizers.autoencoder_arithmetic import TAMING, Arithmetic
 from toto.tokenize.tokenizers.filling import filled
 
 NORM_GROUPS = 32
@@ -61,34 +63,32 @@ class AutoencoderSize:
 class ResnetBlock(nn.Module):
     """x + branch(x): twice norm, swish, 3×3."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    def __init__(self, n_in: int, n_out: int, arithmetic: Arithmetic) -> None:
         super().__init__()
+        self.swish = arithmetic.swish
         self.norm1, self.conv1 = _norm(n_in), nn.Conv2d(n_in, n_out, 3, padding=1)
         self.norm2, self.conv2 = _norm(n_out), nn.Conv2d(n_out, n_out, 3, padding=1)
         self.nin_shortcut = nn.Conv2d(n_in, n_out, 1) if n_in != n_out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, n_in, h, w] -> [n, n_out, h, w]."""
-        branch = self.conv1(F.silu(self.norm1(x)))
-        return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(branch)))
+        branch = self.conv1(self.swish(self.norm1(x)))
+        return self.nin_shortcut(x) + self.conv2(self.swish(self.norm2(branch)))
 
 
 class Attention(nn.Module):
     """x + attention of every position to every other, one head."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, arithmetic: Arithmetic) -> None:
         super().__init__()
+        self._attention = arithmetic.attention
         self.norm = _norm(channels)
         self.q, self.k, self.v = (nn.Conv2d(channels, channels, 1) for _ in range(3))
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, channels, h, w], the same shape out."""
-        n, channels, h, w = x.shape
-        normed = self.norm(x)
-        q, k, v = (conv(normed).reshape(n, 1, channels, h * w).mT for conv in (self.q, self.k, self.v))
-        seen = F.scaled_dot_product_attention(q, k, v)
-        return x + self.proj_out(seen.mT.reshape(n, channels, h, w))
+        return x + self._attention(self.norm(x), self.q, self.k, self.v, self.proj_out)
 
 
 class Downsample(nn.Module):
@@ -118,10 +118,10 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """The blocks of one resolution, each followed by attention where the level has it, then the change of side."""
 
-    def __init__(self, widths: list[int], attends: bool) -> None:
+    def __init__(self, widths: list[int], attends: bool, arithmetic: Arithmetic) -> None:
         super().__init__()
-        self.block = nn.ModuleList(ResnetBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
-        self.attn = nn.ModuleList(Attention(width) for width in widths[1:] if attends)
+        self.block = nn.ModuleList(ResnetBlock(a, b, arithmetic) for a, b in zip(widths, widths[1:], strict=False))
+        self.attn = nn.ModuleList(Attention(width, arithmetic) for width in widths[1:] if attends)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, widths[0], h, w] -> [n, widths[-1], h', w']."""
@@ -138,12 +138,12 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """Block, attention, block at the smallest side."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, arithmetic: Arithmetic) -> None:
         super().__init__()
         self.block_1, self.attn_1, self.block_2 = (
-            ResnetBlock(channels, channels),
-            Attention(channels),
-            ResnetBlock(channels, channels),
+            ResnetBlock(channels, channels, arithmetic),
+            Attention(channels, arithmetic),
+            ResnetBlock(channels, channels, arithmetic),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,27 +154,28 @@ class Middle(nn.Module):
 class Encoder(nn.Module):
     """Pixels -> what quant_conv takes."""
 
-    def __init__(self, size: AutoencoderSize) -> None:
+    def __init__(self, size: AutoencoderSize, arithmetic: Arithmetic) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(3, size.first, 3, padding=1)
         self.down = nn.ModuleList()
         before = size.first
         for i, width in enumerate(size.widths):
-            level = Level([before, *[width] * size.blocks], i in size.attention)
+            level = Level([before, *[width] * size.blocks], i in size.attention, arithmetic)
             if i < len(size.widths) - 1:
                 level.downsample = Downsample(width)
             self.down.append(level)
             before = width
-        self.mid = Middle(before)
+        self.mid = Middle(before, arithmetic)
         self.norm_out, self.conv_out = _norm(before), nn.Conv2d(before, size.z, 3, padding=1)
 
 
 class AutoencoderEncoder(nn.Module):
     """Pixels -> latents, in two parts that may run in different precisions."""
 
-    def __init__(self, size: AutoencoderSize) -> None:
+    def __init__(self, size: AutoencoderSize, arithmetic: Arithmetic = TAMING) -> None:
         super().__init__()
-        self.encoder = Encoder(size)
+        self._swish = arithmetic.swish
+        self.encoder = Encoder(size, arithmetic)
         self.quant_conv = nn.Conv2d(size.z, size.code * size.z // size.latent, 1)
 
     def prepare(self, pictures: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ class AutoencoderEncoder(nn.Module):
 
     def head(self, features: Tensor) -> Tensor:
         """Features -> latents, or their means and log variances, [n, code or 2 code, h / patch, w / patch]."""
-        return self.quant_conv(self.encoder.conv_out(F.silu(self.encoder.norm_out(features))))
+        return self.quant_conv(self.encoder.conv_out(self._swish(self.encoder.norm_out(features))))
 
     def forward(self, pictures: Tensor) -> Tensor:
         """uint8 [n, 3, h, w] -> what head gives."""
@@ -200,14 +201,15 @@ class AutoencoderEncoder(nn.Module):
 class Decoder(nn.Module):
     """What post_quant_conv gives -> pixels of [-1, 1]."""
 
-    def __init__(self, size: AutoencoderSize) -> None:
+    def __init__(self, size: AutoencoderSize, arithmetic: Arithmetic) -> None:
         super().__init__()
+        self._swish = arithmetic.swish
         before = size.widths[-1]
         self.conv_in = nn.Conv2d(size.latent, before, 3, padding=1)
-        self.mid = Middle(before)
+        self.mid = Middle(before, arithmetic)
         levels = []
         for i, width in reversed(list(enumerate(size.widths))):
-            level = Level([before, *[width] * (size.blocks + 1)], i in size.attention)
+            level = Level([before, *[width] * (size.blocks + 1)], i in size.attention, arithmetic)
             if i:
                 level.upsample = Upsample(width)
             levels.append(level)
@@ -220,30 +222,32 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(self._swish(self.norm_out(x)))
 
 
 class AutoencoderDecoder(nn.Module):
     """Latents -> pixels."""
 
-    def __init__(self, size: AutoencoderSize) -> None:
+    def __init__(self, size: AutoencoderSize, arithmetic: Arithmetic = TAMING) -> None:
         super().__init__()
         self.post_quant_conv = nn.Conv2d(size.code, size.latent, 1)
-        self.decoder = Decoder(size)
+        self.decoder = Decoder(size, arithmetic)
 
     def forward(self, latents: Tensor) -> Tensor:
         """float [n, code, h, w] -> pixels of [0, 1], [n, 3, patch h, patch w]."""
         return ((self.decoder(self.post_quant_conv(latents)) + 1) / 2).clamp(0, 1)
 
 
-def load_autoencoder_encoder(tensors: Mapping[str, Tensor]) -> AutoencoderEncoder:
+def load_autoencoder_encoder(tensors: Mapping[str, Tensor], arithmetic: Arithmetic = TAMING) -> AutoencoderEncoder:
     """The encoding half of a whole autoencoder's tensors; UserError when some are missing or misshapen."""
-    return filled(lambda: AutoencoderEncoder(_size(tensors)), _half(tensors, "encoder.", "quant_conv."))
+    return filled(lambda: AutoencoderEncoder(_size(tensors), arithmetic), _half(tensors, "encoder.", "quant_conv."))
 
 
-def load_autoencoder_decoder(tensors: Mapping[str, Tensor]) -> AutoencoderDecoder:
+def load_autoencoder_decoder(tensors: Mapping[str, Tensor], arithmetic: Arithmetic = TAMING) -> AutoencoderDecoder:
     """The decoding half of a whole autoencoder's tensors; UserError when some are missing or misshapen."""
-    return filled(lambda: AutoencoderDecoder(_size(tensors)), _half(tensors, "decoder.", "post_quant_conv."))
+    return filled(
+        lambda: AutoencoderDecoder(_size(tensors), arithmetic), _half(tensors, "decoder.", "post_quant_conv.")
+    )
 
 
 def _size(tensors: Mapping[str, Tensor]) -> AutoencoderSize:

@@ -3,9 +3,11 @@
     uint8 pictures ─prepare, fp32─▶ trunk ─bf16 or fp32─▶ head ─fp32─▶ codes
 
 fp32 is the exact mode. On a CPU one picture at a time goes through one thread, so that neither neighbours nor padding
-nor the number of workers changes a code; cores are used by more workers. There winograd.py and dvae_trunk.py do the
-trunk in half the time. On a GPU batches have one fixed shape (this path has not run on a GPU yet).
-bf16 runs the trunk, where the time goes, in half the bits; codes at near-ties flip (canary.py measures how many).
+nor the number of workers changes a code; cores are used by more workers. There dvae_trunk.py does the dVAE's trunk in
+half the time; autoencoder_net.py gives the bits of taming and diffusers. On a GPU batches have one fixed shape (this
+path has not run on a GPU yet).
+bf16 runs the trunk, where the time goes, in half the bits; codes at near-ties flip (canary.py measures how many). On a
+CPU dvae_bf16.py and autoencoder_bf16.py do so where their kernels run, elsewhere compiled.py.
 """
 
 import copy
@@ -19,10 +21,12 @@ import torch
 from torch import Tensor
 
 from toto.errors import UsageError
+from toto.tokenize.tokenizers.autoencoder_bf16 import AutoencoderInBf16
 from toto.tokenize.tokenizers.compiled import Trunk, compiled, computes_in_bf16
+from toto.tokenize.tokenizers.dvae_bf16 import DVAEInBf16
 from toto.tokenize.tokenizers.dvae_net import DVAEEncoder
 from toto.tokenize.tokenizers.dvae_trunk import DVAETrunk
-from toto.tokenize.tokenizers.winograd import quick_copy
+from toto.tokenize.tokenizers.kept_memory import keep_memory
 
 GPU_BATCH = 64  # pictures
 
@@ -79,28 +83,38 @@ class Placement:
         return cls(device, precision, {"on": precision == "bf16", "off": False}.get(spec.get("compile", "auto"), pays))
 
 
+@dataclass(frozen=True)
+class Ways:
+    """How a network's parts are computed."""
+
+    trunk: Trunk
+    head: Trunk
+
+
 class Running:
     """A network at its place, ready to encode."""
 
     def __init__(self, net: Any, placement: Placement) -> None:
+        if placement.on_cpu:
+            keep_memory()
         self._placement = placement
         self._net = net.to(placement.device)
-        self._exact = _trunk_for_one_picture(net) if placement.on_cpu else net.trunk
-        self._trunk = self._exact if placement.precision == "fp32" else _half(net, placement)
+        self._exact = Ways(_trunk_for_one_picture(net) if placement.on_cpu else net.trunk, net.head)
+        self._asked = self._exact if placement.precision == "fp32" else _half(net, placement)
 
     def encode(self, pictures: np.ndarray, finish: Finish) -> np.ndarray:
         """uint8 [n, 3, H, W] -> int32 [n, h, w], in the precision that was asked for."""
-        return self._run(pictures, self._trunk, finish)
+        return self._run(pictures, self._asked, finish)
 
     def encode_exact(self, pictures: np.ndarray, finish: Finish) -> np.ndarray:
         """The same in fp32, whatever was asked for."""
         return self._run(pictures, self._exact, finish)
 
-    def _run(self, pictures: np.ndarray, trunk: Trunk, finish: Finish) -> np.ndarray:
+    def _run(self, pictures: np.ndarray, ways: Ways, finish: Finish) -> np.ndarray:
         step = 1 if self._placement.on_cpu else GPU_BATCH
         with exact_arithmetic(threads=1):
             parts = [
-                finish(self._net.head(trunk(self._net.prepare(self._moved(pictures[i : i + step])))))
+                finish(ways.head(ways.trunk(self._net.prepare(self._moved(pictures[i : i + step])))))
                 for i in range(0, len(pictures), step)
             ]
         return np.concatenate(parts).astype(np.int32)
@@ -111,13 +125,19 @@ class Running:
 
 def _trunk_for_one_picture(net: Any) -> Trunk:
     with torch.inference_mode():
-        return DVAETrunk(net) if isinstance(net, DVAEEncoder) else quick_copy(net).trunk
+        return DVAETrunk(net) if isinstance(net, DVAEEncoder) else net.trunk
 
 
-def _half(net: Any, placement: Placement) -> Trunk:
+def _half(net: Any, placement: Placement) -> Ways:
+    if placement.on_cpu and placement.compile:
+        for quicker in (DVAEInBf16, AutoencoderInBf16):
+            if quicker.takes(net):
+                with torch.inference_mode():
+                    quick = quicker(net)
+                return Ways(quick.trunk, quick.head)
     half = copy.deepcopy(net).bfloat16().to(memory_format=torch.channels_last)
     trunk = compiled(half.trunk, placement.device) if placement.compile else half.trunk
-    return lambda prepared: trunk(prepared.to(torch.bfloat16, memory_format=torch.channels_last)).float()
+    return Ways(lambda x: trunk(x.to(torch.bfloat16, memory_format=torch.channels_last)).float(), net.head)
 
 
 @contextmanager

@@ -59,14 +59,16 @@ class SDVAE(NetTokenizer):
         self._weights = weights
 
     def _load_encoder(self) -> Any:
+        from toto.tokenize.tokenizers.autoencoder_arithmetic import DIFFUSERS
         from toto.tokenize.tokenizers.autoencoder_net import load_autoencoder_encoder
 
-        return load_autoencoder_encoder(self._weights.tensors(*AUTOENCODER))
+        return load_autoencoder_encoder(self._weights.tensors(*AUTOENCODER), DIFFUSERS)
 
     def _load_decoder(self) -> Any:
+        from toto.tokenize.tokenizers.autoencoder_arithmetic import DIFFUSERS
         from toto.tokenize.tokenizers.autoencoder_net import load_autoencoder_decoder
 
-        return load_autoencoder_decoder(self._weights.tensors(*AUTOENCODER))
+        return load_autoencoder_decoder(self._weights.tensors(*AUTOENCODER), DIFFUSERS)
 
     def _codes(self, head: Any) -> np.ndarray:
         n, _, h, w = head.shape

@@ -51,19 +51,23 @@ class VQGAN(NetTokenizer):
         self._codebook: Any = None
 
     def _load_encoder(self) -> Any:
+        from toto.tokenize.tokenizers.autoencoder_arithmetic import TAMING
         from toto.tokenize.tokenizers.autoencoder_net import load_autoencoder_encoder
 
-        return load_autoencoder_encoder(self._weights.tensors(*AUTOENCODER))
+        return load_autoencoder_encoder(self._weights.tensors(*AUTOENCODER), TAMING)
 
     def _load_decoder(self) -> Any:
+        from toto.tokenize.tokenizers.autoencoder_arithmetic import TAMING
         from toto.tokenize.tokenizers.autoencoder_net import load_autoencoder_decoder
 
-        return load_autoencoder_decoder(self._weights.tensors(*AUTOENCODER))
+        return load_autoencoder_decoder(self._weights.tensors(*AUTOENCODER), TAMING)
 
     def _codes(self, head: Any) -> np.ndarray:
-        n, d, h, w = head.shape
-        found = self._codes_on(head.device).nearest(head.permute(0, 2, 3, 1).reshape(-1, d))
-        return found.reshape(n, h, w).cpu().numpy()
+        import torch
+
+        codebook, (n, _, h, w) = self._codes_on(head.device), head.shape
+        found = [codebook.nearest(latents.flatten(1).t().contiguous()) for latents in head]  # picture by picture
+        return torch.stack(found).reshape(n, h, w).cpu().numpy()
 
     def _pixels(self, codes: Any) -> Any:
         return self._decoder(self._codes_on(codes.device).codes[codes].permute(0, 3, 1, 2))

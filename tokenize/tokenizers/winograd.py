@@ -15,9 +15,6 @@ Zen 3 core, and the largest error in terms of the spread of the result (that of 
     2048→512, 16×16         81   68 (3e-5)     33 (2e-5)    33 (1e-6)
 """
 
-import copy
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,19 +48,6 @@ FORMS = {
         ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
     ),
 }
-
-Net = TypeVar("Net", bound=nn.Module)
-
-
-def quick_copy(net: Net) -> Net:
-    """The network with its 3×3 convolutions done this way, for float32 [1, c, h, w]; the others share their tensors."""
-    shared = {id(tensor): tensor for tensor in net.parameters()}  # deepcopy leaves what is already in its memo
-    quick = copy.deepcopy(net, shared)
-    for module in quick.modules():
-        for name, layer in list(module.named_children()):
-            if isinstance(layer, nn.Conv2d) and (way := convolution(layer)) is not layer:
-                setattr(module, name, way)
-    return quick
 
 
 def convolution(layer: nn.Conv2d) -> nn.Module:

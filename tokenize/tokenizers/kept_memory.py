@@ -1,0 +1,22 @@
+"""What a network frees on a CPU stays with its process, to be used again: fresh pages cost a fourth of the time.
+
+glibc gives blocks of more than 32 MB back to the kernel when they are freed, which clears each page of the next one; a
+layer's result of VQGAN is 33.5 MB. Measured on an AMD Zen 4, float32, one picture of 256 px: VQGAN 2.06 to 1.53 s and
+140 MB more at its peak, SD-VAE 3.3 to 2.8 s and 190 MB. The dVAE's results are smaller: no change.
+"""
+
+import ctypes
+from functools import cache
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_… of glibc's malloc.h
+MAPPED_FROM = 1 << 30  # bytes of a block
+RETURNED_FROM = 2**31 - 1  # free bytes at the heap's end; the most that mallopt takes
+
+
+@cache
+def keep_memory() -> None:
+    """From now on in this process; nothing happens where the C library is not glibc."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(MMAP_THRESHOLD, MAPPED_FROM)
+        library.mallopt(TRIM_THRESHOLD, RETURNED_FROM)
