@@ -90,9 +90,8 @@ def measure(size: str, precision: str, batches: tuple[int, ...], frames: int, re
             same = float((ours()[1] == peer()[1]).float().mean())
             what = f"greedy generation, {size}, {precision}, batch {batch}"
             found = compare(what, "codes/s", rate_of(ours), rate_of(peer), BARS.get((size, batch)), repeats)
-            step = model.table.weight.element_size() * (
-                cost.parameters + batch * cost.kv_bytes_per_token(1) * (frames + 2) * FRAME // 2
-            )
+            cache = batch * cost.kv_bytes_per_token(torch.float32.itemsize) * (frames + 2) * FRAME // 2
+            step = model.table.weight.element_size() * cost.parameters + cache
             share = found["ours"] / batch * step / reading
             click.echo(
                 f"  {share:.0%} of the memory's {reading / 1e9:.1f} GB/s; {same:.1%} of the codes are the peer's\n"

@@ -25,10 +25,11 @@ def attend(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, memory: "KeysValues |
     q, k, v, mask, T = q_BHTC, k_BHTC, v_BHTC, None, q_BHTC.shape[2]
     if memory is not None:
         k, v, mask = memory.extend(k, v)
+        q = q.to(k.dtype)
         if T == 1 and _shares_one_query(q):
-            return _attend_from_one(q, k, v)
+            return _attend_from_one(q, k, v).to(q_BHTC.dtype)
     y = attention(q, k, v, mask, is_causal=mask is None and T > 1)
-    return y.transpose(1, 2).flatten(2)
+    return y.transpose(1, 2).flatten(2).to(q_BHTC.dtype)
 
 
 def _attend_from_one(q_BH1C: Tensor, k_BHSC: Tensor, v_BHSC: Tensor) -> Tensor:
@@ -45,10 +46,15 @@ def _shares_one_query(q: Tensor) -> bool:
 
 
 class KeysValues:
-    """Keys and values of one block (language_model.Memory); the buffers have their whole shape from the start."""
+    """Keys and values of one block (language_model.Memory); the buffers have their whole shape from the start.
+
+    On a CPU they are float32, for torch's attention of one position takes three to five times as long in bf16 (16 clips
+    of 12 heads and 100 positions: 2.1 ms, and 0.46 in float32; AMD Zen 4).
+    """
 
     def __init__(self, rows: int, heads: int, length: int, head_dim: int, like: Tensor) -> None:
-        self.both = torch.empty((2, rows, heads, length, head_dim), dtype=like.dtype, device=like.device)
+        dtype = torch.float32 if like.device.type == "cpu" else like.dtype
+        self.both = torch.empty((2, rows, heads, length, head_dim), dtype=dtype, device=like.device)
         self._keys, self._values = self.both
         self.position = 0
 
