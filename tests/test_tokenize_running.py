@@ -1,7 +1,6 @@
 """How networks run on a CPU: quick convolutions, one picture at a time, compiled trunks, and what is said without."""
 
 import copy
-import ctypes
 import resource
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from calibrated_weights import calibrate_dvae, margins, pictures
 from torch import nn
 
 from toto.tokenize.tokenizers import compiled
-from toto.tokenize.tokenizers.bf16_kernels import kernels
+from toto.tokenize.tokenizers.bf16_kernels import has_instructions, kernels
 from toto.tokenize.tokenizers.dvae_trunk import DVAETrunk, best_codes
 from toto.tokenize.tokenizers.kept_memory import keep_memory
 from toto.tokenize.tokenizers.running import Placement, Running
@@ -145,16 +144,31 @@ def test_without_a_compiler_one_line_says_what_is_lost(
     assert running.encode(images[:1], codes).shape == (1, 8, 8)
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="no processor for these kernels")
+@pytest.mark.skipif(not has_instructions(), reason="no processor for these kernels")
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"exit 1", "exit status 1"),
+        (b"printf 'erreur n\\260 3\\n' >&2; exit 1", "erreur n"),  # not UTF-8
+        (b"exit 0", "bf16_kernels.so"),  # no library
+        (b'echo "" | gcc -shared -x c - -o "${@: -1}"', "undefined symbol"),  # one without the functions
+    ],
+)
 def test_a_compiler_that_fails_is_told_and_the_kernels_are_left_out(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    body: bytes, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    compiler = tmp_path / "c++"
+    compiler.write_bytes(b"#!/bin/bash\n" + body)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
     kernels.cache_clear()
-    monkeypatch.setenv("CXX", "false")
-    assert kernels() is None and kernels() is None
-    kernels.cache_clear()
+    try:
+        assert kernels() is None and kernels() is None
+    finally:
+        kernels.cache_clear()
     said = capsys.readouterr().err
     assert said.startswith("tokenizer: ") and said.count("\n") == 1 and "bf16 goes through torch.compile" in said
+    assert told in said
 
 
 def test_compile_auto_means_bf16_where_the_processor_has_it() -> None:
@@ -167,13 +181,12 @@ def test_compile_auto_means_bf16_where_the_processor_has_it() -> None:
     assert not placed(precision="fp32", compile="on"), "float32 on a CPU is quicker uncompiled"
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="needs glibc's mallopt")
+@pytest.mark.skipif(not keep_memory(), reason="the C library keeps no large blocks")
 def test_memory_of_large_results_is_used_again() -> None:
     def fresh_pages() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(16 << 20)  # 64 MB
+        bytearray(64 << 20)  # by malloc alone: aligned blocks find their place again only after a few rounds
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    keep_memory()
     fresh_pages()
     assert min(fresh_pages() for _ in range(3)) < 1000 < (64 << 20) // resource.getpagesize()

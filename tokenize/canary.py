@@ -50,7 +50,8 @@ def check(store: Store, tokenizer: Tokenizer, resolution: int) -> dict[str, Any]
     if differs > REFUSED_ABOVE:
         raise UserError(
             f"this machine's tokenizer gives other codes than the dataset's first one: {differs:.2%} of the canary "
-            f"differ (at most {REFUSED_ABOVE:.1%}); check device, dtype and library versions"
+            f"differ (at most {REFUSED_ABOVE:.1%}); check device, precision, library versions and, in bf16, "
+            "the C++ compiler"
         )
     return precision_facts(tokenizer, pictures(resolution), codes) | {
         "ids": hashlib.sha256(np.ascontiguousarray(codes, "<i4").tobytes()).hexdigest()[:16],

@@ -1,7 +1,8 @@
 """The encoder of VQGAN and SD-VAE in bf16, for one picture at a time on one CPU thread, by bf16_kernels.py.
 
 Its convolutions multiply in bf16 and add in float32; between them everything is float32, channels last. The first layer
-and attention are float32 too: they take a small part of the time.
+and attention are float32 too: they take a small part of the time. A layer that halves the picture lays out what it
+sees: VQGAN at 512 px takes 1.1 GB at its peak, beside the weights (0.9 GB in float32).
 """
 
 import copy
@@ -24,7 +25,7 @@ class AutoencoderInBf16:
 
     @staticmethod
     def takes(net: nn.Module) -> bool:
-        """Whether this machine has the kernels; its norms have groups of 32 channels, which fill registers."""
+        """Whether this machine has the kernels; its norms have 32 groups, so that channels fill registers."""
         return isinstance(net, AutoencoderEncoder) and kernels() is not None
 
     def trunk(self, prepared: Tensor) -> Tensor:

@@ -4,7 +4,7 @@
 
 torch's own bf16 layers round every result; here only what is multiplied is rounded, and 3×3 layers take 2.25 times
 fewer multiplications (winograd.py's tiles of 2×2). Both are in bf16_kernels.cpp, which each process compiles when it
-first needs it: 1 second, with no headers but the compiler's own.
+first needs it: 1 second, by g++ from 10 on or clang++.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from toto.tokenize.tokenizers.winograd import FORMS
 
 LANES = 16  # channels of a register
 SOURCE = Path(__file__).with_suffix(".cpp")
-FLAGS = ("-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mfma", "-shared", "-fPIC")
+FLAGS = ("-std=c++17", "-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mfma", "-shared", "-fPIC")
 _POINTER, _SIZE, _YES = ctypes.c_void_p, ctypes.c_long, ctypes.c_bool
 ARGUMENTS = {
     "product": (_POINTER, _SIZE, _SIZE, _YES, _POINTER, _POINTER, _YES, _POINTER, _SIZE),
@@ -32,25 +32,41 @@ ARGUMENTS = {
 }
 
 
+def has_instructions() -> bool:
+    """Whether this CPU has AVX512_BF16 and no AMX, with which direct convolutions may be faster: not measured."""
+    return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+
+
+def compiler() -> str | None:
+    """The C++ compiler that is used: CXX, g++ or clang++."""
+    names = (os.environ.get("CXX", ""), "g++", "clang++")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
 @cache
 def kernels() -> ctypes.CDLL | None:
-    """The compiled functions; None on another CPU, on one with AMX (not measured), and without a C++ compiler."""
-    if not torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    """The compiled functions; None on another CPU, without a C++ compiler, or, said on stderr, with one that fails."""
+    path = compiler()
+    if not has_instructions() or path is None:
         return None
-    names = (os.environ.get("CXX", ""), "g++", "clang++")
-    compiler = next((path for name in names if name and (path := shutil.which(name))), None)
-    if compiler is None:
+    try:
+        return _compiled(path)
+    except (OSError, AttributeError, subprocess.CalledProcessError) as error:
+        # an old compiler, no folder for temporary files, or one that nothing runs from
+        told = str(error)
+        if isinstance(error, subprocess.CalledProcessError):
+            told = error.stderr.strip() or f"exit status {error.returncode}"
+        why = told.splitlines()[0][:200]
+        print(f"tokenizer: {path}: {why}: bf16 goes through torch.compile", file=sys.stderr, flush=True)
         return None
+
+
+def _compiled(path: str) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "bf16_kernels.so"
-        try:
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(library)]
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            loaded = ctypes.CDLL(str(library))
-        except (OSError, subprocess.CalledProcessError) as error:  # an old compiler, a folder that nothing runs from
-            why = (getattr(error, "stderr", None) or str(error)).splitlines()[0][:200]
-            print(f"tokenizer: {compiler}: {why}: bf16 goes through torch.compile", file=sys.stderr, flush=True)
-            return None
+        command = [path, *FLAGS, str(SOURCE), "-o", str(library)]
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")
+        loaded = ctypes.CDLL(str(library))
     for name, arguments in ARGUMENTS.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, None
@@ -81,8 +97,8 @@ class Convolution:
     def __init__(self, layer: nn.Conv2d) -> None:
         assert layer.bias is not None and layer.in_channels % LANES == 0
         self._inputs, self._outputs = layer.in_channels, layer.out_channels
-        g = torch.tensor(FORMS[2][0])
-        places = torch.kron(g, g) @ layer.weight.permute(2, 3, 1, 0).flatten(0, 1).flatten(1)
+        g = torch.tensor(FORMS[2][0], dtype=torch.float64)
+        places = torch.kron(g, g) @ layer.weight.double().permute(2, 3, 1, 0).flatten(0, 1).flatten(1)
         self._weights, self._bias = _panels(places.view(-1, self._inputs, self._outputs)), layer.bias
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
@@ -115,7 +131,7 @@ class Largest:
         return logits
 
     def slack(self, x: Tensor) -> Tensor:
-        """float32 [rows, 2]; times `sizes` it is what no logit's error exceeds, [rows, o].
+        """float32 [rows, 2]; times `sizes`, [rows, o], it is what no logit's error exceeds, but for rounding its bias.
 
         With x̃ and w̃ in bf16, x̃ w̃ - x w = (x̃ - x) w + x̃ (w̃ - w), each at most the product of the lengths (Cauchy and
         Schwarz). Adding c products in float32 has an error of at most c 2⁻²³ |x| |w|, in both computations.

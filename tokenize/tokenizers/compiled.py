@@ -1,4 +1,4 @@
-"""A network's trunk through torch.compile, where that pays: bf16, on a GPU, or on a CPU without bf16_kernels.py's.
+"""A network's trunk through torch.compile, where that pays: bf16, on a GPU, or on a CPU without bf16_kernels.py.
 
 The first process of a machine compiles for 10 to 100 seconds, later ones load most of it from torch's cache on disk
 (TORCHINDUCTOR_CACHE_DIR). Compiling on a CPU needs a C++ compiler, on a GPU a C compiler; without one the network runs
