@@ -80,10 +80,14 @@ def test_small_rendition_counts_before_full_scale_before_clips_unless_one_is_nam
 
 
 def test_newer_version_counts_before_the_older_one(tmp_path: Path) -> None:
-    root = ego4d(tmp_path, f"v1/full_scale/{A}.mp4", f"v2/full_scale/{A}.mp4", f"v1/full_scale/{B}.mp4")
-    listing = list_sources(dataset(root, "ego4d"))
-    assert [s.uri for s in listing.sources] == [f"{root}/v2/full_scale/{A}.mp4", f"{root}/v1/full_scale/{B}.mp4"]
-    assert listing.ignored["(another copy of a listed file)"] == 1
+    tree(tmp_path, *(f"{version}/full_scale/{A}.mp4" for version in ("v1", "v2", "v2_1")), f"v1/full_scale/{B}.mp4")
+    ego4d(tmp_path / "v2_1")
+    tree(tmp_path / "v2", **{"ego4d.json": json.dumps({"videos": [{"video_uid": C}]})})
+    listing = list_sources(dataset(tmp_path, "ego4d"))
+    assert [s.uri for s in listing.sources] == [
+        f"{tmp_path}/v2_1/full_scale/{A}.mp4", f"{tmp_path}/v1/full_scale/{B}.mp4",
+    ]  # fmt: skip
+    assert listing.ignored["(another copy of a listed file)"] == 2
 
 
 def test_listed_video_that_is_not_there_is_missing_and_others_are_counted(tmp_path: Path) -> None:
@@ -104,11 +108,14 @@ def test_manifest_csv_serves_where_there_is_no_ego4d_json(tmp_path: Path) -> Non
         }  # fmt: skip
 
 
-def test_folder_of_videos_without_any_list_is_taken_as_it_is(tmp_path: Path) -> None:
-    tree(tmp_path, f"{A}.mp4", f"more/{B}.mp4")
-    listing = list_sources(dataset(tmp_path, "ego4d"))
-    assert keys(listing) == [A, B]
-    assert listing.ignored == {"(no ego4d.json: taken as they are)": 2}
+def test_folder_of_videos_without_any_list_is_taken_and_a_warning_says_where_to_get_it(tmp_path: Path) -> None:
+    tree(tmp_path, f"full_scale/{A}.mp4", f"full_scale/more/{B}.mp4")
+    listing = list_sources(dataset(tmp_path / "full_scale", "ego4d", homepage="https://example.org"))
+    assert keys(listing) == [A, B] and listing.ignored == {}
+    assert listing.warnings == (
+        f"datasets.mine: no list for the videos (ego4d.json, manifest.csv, looked for in {tmp_path} and its "
+        "annotations/): every video here is taken (2); get it from https://example.org",
+    )
     assert listing.annotations["videos"]["video_uid"].to_pylist() == [A, B]
 
 

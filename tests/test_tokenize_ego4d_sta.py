@@ -1,6 +1,7 @@
 """Ego4D's short-term anticipation: rows hold the frames before their video's moments, and the tables lead to them."""
 
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,18 @@ def test_rows_hold_the_frames_of_the_moments_and_no_others(root: Path, tmp_path:
     assert dataset.info["files"]["views"] == {} and dataset.sources()["frames_decoded"].to_pylist() == [60] * 4
 
 
+@pytest.mark.usefixtures("cache")
+def test_videos_are_read_where_they_lie_in_tars(root: Path, tmp_path: Path) -> None:
+    loose = make(root, tmp_path / "loose", layout="ego4d-sta")
+    with tarfile.open(root / "full_scale.tar", "w") as tar:
+        for video in sorted((root / "full_scale").iterdir()):
+            tar.add(video, f"./{video.name}")
+            video.unlink()
+    packed = make(root, tmp_path / "packed", layout="ego4d-sta")
+    assert {row.source: numbers(row) for row in packed.rows()} == {row.source: numbers(row) for row in loose.rows()}
+    assert packed.dataset_id == loose.dataset_id
+
+
 def test_a_later_run_over_another_split_keeps_what_is_known(root: Path, tmp_path: Path) -> None:
     make(root, tmp_path / "set", layout="ego4d-sta", split=("train",))
     dataset = make(root, tmp_path / "set", layout="ego4d-sta", split=("test",))
@@ -293,13 +306,13 @@ def test_a_split_whose_file_is_not_there_is_named(root: Path) -> None:
         list_sources(sta(root, split=("val",)))
 
 
-@pytest.mark.parametrize("own", ["", "v2", "v2/full_scale"])
+@pytest.mark.parametrize("own", ["", "v2_1", "v2_1/full_scale"])
 def test_the_root_may_be_the_download_a_version_or_the_videos_folder(root: Path, tmp_path: Path, own: str) -> None:
     wanted = [(source.key, source.size) for source in list_sources(sta(root)).sources]
     for name in ("full_scale", "clips", "annotations"):
-        (tmp_path / "v2").mkdir(exist_ok=True)
-        (root / name).rename(tmp_path / "v2" / name)
-    old = tmp_path / "v1" / "annotations"
+        (tmp_path / "v2_1").mkdir(exist_ok=True)
+        (root / name).rename(tmp_path / "v2_1" / name)
+    old = tmp_path / "v2" / "annotations"
     old.mkdir(parents=True)
     (old / "fho_sta_val.json").write_text(json.dumps(annotations(item("b", 20))))
     listing = list_sources(sta(tmp_path / own))

@@ -75,13 +75,15 @@ def test_list_of_paths_alone_gives_ids(tmp_path: Path) -> None:
     assert keys(listing) == [IDS[0]] and listing.ignored["(line of a list without a video)"] == 1
 
 
-def test_without_a_list_every_video_is_taken_and_that_is_said(tmp_path: Path) -> None:
+def test_without_a_list_every_video_is_taken_and_a_warning_says_where_to_get_it(tmp_path: Path) -> None:
     tree(tmp_path, f"{IDS[0]}.mp4", f"more/{IDS[1]}.webm", f"more/{IDS[0]}.mkv", "notes.pdf")
-    listing = list_sources(dataset(tmp_path, "howto100m"))
+    listing = list_sources(dataset(tmp_path, "howto100m", homepage="https://example.org"))
     assert keys(listing) == [IDS[0], IDS[1]]
-    assert listing.ignored == {
-        ".pdf": 1, "(no HowTo100M_v1.csv: taken as they are)": 2, "(another copy of a listed file)": 1,
-    }  # fmt: skip
+    assert listing.ignored == {".pdf": 1, "(another copy of a listed file)": 1}
+    assert listing.warnings == (
+        f"datasets.mine: no list for the videos (HowTo100M_v1.csv, looked for in {tmp_path} and its annotations/): "
+        "every video here is taken (2); get it from https://example.org",
+    )
     assert listing.annotations["videos"]["video_id"].to_pylist() == [IDS[0], IDS[1]]
 
 

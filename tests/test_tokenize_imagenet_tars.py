@@ -59,12 +59,15 @@ def val_images() -> dict[str, bytes]:
     return {f"ILSVRC2012_val_{n:08d}.JPEG": jpeg(1000 + n) for n in (3, 1, 4, 2)}  # as unsorted as in the archive
 
 
+def of_class(wnid: str) -> dict[str, bytes]:
+    """Those of one class."""
+    return {name: data for name, data in train_images().items() if name.startswith(wnid)}
+
+
 def train_tars() -> dict[str, bytes]:
     """<wnid>.tar -> bytes."""
-    images = train_images()
     return {
-        f"{wnid}.tar": tar_of({name.split("/")[1]: data for name, data in images.items() if name.startswith(wnid)})
-        for wnid in TRAIN
+        f"{wnid}.tar": tar_of({name.split("/")[1]: data for name, data in of_class(wnid).items()}) for wnid in TRAIN
     }
 
 
@@ -251,6 +254,26 @@ def test_what_is_no_part_of_imagenet_is_counted(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_archives_made_anew_or_unpacked_half_way_give_the_same_keys(tmp_path: Path) -> None:
+    with_folders = {f"train/{wnid}.tar": tar_of(of_class(wnid)) for wnid in TRAIN}
+    half_way = {f"ILSVRC2012_img_train/{name}": data for name, data in train_tars().items()}
+    extracted = {f"train/{name}": data for name, data in train_images().items()}
+    for number, files in enumerate((with_folders, half_way, with_folders | extracted)):
+        found = listing(place(tmp_path / str(number), files))
+        assert [row[:3] for row in facts(found)] == [row[:3] for row in expected()[:4]]
+    assert found.ignored == {"(another copy of a listed image)": 4}
+
+
+def test_kaggles_edition_is_read_as_it_unpacks(tmp_path: Path) -> None:
+    files = {f"ILSVRC/Data/CLS-LOC/train/{name}": data for name, data in train_images().items()}
+    files |= {f"ILSVRC/Data/CLS-LOC/val/{name}": data for name, data in val_images().items()}
+    files |= {f"ILSVRC/Data/CLS-LOC/test/ILSVRC2012_test_{n:08d}.JPEG": jpeg(2000 + n) for n in (1, 2)}
+    solution = "".join(f"ILSVRC2012_val_{n:08d},{wnid} 85 1 499 272 \n" for n, wnid in VAL.items())
+    files["LOC_val_solution.csv"] = f"ImageId,PredictionString\n{solution}".encode()
+    files["LOC_synset_mapping.txt"] = "".join(f"{wnid} {words}\n" for _, wnid, words in SYNSETS).encode()
+    assert facts(listing(place(tmp_path, files))) == expected()
+
+
 def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     place(tmp_path, {"ILSVRC2012_img_train.tar.gz": b"", KIT: archives()[KIT]})
     assert "ILSVRC2012_img_train.tar.gz: a compressed tar" in refusal(tmp_path) and "gunzip" in refusal(tmp_path)
@@ -259,7 +282,8 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
 def test_flat_val_without_a_list_of_classes_names_the_kit(tmp_path: Path) -> None:
     files = {name: data for name, data in archives().items() if name != KIT}
     message = refusal(place(tmp_path, files))
-    assert "the images lie flat" in message and KIT in message and "--set datasets.mine.split=train" in message
+    assert "the images lie flat" in message and f"get {KIT} from https://image-net.org" in message
+    assert "--set datasets.mine.split=train" in message
 
 
 def test_torchvisions_archives_are_read(media: Path) -> None:
@@ -441,7 +465,9 @@ def test_a_damaged_or_hostile_kit_is_one_error(
 # ImageNet-21k
 
 
-@pytest.mark.parametrize("layout", ["tars", "one tar", "folders", "unpacked once", "folders in tars"])
+@pytest.mark.parametrize(
+    "layout", ["tars", "one tar", "folders", "unpacked once", "folders in tars", "class folders in tars"]
+)
 def test_imagenet21k_gives_the_same_sources_in_every_layout(layout: str, tmp_path: Path) -> None:
     files = {
         "tars": train_tars(),
@@ -449,6 +475,7 @@ def test_imagenet21k_gives_the_same_sources_in_every_layout(layout: str, tmp_pat
         "folders": train_images(),
         "unpacked once": {f"winter21_whole/{name}": data for name, data in train_tars().items()},
         "folders in tars": {"all.tar": tar_of({f"images/{name}": data for name, data in train_images().items()})},
+        "class folders in tars": {f"{wnid}.tar": tar_of(of_class(wnid)) for wnid in TRAIN},
     }[layout]
     found = listing(place(tmp_path, files | {"readme.txt": b""}), "imagenet21k")
     rows = [(key.removeprefix("train/"), split, label, data) for key, split, label, data in expected()[:4]]
@@ -457,9 +484,10 @@ def test_imagenet21k_gives_the_same_sources_in_every_layout(layout: str, tmp_pat
 
 
 def test_imagenet21k_counts_copies_and_strangers_and_refuses_compressed_tars(tmp_path: Path) -> None:
-    root = place(tmp_path / "a", train_tars() | train_images() | {"cat.JPEG": b"x", "n0.tar.gz": b""})
+    with_folders = {f"again/{wnid}.tar": tar_of(of_class(wnid)) for wnid in TRAIN}
+    root = place(tmp_path / "a", with_folders | train_tars() | train_images() | {"cat.JPEG": b"x", "n0.tar.gz": b""})
     assert listing(root, "imagenet21k").ignored == {
-        "(another copy of a listed image)": 4, "(in no folder or tar named by a WordNet id)": 1, "(compressed tar)": 1,
+        "(another copy of a listed image)": 8, "(in no folder or tar named by a WordNet id)": 1, "(compressed tar)": 1,
     }  # fmt: skip
     with pytest.raises(UserError, match=r"winter21_whole.tar.gz: a compressed tar .*\n.*gunzip"):
         listing(place(tmp_path / "b", {"winter21_whole.tar.gz": b""}), "imagenet21k")

@@ -244,7 +244,11 @@ def test_kinetics_annotations_may_lie_elsewhere(tmp_path):
     for annotations in (lists, lists / "val.csv"):
         listing = list_sources(dataset(root, "kinetics", annotations=str(annotations)))
         assert len(listing.sources) == 3
-    assert "no such file" in refusal(dataset(root, "kinetics", annotations=str(tmp_path / "nowhere")))
+    nowhere = dataset(root, "kinetics", annotations=str(tmp_path / "nowhere"), homepage="https://example.org")
+    assert refusal(nowhere).splitlines() == [
+        f"datasets.mine.annotations: {tmp_path}/nowhere: no such file or folder",
+        "get them from https://example.org, then set datasets.mine.annotations to their folder",
+    ]
 
 
 def test_missing_public_dataset_says_where_people_get_it(tmp_path):

@@ -83,9 +83,10 @@ def test_a_sample_is_what_shares_the_name_up_to_the_first_dot(tmp_path: Path) ->
 
 
 def test_a_video_counts_before_a_picture_of_the_same_sample(tmp_path: Path) -> None:
-    tar = {"a.jpg": b"thumbnail", "a.mp4": b"video", "b.png": b"p", "b.jpg": b"j"}
+    tar = {"a.jpg": b"thumbnail", "a.mp4": b"video", "b.png": b"p", "b.jpg": b"j", "a.MP4": b"last"}
     found = listing(shards(tmp_path, {"0.tar": tar}))
-    assert [(source.kind, source.size) for source in found.sources] == [("video", 5), ("image", 1)]
+    assert [(source.kind, source.size) for source in found.sources] == [("video", 4), ("image", 1)]
+    assert found.ignored == {"(further media of a sample)": 2, "(second file of a sample with one suffix)": 1}
 
 
 def test_shards_with_the_same_keys_and_clips_of_one_video_stay_apart(tmp_path: Path) -> None:
@@ -206,6 +207,19 @@ def test_words_in_cls_files_are_classes_in_their_order(tmp_path: Path) -> None:
     found = listing(shards(tmp_path, {"0.tar": tar}))
     assert [source.label for source in found.sources] == [2, 1, 0]
     assert found.annotations["classes"]["name"].to_pylist() == ["11", "cat", "dog"]
+
+
+@pytest.mark.parametrize("more", [{}, {"held_out": 0.5}])
+def test_words_in_cls_files_have_one_number_whichever_split_is_chosen(more: dict[str, float], tmp_path: Path) -> None:
+    folders = ("", "", "") if more else ("train/", "val/", "train/")
+    for number, (folder, word) in enumerate(zip(folders, (b"ape", b"bee", b"cat"), strict=True)):
+        pictures = {f"{n}.png": b"" for n in range(9)}
+        shards(tmp_path, {f"{folder}{number}.tar": pictures | {"0.cls": word, "1.cls": b"emu"}})
+    whole = {source.key: source.label for source in listing(tmp_path, **more).sources}
+    assert {*whole.values()} == {0, 1, 2, 3, None}
+    for split in ("train", "val"):
+        part = {source.key: source.label for source in listing(tmp_path, split=(split,), **more).sources}
+        assert part and part.items() <= whole.items() and {*part.values()} > {None}
 
 
 def test_shards_are_read_once_texts_included(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

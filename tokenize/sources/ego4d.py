@@ -18,9 +18,9 @@ from toto.config_layers import unknown
 from toto.errors import UsageError
 from toto.tokenize.sources import base
 from toto.tokenize.sources.base import Listing
-from toto.tokenize.sources.ego4d_lists import CLIPS, OFFICIAL, VERSIONS, read_list, tables
+from toto.tokenize.sources.ego4d_lists import CLIPS, MANIFEST, OFFICIAL, VERSIONS, read_list, tables
 from toto.tokenize.sources.files import File, nothing_here
-from toto.tokenize.sources.listed import Shelf, check_found, listed_source, stem
+from toto.tokenize.sources.listed import Shelf, check_found, listed_source, no_list, stem
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, shown
 from toto.tokenize.sources.tars import list_media
 
@@ -44,15 +44,15 @@ def read(config: DatasetConfig) -> Listing:
         raise nothing_here(config, "videos", ignored)
     shelf = Shelf(files, stem)
     uids = shelf.names() if rows is None else list(rows)
-    if rows is None:
-        ignored[f"(no {OFFICIAL}: taken as they are)"] = len(uids)
     newest = [f"{version}/{variant}" for version in VERSIONS]
     found = {uid: shelf.take(uid, *(f"{folder}/{uid}.mp4" for folder in newest)) for uid in uids}
     shelf.count_left(ignored)
     sources = [listed_source(config, uid, found[uid], SPLITS[0], None, ".mp4") for uid in uids]
     check_found(config, sources)
     sources = base.in_order(sources, SPLITS)
-    return Listing(sources, tables([source.key for source in sources], rows or {}), dict(+ignored))
+    warnings = (no_list(above(config), [OFFICIAL, MANIFEST], len(uids)),) if rows is None else ()
+    annotations = tables([source.key for source in sources], rows or {})
+    return Listing(sources, annotations, dict(+ignored), warnings=warnings)
 
 
 def above(config: DatasetConfig) -> DatasetConfig:

@@ -23,8 +23,8 @@ from toto.tokenize.sources.lists import find_lists, read_json, read_lines
 from toto.tokenize.sources.names import shown
 
 CLIPS = "clips"
-VERSIONS = ("v2", "v1")
-OFFICIAL = "ego4d.json"
+VERSIONS = ("v2_1", "v2", "v1")  # the newest first
+OFFICIAL, MANIFEST = "ego4d.json", "manifest.csv"
 VIDEOS = pa.schema(
     [
         ("source", pa.string()),
@@ -59,7 +59,8 @@ Row = dict[str, Any]
 def read_list(config: DatasetConfig, variant: str | None, ignored: Counter[str]) -> dict[str, Row] | None:
     """What a variant has, by uid: columns of `VIDEOS`, scenarios and redacted intervals. None where there is no list.
 
-    ego4d.json is looked for in the root, v2/ and v1/, manifest.csv beside the videos; UserError when it is damaged.
+    ego4d.json is looked for in the root and the folders of `VERSIONS`, manifest.csv beside the videos; UserError when
+    it is damaged.
     `annotations` may name a file of uids, as the download tool takes it: then only those are listed.
     """
     chosen = _chosen_uids(config)
@@ -87,7 +88,7 @@ def tables(sources: Sequence[str], rows: Mapping[str, Row]) -> dict[str, pa.Tabl
 def _chosen_uids(config: DatasetConfig) -> dict[str, None] | None:
     """The uids of the file that `annotations` names, in its order; None when it names a folder or an official list."""
     for uri in find_lists(config, (".txt", ".csv")) if config.annotations else ():
-        if uri == config.annotations and not uri.endswith("/manifest.csv"):
+        if uri == config.annotations and not uri.endswith(f"/{MANIFEST}"):
             return dict.fromkeys(word for line in read_lines(uri) for word in line.split() if _UID.fullmatch(word))
     return None
 
@@ -98,7 +99,7 @@ def _official(config: DatasetConfig, variant: str | None, ignored: Counter[str])
             return dict(_of_json(uri, variant, ignored))
     beside = [] if variant is None else [variant, *(f"{version}/{variant}" for version in VERSIONS)]
     for uri in find_lists(config, (".csv",), beside):
-        if uri.endswith("/manifest.csv"):
+        if uri.endswith(f"/{MANIFEST}"):
             return dict(_of_csv(uri, ignored))
     return None
 

@@ -1,7 +1,7 @@
 """Ego4D's short-term anticipation: what will be touched next, where, how, and when? 16 frames before each moment.
 
     fho_sta_{train,val}.json, fho_sta_test_unannotated.json     in annotations/, v2/annotations/ or the root
-    full_scale/<video uid>.mp4, or clips/<clip uid>.mp4         by `variant`; also without that folder
+    full_scale/<video uid>.mp4, or clips/<clip uid>.mp4         by `variant`; also without that folder, or in tars
 
 A source is a video with moments; its row holds the frames of all its moments, each once. Keys are
 `<split>/<video uid>` or `<split>/<clip uid>`.
@@ -19,10 +19,11 @@ from toto.tokenize.sources.base import MISSING_SIZE, Listing, Source
 from toto.tokenize.sources.ego4d import above, variants_here
 from toto.tokenize.sources.ego4d_lists import VERSIONS
 from toto.tokenize.sources.ego4d_sta_file import SPLITS, Annotations, Moment, annotation_tables, parse
-from toto.tokenize.sources.files import File, list_files, root_error
+from toto.tokenize.sources.files import File, root_error
 from toto.tokenize.sources.listed import absent, lists_error, these_splits
 from toto.tokenize.sources.lists import find_lists, read_json
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, shown
+from toto.tokenize.sources.tars import list_media
 
 NAMES = {"train": "fho_sta_train.json", "val": "fho_sta_val.json", "test": "fho_sta_test_unannotated.json"}
 VARIANTS = ("full_scale", "video_540ss", "clips")  # folders of Ego4D; `clips` counts frames in the clip
@@ -37,7 +38,7 @@ def read(config: DatasetConfig) -> Listing:
     if config.variant is not None and config.variant not in VARIANTS:
         raise UsageError(f"datasets.{config.name}.variant: {unknown('variant', config.variant, VARIANTS)}")
     splits = base.chosen_splits(config, SPLITS)
-    files, ignored = list_files(config, VIDEO_SUFFIXES)
+    files, ignored = list_media(config, VIDEO_SUFFIXES)
     variant = config.variant or _variant(config, files)
     found = _annotation_files(config)
     annotations = _read_all(config, found, splits, in_clips=variant == "clips")

@@ -22,7 +22,7 @@ from toto.tokenize.sources.base import Listing, Source
 from toto.tokenize.sources.files import File, nothing_here
 from toto.tokenize.sources.howto100m_captions import read_captions
 from toto.tokenize.sources.howto100m_lists import OFFICIAL, Video, read_tasks, read_videos
-from toto.tokenize.sources.listed import Shelf, check_found, listed_source
+from toto.tokenize.sources.listed import Shelf, check_found, listed_source, no_list
 from toto.tokenize.sources.names import VIDEO_SUFFIXES, suffix_of
 from toto.tokenize.sources.samples import STATUS_SUFFIX, Sample, read_samples
 from toto.tokenize.sources.source_table import SourceTable
@@ -53,13 +53,15 @@ def read(config: DatasetConfig) -> Listing:
     some and not too many (howto100m_captions). UserError when the root is not there or holds no listed video.
     """
     base.chosen_splits(config, SPLITS)
-    sources, video_of, known, ignored = _sources(config)
+    sources, video_of, listed, ignored = _sources(config)
     check_found(config, sources)
-    return Listing(sources, _tables(config, sources, video_of, known, ignored), dict(+ignored))
+    tables = _tables(config, sources, video_of, listed or {}, ignored)
+    warnings = (no_list(config, [OFFICIAL], len(sources)),) if listed is None else ()
+    return Listing(sources, tables, dict(+ignored), warnings=warnings)
 
 
-def _sources(config: DatasetConfig) -> tuple[SourceTable, dict[str, str], dict[str, Video], Counter[str]]:
-    """(sources, clip -> its video, listed videos, counts of what was left out)."""
+def _sources(config: DatasetConfig) -> tuple[SourceTable, dict[str, str], dict[str, Video] | None, Counter[str]]:
+    """(sources, clip -> its video, listed videos or None where there is no list, counts of what was left out)."""
     files, pieces, ignored = _files(config)
     listed = read_videos(config, ignored)
     if listed is None and not files:
@@ -75,9 +77,7 @@ def _sources(config: DatasetConfig) -> tuple[SourceTable, dict[str, str], dict[s
     sources = SourceTable.of(source(name) for name in dict.fromkeys(names))
     sources.sort(SPLITS)
     shelf.count_left(ignored)
-    if listed is None:
-        ignored[f"(no {OFFICIAL}: taken as they are)"] = len(names)
-    return sources, video_of, known, ignored
+    return sources, video_of, listed, ignored
 
 
 def _files(config: DatasetConfig) -> tuple[list[File], dict[str, list[str]], Counter[str]]:

@@ -5,6 +5,7 @@
     val/<wnid>/*.JPEG                             sorted into folders
     ILSVRC2012_img_test_v10102019.tar, test/      without labels
     ILSVRC2012_devkit_t12.tar.gz, LOC_synset_mapping.txt
+    ILSVRC/Data/CLS-LOC/{train,val,test}/         Kaggle's edition; its lists lie at the root
 
 Keys are `train/<wnid>/<name>`, `val/<wnid>/<name>` and `test/<name>` in all of them. A class is its WordNet id, a label
 the index among the sorted ids: of `LOC_synset_mapping.txt` or the kit when it is there (a part of ImageNet keeps the
@@ -32,6 +33,7 @@ from toto.tokenize.sources.tars import PACKED, find, members, packed_error
 
 SPLITS = ("train", "val", "test")
 MAPPING = "LOC_synset_mapping.txt"  # Kaggle's list: "n01440764 tench, Tinca tinca", one class a line
+KAGGLE = "ILSVRC/Data/CLS-LOC/"
 _OFFICIAL = re.compile(r"ILSVRC2012_img_(train|val|test)(?:_v\d+)?")  # their names, without .tar
 
 
@@ -90,19 +92,22 @@ def _images(config: DatasetConfig, splits: Sequence[str]) -> tuple[list[_Image],
 def _archive_split(tar: File) -> str | None:
     """The split that an archive holds, by its name: ILSVRC2012_img_train.tar, train/n01440764.tar; None for others."""
     name = tar.parts[-1].partition(".")[0]
-    official = _OFFICIAL.fullmatch(name)
+    of_class = len(tar.parts) == 2 and WNID.fullmatch(name)
+    place = tar.parts[0] if of_class else name
+    official = _OFFICIAL.fullmatch(place)
     if official is not None:
         return official[1]
-    return tar.parts[0] if len(tar.parts) == 2 and tar.parts[0] in SPLITS and WNID.fullmatch(name) else None
+    return place if of_class and place in SPLITS else None
 
 
 def _place(file: File, ignored: Counter[str]) -> _Image | None:
     """A file where it stands in the layout; None for what lies elsewhere, which is counted."""
-    split, *below = file.parts
-    for at, part in enumerate(file.parts[:-1]):
+    split, *below = parts = file.key.removeprefix(KAGGLE).split("/")
+    for at, part in enumerate(parts[:-1]):
         if official := _OFFICIAL.fullmatch(part):
-            split, below = official[1], file.parts[at + 1 :]
+            split, below = official[1], parts[at + 1 :]
             below = below[1:] if below[0] == split else below  # the test archive has a folder test/
+    below = below[1:] if below[:1] == below[1:2] else below  # a class's folder, tarred whole
     match below:
         case [wnid, *_, _] if split in SPLITS and WNID.fullmatch(wnid):
             return _Image(file, split, wnid, "/".join(below))
@@ -144,8 +149,8 @@ def _flat_val(config: DatasetConfig) -> UserError:
     where = f"datasets.{config.name}"
     return UserError(
         f"{where}: {shown(config.root)}/val: the images lie flat, so their classes are unknown\n"
-        f"put {ARCHIVE} beside them, or name its place in {where}.annotations, "
-        f"or take train alone: --set {where}.split=train"
+        f"get {ARCHIVE} from https://image-net.org/download-images.php and put it beside them, "
+        f"or name its place in {where}.annotations, or take train alone: --set {where}.split=train"
     )
 
 

@@ -2,7 +2,7 @@
 
     root/n01440764.tar, n01443537.tar, …          winter21_whole, unpacked once
     root/fall11_whole.tar                         a tar of <wnid>.tar
-    root/n01440764/*.JPEG
+    root/n01440764/*.JPEG                         or n01440764.tar with that folder in it
 
 Keys are `<wnid>/<name>` in all of them; a label is the index among the sorted WordNet ids that are here.
 """
@@ -45,9 +45,9 @@ def read(config: DatasetConfig) -> Listing:
 
 
 def _images(files: Iterable[File], numbers: dict[str, int], ignored: Counter[str]) -> Iterator[Source]:
-    """Those below a folder or in a tar with the name of a WordNet id, whose number is their label."""
+    """Those below a folder or in a tar with the name of a WordNet id, the last such, whose number is their label."""
     for file in files:
-        place = next((at for at, part in enumerate(file.parts[:-1]) if WNID.fullmatch(part)), None)
+        place = max((at for at, part in enumerate(file.parts[:-1]) if WNID.fullmatch(part)), default=None)
         if place is None:
             ignored["(in no folder or tar named by a WordNet id)"] += 1
             continue

@@ -97,6 +97,11 @@ def absent(config: DatasetConfig, what: str, names: Sequence[str], effect: str, 
     return f"datasets.{config.name}: no list for {what} ({listed}): {effect}{source}"
 
 
+def no_list(config: DatasetConfig, names: Sequence[str], taken: int) -> str:
+    """Of a dataset whose only list is not there: every video is taken."""
+    return absent(config, "the videos", names, f"every video here is taken ({taken:,})")
+
+
 def these_splits(splits: Sequence[str]) -> str:
     """Such as "split val", "splits train, val"."""
     return f"{'split' if len(splits) == 1 else 'splits'} {', '.join(splits)}"

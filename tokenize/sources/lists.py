@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import fsspec
@@ -14,7 +15,8 @@ from toto.errors import UserError
 from toto.tokenize.clip import SourceError
 from toto.tokenize.input_file import local_path, open_binary
 from toto.tokenize.part import parse_part
-from toto.tokenize.sources.names import escape, is_passed_over, shown, suffix_of
+from toto.tokenize.sources.listed import lists_error
+from toto.tokenize.sources.names import is_passed_over, shown, suffix_of
 from toto.tokenize.transient import TransientError
 
 MAX_LIST_BYTES = 256 * 2**20  # Kinetics-700's largest has 25 MB
@@ -28,14 +30,20 @@ def find_lists(config: DatasetConfig, suffixes: Sequence[str], folders: Sequence
     """
     if config.annotations is not None:
         place = config.annotations.rstrip("/")
-        found = _lists_in(place, suffixes, f"datasets.{config.name}.annotations")
+        try:
+            found = _lists_in(place, suffixes)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise lists_error(config, "no such file or folder") from error
         places = [place]
     else:
         found = []
         places = [f"{config.root.rstrip('/')}/annotations", config.root.rstrip("/")]
         folders = ["", *folders]
     inner = [f"{place}/{folder}".rstrip("/") for folder in folders for place in places]
-    return found + [uri for folder in inner for uri in _lists_in(folder, suffixes, None)]
+    for folder in inner:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found += _lists_in(folder, suffixes)
+    return found
 
 
 def read_lines(uri: str) -> list[str]:
@@ -83,16 +91,9 @@ def _open(uri: str) -> Any:
     return open(path, "rb")
 
 
-def _lists_in(place: str, suffixes: Sequence[str], required_by: str | None) -> list[str]:
-    """The lists directly in a folder, or the file itself; none when it is not there and need not be."""
-    try:
-        found = _children(place)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if required_by is None:
-            return []
-        problem = f"{required_by}: {escape(shown(place))}: no such file or folder"
-        raise UserError(f"{problem}\nset {required_by} to where the official lists are") from error
-    names = {uri: uri.rsplit("/", 1)[-1] for uri in found}
+def _lists_in(place: str, suffixes: Sequence[str]) -> list[str]:
+    """The lists directly in a folder, or the file itself."""
+    names = {uri: uri.rsplit("/", 1)[-1] for uri in _children(place)}
     return sorted(u for u, name in names.items() if suffix_of(name) in suffixes and not is_passed_over(name))
 
 

@@ -77,7 +77,10 @@ def _grouped(folder: str, members: Iterator[File], ignored: Counter[str]) -> dic
         above, slash, name = file.key[len(folder) + 1 :].rpartition("/")
         stem, dot, extension = name.partition(".")
         if stem and dot:
-            samples[above + slash + stem][f".{extension.lower()}"] = file
+            files, suffix = samples[above + slash + stem], f".{extension.lower()}"
+            if suffix in files:  # a.MP4 behind a.mp4: the last counts, as of equal names
+                ignored["(second file of a sample with one suffix)"] += 1
+            files[suffix] = file
         else:
             ignored["(no suffix)"] += 1
     return samples

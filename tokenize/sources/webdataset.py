@@ -11,6 +11,7 @@ val, the clips of one video together. `.cls` becomes the label, `.txt` the table
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -31,6 +32,12 @@ CAPTIONS = pa.schema([("source", pa.string()), ("text", pa.string())])
 META = pa.schema([("source", pa.string()), ("json", pa.string())])
 MAX_LABEL = 2**20
 _CLIP = re.compile(r"(/\d{5,})_\d{5}$")  # video2dataset: 0000008_00001 is a clip of 0000008
+
+
+class _Labels(NamedTuple):
+    of: dict[str, int]  # by the key of a sample
+    classes: dict[int, str]
+    numbered: bool  # by the files themselves
 
 
 def read(config: DatasetConfig) -> Listing:
@@ -54,10 +61,15 @@ def read(config: DatasetConfig) -> Listing:
     def split(sample: Sample) -> str:
         return _folder(sample.shard) if has_folders else _held_out(sample.key, config)
 
-    samples = [s for s in read_samples(config, shards, found.files, found.ignored) if split(s) in chosen]
+    every = read_samples(config, shards, found.files, found.ignored)
+    samples = [sample for sample in every if split(sample) in chosen]
     if not samples:
         raise root_error(config, f"no videos or pictures in its {counted(len(shards), 'shard')}")
-    return _listing(samples, split, splits, found.ignored)
+    words = read_texts(every, ".cls", found.ignored)
+    if not _labels(words).numbered:  # their numbers must not depend on which splits are chosen
+        others = [shard for shard in found.tars if has_folders and _folder(shard) in {*SPLITS} - {*chosen}]
+        words |= read_texts(read_samples(config, others, found.files, Counter()), ".cls", Counter())
+    return _listing(samples, _labels(words), split, splits, found.ignored)
 
 
 def _folder(shard: File) -> str:
@@ -71,19 +83,23 @@ def _held_out(key: str, config: DatasetConfig) -> str:
 
 
 def _listing(
-    samples: Sequence[Sample], split: Callable[[Sample], str], splits: Sequence[str], ignored: Counter[str]
+    samples: Sequence[Sample],
+    labels: _Labels,
+    split: Callable[[Sample], str],
+    splits: Sequence[str],
+    ignored: Counter[str],
 ) -> Listing:
-    labels, classes, numbered = _labels(read_texts(samples, ".cls", ignored))
-    sources = SourceTable.of(_source(sample, split(sample), labels.get(sample.key)) for sample in samples)
+    sources = SourceTable.of(_source(sample, split(sample), labels.of.get(sample.key)) for sample in samples)
     sources.sort(splits)
     tables = {
         "captions": _table(sources, read_texts(samples, ".txt", ignored), CAPTIONS),
         "meta": _table(sources, read_texts(samples, ".json", ignored), META),
     }
     tables = {name: table for name, table in tables.items() if len(table)}
-    if classes:
-        tables |= {"labels": base.labels_table(sources, classes), "classes": base.classes_table(classes)}
-    return Listing(sources, tables, dict(+ignored), numbered)
+    if labels.classes:
+        classes = base.classes_table(labels.classes)
+        tables |= {"labels": base.labels_table(sources, labels.classes), "classes": classes}
+    return Listing(sources, tables, dict(+ignored), labels.numbered)
 
 
 def _source(sample: Sample, split: str, label: int | None) -> Source:
@@ -96,15 +112,15 @@ def _table(sources: SourceTable, texts: Mapping[str, str], schema: pa.Schema) ->
     return pa.table([keys, [texts[key] for key in keys]], schema)
 
 
-def _labels(texts: Mapping[str, str]) -> tuple[dict[str, int], dict[int, str], bool]:
-    """(labels by key, classes, whether the files number them): what `.cls` files hold; of words, the index among them.
+def _labels(texts: Mapping[str, str]) -> _Labels:
+    """What `.cls` files hold; of words, the index among them.
 
     Numbered classes are named by all numbers up to the largest, so that one that comes later keeps its number.
     """
     words = {key: text.strip() for key, text in texts.items()}
     numbers = {key: int(word) for key, word in words.items() if word.isascii() and word.isdigit() and len(word) < 8}
     if len(numbers) == len(words) and max(numbers.values(), default=0) < MAX_LABEL:
-        return numbers, {number: str(number) for number in range(max(numbers.values(), default=-1) + 1)}, True
+        return _Labels(numbers, {i: str(i) for i in range(max(numbers.values(), default=-1) + 1)}, True)
     classes = dict(enumerate(sorted(set(words.values()))))
     index = {word: label for label, word in classes.items()}
-    return {key: index[word] for key, word in words.items()}, classes, False
+    return _Labels({key: index[word] for key, word in words.items()}, classes, False)
