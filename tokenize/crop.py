@@ -50,7 +50,8 @@ def _boxes(request: DecodeRequest, source: Size, run: int) -> list[Box]:
         case "center":
             return [(spare_x // 2, spare_y // 2, short, short)]
         case "three":
-            return [(spare_x * view // 2, spare_y * view // 2, short, short) for view in range(3)]
+            # SlowFast's uniform_crop: the middle one rounds up
+            return [((spare_x * view + 1) // 2, (spare_y * view + 1) // 2, short, short) for view in range(3)]
     drawn = (_fractions(request, run, view) for view in range(request.base_views))
     return [(int(x * (spare_x + 1)), int(y * (spare_y + 1)), short, short) for x, y in drawn]
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <new>
 
 namespace {
 
@@ -30,6 +31,7 @@ T* scratch(long count, int which) {
     long bytes = (count * sizeof(T) + 63) / 64 * 64;
     if (sizes[which] < bytes) {
         memory[which].reset(std::aligned_alloc(64, bytes));
+        if (!memory[which]) throw std::bad_alloc();  // says so as it ends the process
         sizes[which] = bytes;
     }
     return static_cast<T*>(memory[which].get());

@@ -99,7 +99,7 @@ class Convolution:
         self._inputs, self._outputs = layer.in_channels, layer.out_channels
         g = torch.tensor(FORMS[2][0], dtype=torch.float64)
         places = torch.kron(g, g) @ layer.weight.double().permute(2, 3, 1, 0).flatten(0, 1).flatten(1)
-        self._weights, self._bias = _panels(places.view(-1, self._inputs, self._outputs)), layer.bias
+        self._weights, self._bias = _panels(places.view(-1, self._inputs, self._outputs)), layer.bias.contiguous()
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
         """float32 [h, w, c] -> [h, w, o]; relu: of x first."""
