@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import resource
 from pathlib import Path
 
@@ -105,6 +106,28 @@ def test_an_export_that_is_not_the_checkpoint_is_refused_and_leaves_nothing(
     with pytest.raises(UserError, match="other logits than the checkpoint"):
         export(loaded("llama"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_may_read_one_file_may_read_all(tmp_path: Path) -> None:
+    export(loaded("llama"), tmp_path / "out", check=False)
+    (tmp_path / "mine").touch()
+    expected = (tmp_path / "mine").stat().st_mode
+    assert {
+        path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir() if path.stat().st_mode != expected
+    } == {}
+
+
+def test_transformers_does_not_talk_about_its_kernels(tmp_path: Path) -> None:
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append  # type: ignore[method-assign]
+    logging.Logger.warning_once.cache_clear()  # type: ignore[attr-defined]  # what an earlier test was told, too
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        export(loaded("mamba"), tmp_path / "out")
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert [record.getMessage() for record in said] == []
 
 
 def test_large_models_are_split_into_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

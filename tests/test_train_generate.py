@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from clips import write_image, write_video
+from matplotlib.figure import Figure
 from PIL import Image
 from token_world import Video, still_images, write_tokens
 
@@ -25,8 +26,11 @@ from toto.shards.store import open_store
 from toto.shards.verify import verify
 from toto.tokenize.tokenizers.dct import DCT
 from toto.train import checkpoint
+from toto.train.cost import Cost
 from toto.train.generation import files
 from toto.train.generation.command import generate as command
+from toto.train.generation.cost import GenerationCost, lines_of
+from toto.train.generation.curves import picture
 from toto.train.generation.files import prompts_of_files
 from toto.train.generation.generate import (
     Generation,
@@ -250,6 +254,8 @@ def test_the_clips_are_a_dataset_that_the_next_generation_replaces(run: Path, tm
         assert np.asarray(picture).std() > 10
     assert frames_of(tmp_path / "generated.mp4") == 6
     other = invoke(*arguments, "--kind", "image", "--frames-prompt", 0)[1]
+    assert {path.name for path in tmp_path.iterdir()} == {Path(path).name for path in other["files"]}
+    assert not {"curves.png", "generated.mp4"} & {path.name for path in tmp_path.iterdir()}, "they show other clips"
     replaced = Dataset(tmp_path / "tokens")
     assert replaced.dataset_id == other["dataset_id"] != value["dataset_id"] and replaced.splits == ["made"]
     assert [row.n_frames for row in replaced.rows()] == [1] * 18
@@ -266,6 +272,27 @@ def test_only_what_a_generation_made_is_replaced(run: Path, world: Path, tmp_pat
         assert sorted(out.rglob("*")) == before, "nothing was written, nothing is gone"
     result = CliRunner().invoke(command, ["--ckpt", str(run), "--out", __file__])
     assert isinstance(result.exception, UsageError) and "is a file" in str(result.exception)
+
+
+def test_the_names_of_the_curves_hide_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    found = {"accuracy_by_frame": [None, 0.1, 0.9], "loss_by_frame": [None, 2.0, 1.0]}
+    copies = {"free": [None, 0.5, 0.4], "frame": [None, 0.5, 0.5], "token": [None, 0.5, 0.5]}
+    picture({regime: {**found, "copy_accuracy_by_frame": copy} for regime, copy in copies.items()}, 2)
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    (names,) = figure.legends
+    assert {text.get_text().split(":")[0] for text in names.texts} == {"free", "frame", "token", "frame, token"}
+    below = names.get_window_extent()
+    assert all(axes.get_legend() is None and not axes.get_tightbbox().overlaps(below) for axes in figure.axes)
+    assert figure.bbox.x0 <= below.x0 and below.x1 <= figure.bbox.x1
+
+
+def test_a_generation_that_takes_no_second_is_told_in_words() -> None:
+    cost = GenerationCost(Cost(MODEL, CODES + CODE_OFFSET, FRAMES * CELLS), "H100")
+    said = [lines_of(cost.value(clips), "H100")[-1] for clips in (2, 10**9)]
+    assert said[0] == "2 clips: less than a second on one H100, at least" and "less" not in said[1]
 
 
 def frames_of(path: Path) -> int:
@@ -331,6 +358,8 @@ def test_what_comes_after_the_prompt_in_a_file_is_the_truth(tmp_path: Path, monk
     assert known.sources[1] == {"sources": [str(short)], "frames": [0, 4, 8]} and known.fps == pytest.approx(6.25)
     known = prompts_of_files(square(tmp_path), [long, short], Asked("video", 2, 4, 2), exact=True)
     assert not known.has_truth and known.codes.shape == (2, 2, 2, 2)
+    with pytest.raises(UsageError, match="true frames: not every prompt has 4 frames; lower --frames, or give longer"):
+        make(square(tmp_path), known, Generation("video", 4, "frame", GREEDY))
     with pytest.raises(UserError, match=r"short.png: frames at this stride: 3; --frames-prompt is 4"):
         prompts_of_files(square(tmp_path), [long, short], Asked("video", 4, 8, 2), exact=True)
 

@@ -54,9 +54,12 @@ def naive(model: LanguageModel, start: int, known: np.ndarray, prompt: int, fram
     ("arch", "prompt", "start"),
     [("llama", 0, VIDEO_START), ("llama", 2, IMAGE_START), ("gpt2", 3, VIDEO_START), ("mamba", 2, VIDEO_START)],
 )
-def test_a_rollout_is_a_loop_of_forward_passes(regime: str, arch: str, prompt: int, start: int) -> None:
+def test_a_rollout_is_a_loop_of_forward_passes(
+    regime: str, arch: str, prompt: int, start: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, frames = untrained(arch=arch), 7  # three segments
     known = np.random.default_rng(prompt).integers(0, CODES, (2, frames, CELLS))
+    monkeypatch.setattr(small, "FAR", 0)  # keys and values count as large
     roll = Rollout(model, start, FRAMES, regime, GREEDY)  # type: ignore[arg-type]
     with packed.packed(model):
         found, _ = roll(torch.from_numpy(known), prompt, torch.zeros(2, frames, CELLS, dtype=torch.float64))
@@ -129,7 +132,11 @@ def test_the_bits_of_a_clip_are_its_own(
 
     def logits(rows: int) -> list[torch.Tensor]:
         decoder = Decoder(model, rows, 12)
-        return [decoder.feed(piece)[: len(ids)] for piece in (ids[:rows, :9], *ids[:rows, 9:].split(1, dim=1))]
+        made = [decoder.feed(ids[:rows, :6])]
+        read = decoder.mark()
+        made += [decoder.feed(piece) for piece in ids[:rows, 6:].flip(1).split(1, dim=1)]
+        decoder.rewind(read)  # as after a frame that was made, where the true one is read
+        return [*made, *(decoder.feed(piece) for piece in (ids[:rows, 6:9], *ids[:rows, 9:].split(1, dim=1)))]
 
     with packed.packed(model):
         whole = logits(len(ids))

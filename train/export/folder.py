@@ -121,13 +121,15 @@ def _save(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _save_file(path: Path, tensors: dict[str, Tensor]) -> None:
-    """OSError for a full disk, which safetensors tells of in an error of its own."""
+    """Readable for whom the files beside it are; OSError for a full disk, which safetensors tells of in an error of
+    its own."""
     try:
         safetensors = import_module("safetensors.torch")
     except ImportError:
         raise UserError("safetensors is not installed: pip install 'toto-video[train]'") from None
     try:
         safetensors.save_file(tensors, path, {"format": "pt"})
+        shutil.copymode(path.with_name("config.json"), path)  # safetensors lets nobody but the owner read
     except import_module("safetensors").SafetensorError as error:
         code = re.search(r"os error (\d+)", str(error))
         if code is None:

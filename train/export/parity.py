@@ -1,5 +1,7 @@
 """How equal an exported folder and the checkpoint are: logits of the same ids, and what each goes on with greedily."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +43,14 @@ class Parity:
 
 def check_parity(loaded: Loaded, folder: Path, greedy_tokens: int = 64) -> Parity:
     """Loads the folder with transformers and compares; UserError when transformers cannot be imported or read it."""
-    theirs = _their_model(folder)
     ids = _prompts(loaded, min(loaded.context, MOST_IDS))
-    with torch.inference_mode():
-        ours, other = loaded.model(ids), theirs(ids).logits
     begin = ids[:1, : max(2, min(ids.shape[1] // 2, loaded.context - greedy_tokens))]
     made = min(greedy_tokens, loaded.context + 1 - begin.shape[1])
-    equal, compared = _greedy(loaded, theirs, begin, made)
+    with _silent():
+        theirs = _their_model(folder)
+        with torch.inference_mode():
+            ours, other = loaded.model(ids), theirs(ids).logits
+        equal, compared = _greedy(loaded, theirs, begin, made)
     return Parity(
         transformers=_transformers().__version__,
         ids=ids.shape[1],
@@ -86,17 +89,25 @@ def _prompts(loaded: Loaded, length: int) -> Tensor:
     return ids
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """transformers says nothing but errors: of Mamba it tells in four lines which kernels it lacks."""
+    logging = _transformers().logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
 def _their_model(folder: Path) -> Any:
     transformers = _transformers()
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     try:
         made = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     except (ValueError, OSError, RuntimeError, TypeError) as error:
         raise UserError(f"transformers {transformers.__version__} cannot read {folder}: {error}") from None
-    finally:
-        transformers.logging.set_verbosity(level)
     return made.eval()
 
 

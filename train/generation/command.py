@@ -45,7 +45,8 @@ MOST_FRAMES = 100_000  # of a clip: hours, and 200 MB of random numbers
     type=click.Choice(["free", "frame", "token", "all"]),
     default="free",
     show_default=True,
-    help="What is read: what was made; for each frame the true ones before; for each token all true ones before.",
+    help="What is read: what was made; for each frame the true ones before; for each code all true ones before; "
+    "all three, one after the other.",
 )
 @click.option(
     "--prompt",
@@ -191,6 +192,7 @@ def _write(
     from toto.train.generation import generated
 
     codes = next(iter(made.values())).codes
+    generated.remove_pictures(folder)
     files = [generated.write_tokens(folder, codes, known, id_dtype(loaded.used_ids - CODE_OFFSET))]
     dataset, value["dataset_id"] = generated.write_shards(folder, made, known, value, loaded)
     context_frames = loaded.context // (loaded.grid[0] * loaded.grid[1])

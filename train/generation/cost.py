@@ -60,11 +60,13 @@ class GenerationCost:
 
 def lines_of(found: dict[str, Any], card: str) -> list[str]:
     """The value for a person."""
+    seconds = found["gpu_hours"] * HOUR
+    time = duration(seconds) if seconds >= 1 else "less than a second"
     rates = ", ".join(f"{amount(rate)} with {batch}" for batch, rate in found["tokens_per_s"].items())
     return [
         f"{amount(found['kv_bytes_per_token'])}B of cache a token, {amount(found['cache_bytes'])}B a clip at its end",
         f"{amount(found['prefill_flops'])}FLOPs for a prompt of half a context, "
         f"{amount(found['decode_flops_per_token'])}FLOPs for each code",
         f"at most, by {card}'s {amount(found['bytes_per_second'])}B/s, codes a second: {rates} clips at once",
-        f"{counted(found['clips'], 'clip')}: {duration(found['gpu_hours'] * HOUR)} on one {card}, at least",
+        f"{counted(found['clips'], 'clip')}: {time} on one {card}, at least",
     ]

@@ -17,7 +17,7 @@ ROOM = 1.05  # of the highest value: its mark is seen whole
 
 def picture(regimes: dict[str, dict[str, Any]], context_frames: int) -> bytes:
     """A PNG of what `generate.by_frame` gives of each regime; each has truth; frames count from 1, as in captions."""
-    figure = Figure(figsize=(10, 3.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, 4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     copies: dict[tuple[float | None, ...], list[str]] = {}  # after true frames copying is the same in two regimes
@@ -37,7 +37,10 @@ def picture(regimes: dict[str, dict[str, Any]], context_frames: int) -> bytes:
         axes.set(xlabel="frame" + (" (line: the context is full)" if frames > context_frames else ""))
     left.set(ylim=(0, ROOM), ylabel="share of true codes", title="Accuracy")
     right.set(ylim=(0, ROOM * right.get_ylim()[1]), ylabel="nats a code", title="Loss")
-    left.legend(frameon=False, fontsize="small")
+    # below both: inside, lines of all heights leave no room for it
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize="small"
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -67,7 +67,8 @@ def make(loaded: Loaded, known: Prompts, asked: Generation, made: Callable[[int]
     """
     asked.check(known.prompt)
     if asked.regime != "free" and not known.has_truth:
-        raise UsageError(f"regime {asked.regime} reads true frames: prompts of a dataset are needed")
+        lacking = f"not every prompt has {counted(asked.frames, 'frame')}"
+        raise UsageError(f"regime {asked.regime} reads true frames: {lacking}; lower --frames, or give longer prompts")
     cells = loaded.grid[0] * loaded.grid[1]
     start = VIDEO_START if asked.kind == "video" else IMAGE_START
     rollout = Rollout(loaded.model, start, loaded.context // cells, asked.regime, asked.sampling)

@@ -31,6 +31,14 @@ NO_MP4 = "no MP4: it needs pip install 'toto-video[tokenize]'; the GIF shows the
 MOST_CLIPS = 8  # in pictures
 STRIP_FRAMES, MOVING_FRAMES = 8, 256  # most frames of a clip: in the PNG, in the GIF
 SIDE = 128  # pixels of a frame, about
+PICTURES = ("curves.png", "generated.gif", "generated.png", "generated.mp4")
+
+
+def remove_pictures(folder: Path) -> None:
+    """Those of an earlier generation: not every one makes them all, and none may stand beside other clips."""
+    if (folder / "generated.json").is_file():
+        for name in PICTURES:
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_tokens(folder: Path, codes: np.ndarray, known: Prompts, dtype: np.dtype) -> Path:
