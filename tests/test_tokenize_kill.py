@@ -1,6 +1,6 @@
-"""kill -9 of the driver, and of the driver with all of its Ray: the same dataset as without any kill.
+"""kill -9 of the driver, of the driver with all of its Ray, of Ray's node: the same dataset as without any kill.
 
-Two kills here, of a worker in test_tokenize_cluster.py; `make drill` does twenty at random moments. One run goes on
+Three kills here, of a worker in test_tokenize_cluster.py; `make drill` does twenty at random moments. One run goes on
 with another number of workers, the other one without Ray.
 """
 
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clips import PIXELS
+from clips import PIXELS, one_line, tokenize
 from drill_tokenize import ON_RAY, WITHOUT_RAY, Content, content, make_world, strike, undisturbed
 from faults import waiting_path
-from ray_run import Run
+from ray_cluster import HASTE
+from ray_run import Run, processes
 
 from toto import Dataset
 from toto.shards.store import SCRATCH
@@ -62,6 +63,22 @@ def test_killed_in_the_middle_and_run_again(
     assert done.content == expected
     left = [path for path in (tmp_path / "set" / SCRATCH).iterdir() if UNFINISHED.fullmatch(path.name)]
     assert not left  # what the killed workers had begun is gone
+
+
+def test_a_run_whose_own_ray_loses_its_node_ends_and_seals_what_is_done(
+    world: Path, expected: Content, runs: list[Run], tmp_path: Path
+) -> None:
+    out, path = tmp_path / "set", waiting_path(tmp_path / "path", 2)
+    run = Run(world, out, *PIXELS, *ON_RAY, "--quiet", PYTHONPATH=path, **HASTE)
+    runs.append(run)
+    run.wait_for_commits(1)
+    (raylet,) = (pid for pid, words in processes(run.mark).items() if words.split(" ")[0].endswith("/raylet"))
+    os.kill(raylet, signal.SIGKILL)
+    assert run.end() == 1
+    assert one_line(run.stderr(), "has died"), run.stderr()
+    assert 0 < Dataset(out).info["units"]["committed"] == run.committed() < UNITS
+    assert tokenize(world, out, *PIXELS).returncode == 0
+    assert content(out) == expected
 
 
 def test_ctrl_c_at_a_terminal_reaches_all_of_ray_and_seals_what_is_done(

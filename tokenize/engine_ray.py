@@ -25,7 +25,7 @@ from toto.tokenize.death import one_line, out_of_memory
 from toto.tokenize.job import Job
 from toto.tokenize.losses import Losses
 from toto.tokenize.monitor import Monitor
-from toto.tokenize.ray_session import Cluster, connected
+from toto.tokenize.ray_session import Cluster, connected, refuse_lost
 from toto.tokenize.tokenizer_actor import share
 from toto.tokenize.tokenizer_pool import TokenizerPool
 from toto.tokenize.unfinished import remove_unfinished
@@ -121,6 +121,7 @@ class _Pool:
         if self._hired and now - self._looked < LOOK_EVERY_S:
             return
         self._looked = now
+        refuse_lost(self._cluster)
         self._tokenizers.look()
         free = int(ray.cluster_resources().get("CPU", 1)) - self._tokenizers.count
         for _ in range(min(self._cluster.workers or max(1, free), self._units) - self._hired):

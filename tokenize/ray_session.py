@@ -22,7 +22,7 @@ from typing import Any
 import ray
 
 from toto.affinity import cores
-from toto.command import Terminated
+from toto.command import GO_ON, Terminated
 from toto.errors import UserError
 
 OBJECT_STORE_BYTES = 512 * 1024 * 1024  # of a Ray that we start; blocks are small and short-lived
@@ -53,6 +53,12 @@ def connected(cluster: Cluster) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keeps Ray from warning about GPUs
     with _joined(cluster.address) if cluster.address is not None else _started(cluster):
         yield
+
+
+def refuse_lost(cluster: Cluster) -> None:
+    """UserError when a Ray that this run started has lost its only node: no other one will ever join it."""
+    if cluster.address is None and not any(node["Alive"] for node in ray.nodes()):
+        raise UserError(f"the Ray that this run started has died, perhaps for want of memory; {GO_ON}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from toto.tokenize.job import Job
 from toto.tokenize.last_words import End
 from toto.tokenize.losses import Losses
 from toto.tokenize.monitor import Monitor
-from toto.tokenize.ray_session import Cluster
+from toto.tokenize.ray_session import Cluster, refuse_lost
 from toto.tokenize.tokenizer_actor import Ready, get, tokenizer_actor
 from toto.tokenize.waiting import Waiting
 
@@ -52,6 +52,7 @@ class TokenizerPool:
         waiting = Waiting("a tokenizer actor")
         while self._starting and not self.ready():
             ray.wait(list(self._starting), timeout=1.0)
+            refuse_lost(self._cluster)
             waiting.look(False)
 
     def ready(self) -> list[Ready]:
