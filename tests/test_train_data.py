@@ -2,7 +2,10 @@
 
 import dataclasses
 import itertools
+import os
+import signal
 from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from toto.shards import ids
 from toto.shards.recipe import make_recipe
 from toto.shards.stream import Stream
 from toto.shards.streaming.keyed import MASK
-from toto.train.data import MicroBatch, Sequences, loader
+from toto.train.data import MicroBatch, Sequences, loader, reading
 
 BATCH = 12  # divisible by 1, 2, 3 and 4 ranks
 STEPS = range(5, 8)
@@ -115,6 +118,42 @@ def test_what_goes_wrong_in_a_worker_is_said_in_one_line(tmp_path: Path, workers
     broken = Stream(make_recipe([("world", str(root), 1, None)], 8, 4, 0, 6))
     with pytest.raises(UserError, match="^[^\n]*: 4, run 0, view 0: id [0-9]+ outside [^\n]*$"):
         list(loader(broken, range(1), 0, 1, 1, workers, False))
+
+
+def test_workers_that_get_sigterm_too_read_on_for_their_trainer(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "alarm", lambda seconds: os._exit(1))  # a step may be longer than any time limit
+    whole = [(batch.step, batch.hash) for batch in loader(stream, range(60), 0, 1, 12, 2, False)]
+    found = loader(stream, range(60), 0, 1, 12, 2, False)
+    read = [next(found)]
+    workers = active_children()
+    for worker in workers:
+        os.kill(worker.pid or 0, signal.SIGTERM)
+    read += found
+    assert len(workers) == 2 and [(batch.step, batch.hash) for batch in read] == whole
+    assert not active_children()
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch watches workers by SIGCHLD, from the first loader of a process on: here from the next one on."""
+    monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("watched")
+def test_a_worker_that_is_killed_is_told_in_one_error(stream: Stream) -> None:
+    found = loader(stream, range(1000), 0, 1, 12, 1, False)
+    with pytest.raises(UserError, match="(?s)^a process that reads shards is gone .*run the same command again"):
+        with reading(found):
+            next(found)
+            os.kill(active_children()[0].pid or 0, signal.SIGKILL)
+            list(found)
+    with pytest.raises(RuntimeError, match="something else"), reading(loader(stream, STEPS, 0, 1, 12, 0, False)):
+        raise RuntimeError("something else")
 
 
 def test_sequences_are_what_hugging_face_models_read(stream: Stream) -> None:

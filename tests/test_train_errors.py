@@ -70,6 +70,11 @@ def test_a_wrong_command_line_is_told(changed: list[str], said: list[str], data:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_weight_that_is_no_whole_number_is_told(tmp_path: Path) -> None:
+    ended = call(["pretrain", "--size", "tiny", "--recipe", "demo", "--data", "demo=²"], tmp_path / "run")
+    assert ended.failed(1, "--data demo=²", "a weight is a whole number"), ended.stderr
+
+
 def test_no_size_is_told_with_those_there_are(tmp_path: Path) -> None:
     assert call(["pretrain"], tmp_path / "run").failed(2, "--size", "large", "make pretrain SIZE=large")
 

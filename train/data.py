@@ -9,9 +9,11 @@ predicts all but the first, so each code is predicted once. What a step holds de
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import parent_process
+from functools import partial
+from multiprocessing import RawValue, parent_process
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -26,7 +28,6 @@ from toto.shards.streaming.position import Position
 
 READ_TOKENS = 1 << 18  # of micro-batches that are read together: one by one, small ones take three times as long
 PREFETCH = 4  # readings that a worker is ahead: 2 MiB
-GRACE_S = 120  # a worker that was told to stop reads on for so long at most
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def loader(
 ) -> Generator[MicroBatch, None, None]:
     """This rank's micro-batches of these steps, in order: as many for each step on every rank, and as even as can be.
 
-    Close it where signals do no harm, which ends the workers. UsageError when a rank would have no sequence; what goes
-    wrong in a worker is raised here.
+    Close it where signals do no harm, as `reading` does, which ends the workers. UsageError when a rank would have no
+    sequence; what goes wrong in a worker is raised here.
     """
     batch = stream.recipe.batch_sequences
     if batch < world:
@@ -104,28 +105,59 @@ def loader(
     return _batches(reader, workers, pinned)
 
 
+@contextmanager
+def reading(batches: Generator[MicroBatch, None, None]) -> Iterator[None]:
+    """Closes a loader at the end. UserError where a worker was killed: torch raises that in the middle of anything."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise _gone(error) from None
+    finally:
+        batches.close()
+
+
 def _batches(reader: "_Reader", workers: int, pinned: bool) -> Generator[MicroBatch, None, None]:
     """DataLoader hands reading i to worker i mod workers and gives them back in order."""
+    over = RawValue("b", 0)
     made = DataLoader(
         reader,
         batch_size=None,
         num_workers=workers,
         pin_memory=pinned,
         prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=_read_on,
+        worker_init_fn=partial(_read_on, over),
         generator=torch.Generator(),  # its seed for workers would be drawn from the model's generator otherwise
     )
-    for found in made:
-        if isinstance(found, UserError):
-            raise found
-        yield from found
+    try:
+        for found in made:
+            if isinstance(found, UserError):
+                raise found
+            yield from found
+    except (ConnectionError, EOFError) as error:  # it was killed as it handed a batch over
+        raise _gone(error) from None
+    finally:
+        over.value = 1
 
 
-def _read_on(worker: int) -> None:
-    """A stop often reaches all processes of a job at once; the trainer finishes its step first, and needs its workers.
-    It ends them by itself, and without it they end too."""
+def _gone(error: Exception) -> UserError:
+    """What to tell of a killed worker; torch tells it no more, which it would in the middle of ending the run."""
+    if threading.current_thread() is threading.main_thread():  # no other hears signals
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return UserError(
+        f"a process that reads shards is gone ({why}), as when memory runs out;\n"
+        "run the same command again to go on, with a smaller loader_workers if need be"
+    )
+
+
+def _read_on(over: Any, worker: int) -> None:
+    """A stop often reaches all processes of a job at once; the trainer finishes its step first, however long that is,
+    and needs its workers. It ends them by itself, by SIGTERM where they are slow (`over` is 1 then), and without it
+    they end too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_S))
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(1) if over.value else None)
     threading.Thread(target=_end_with_trainer, daemon=True).start()
 
 

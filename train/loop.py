@@ -7,7 +7,6 @@ the tokens of all processes divided by their number, so that they do not depend 
 """
 
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
@@ -26,7 +25,7 @@ from toto.train.changes import differing
 from toto.train.checkpoint.mirror import Mirror
 from toto.train.checkpoint.saver import FAILED, Saver
 from toto.train.cost import Cost, memory_of
-from toto.train.data import MicroBatch, loader
+from toto.train.data import MicroBatch, loader, reading
 from toto.train.hardware import autocast, memory_bytes, peak_flops
 from toto.train.models import LanguageModel, make_model
 from toto.train.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -76,8 +75,8 @@ def train(job: Job, team: Team, profile: int = 0) -> Done:
     """Trains from the newest checkpoint of the run's folder (or from the start) to `job.last`; the first process
     profiles `profile` steps of it.
 
-    Ctrl-C and SIGTERM save first. UserError when a loss is not finite, a shard is gone, or a checkpoint cannot be
-    read or written; the last good checkpoint stays.
+    Ctrl-C and SIGTERM save first. UserError when a loss is not finite, a shard or a process that reads is gone, or a
+    checkpoint cannot be read or written; the last good checkpoint stays.
     """
     recipe, stream = job.recipe, Stream(job.stream)
     model, optimizer = _made(job, stream.used_ids, team)
@@ -96,7 +95,7 @@ def train(job: Job, team: Team, profile: int = 0) -> Done:
     profiler = Profiler(job.folder, team, profile, recipe.log_every)
     samples = Samples(job, team)
     try:
-        with Stopping() as stopping, closing(batches), Saver(job.folder, recipe, job.facts, team, job.mirror) as saver:
+        with Stopping() as stopping, Saver(job.folder, recipe, job.facts, team, job.mirror) as saver, reading(batches):
             for step, parts in groupby(log.clock.each("data", batches), key=lambda batch: batch.step):
                 rate = learning_rate(recipe, step)
                 set_learning_rate(optimizer, rate)
@@ -244,5 +243,5 @@ def _drop_spikes(run: Path, step: int) -> None:
     """Removes what is told of skipped steps after `step`, as the log's lines of them are: they happen again."""
     for path in (run / SPIKES).glob("step-*.json"):
         number = path.stem.removeprefix("step-")
-        if number.isdigit() and int(number) > step:
+        if number.isdecimal() and int(number) > step:
             path.unlink(missing_ok=True)

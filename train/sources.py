@@ -88,7 +88,7 @@ def _missing(missing: list[Source], pipelines: Pipelines) -> str:
 
 def _weighted(text: str) -> tuple[str, Weight]:
     name, equals, weight = text.rpartition("=")
-    if equals and weight.isdigit():
+    if equals and weight.isdecimal():
         return name, int(weight)
     return text, 1
 
