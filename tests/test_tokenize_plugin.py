@@ -65,6 +65,10 @@ def site(tmp_path: Path) -> Path:
     return site
 
 
+def test_the_package_here_is_the_one_of_the_docs() -> None:
+    assert CODE in (ROOT / "docs" / "tokenize.md").read_text()
+
+
 def test_an_installed_tokenizer_runs_by_its_name_with_its_options(site: Path, tmp_path: Path) -> None:
     for i in range(3):
         write_image(tmp_path / "pictures" / f"{i}.png", (64, 64), seed=i)
