@@ -3,8 +3,8 @@
     python bench/tokenize.py [--only PART …] [--repeats 5] [--json]
 
 Parts: clips (decoding), dct-job (a whole job), nearest (codebook look-up), encoders (dVAE, VQGAN, SD-VAE on every
-core), dvae-job (five minutes and more). Peers are installed by hand: pip install decord. What they measured, and on
-which machine: docs/benchmarks.md.
+core), gpu (dVAE and VQGAN there), dvae-job (five minutes and more). Peers are installed by hand: pip install decord.
+What they measured, and on which machine: docs/benchmarks.md.
 """
 
 import sys
@@ -19,6 +19,7 @@ import json  # noqa: E402
 import click  # noqa: E402
 import clips  # noqa: E402
 import encoders  # noqa: E402
+import gpu  # noqa: E402
 import jobs  # noqa: E402
 import machine  # noqa: E402
 import nearest  # noqa: E402
@@ -28,6 +29,7 @@ PARTS = {
     "dct-job": jobs.measure_dct,
     "nearest": nearest.measure,
     "encoders": encoders.measure,
+    "gpu": gpu.measure,
     "dvae-job": jobs.measure_dvae,
 }
 

@@ -32,7 +32,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(world: Path, weights: Path | str, *more: str) -> tuple[int, str]:
+def run(world: Path, weights: Path | str, *more: str, **environment: str) -> tuple[int, str]:
     """Exit code and stderr of a run over the pictures."""
     config = world / "pipelines.yaml"
     dataset = f"layout: folder, root: {world / 'pictures'}, resolution: 32, min_frames: 1, tokenizer: small"
@@ -40,8 +40,9 @@ def run(world: Path, weights: Path | str, *more: str) -> tuple[int, str]:
         f"tokenizers:\n  small: {{backend: dvae, weights: {weights}, trained_with: photographs of the web}}\n"
         f"datasets:\n  folder: {{{dataset}}}\n"
     )
-    words = ("run", "folder", "--tokenizer", "small", "--ray-address", "local", "--out", world / "out", "--quiet")
-    done = call("tokenize", *words, "--config", config, *more, XDG_CACHE_HOME=str(world / "cache"))
+    engine = () if "--workers" in more else ("--ray-address", "local")
+    words = ("run", "folder", "--tokenizer", "small", *engine, "--out", world / "out", "--quiet")
+    done = call("tokenize", *words, "--config", config, *more, XDG_CACHE_HOME=str(world / "cache"), **environment)
     return done.returncode, done.stderr
 
 
@@ -76,3 +77,12 @@ def test_a_run_records_its_weights_and_goes_on_with_the_same_ones_alone(
     encoder(moved, 2)
     code, said = run(world, moved)
     assert code == 1 and "has changed: its sha256 was" in said and len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("actors", ["0", "1"])
+def test_what_workers_under_ray_lack_is_said_once(world: Path, tmp_path: Path, actors: str) -> None:
+    where = ("--out", str(tmp_path / "out"), "--workers", "2", "--tokenizer-actors", actors)
+    in_bf16 = ("--set", "tokenizers.small.precision=bf16", "--set", "tokenizers.small.compile=on")
+    code, said = run(world, world / "encoder.pkl", *where, *in_bf16, CXX=str(tmp_path / "none"), PATH="")
+    assert code == 0, said
+    assert said.count("no C++ compiler was found") == said.count("uncompiled") == 1

@@ -176,6 +176,7 @@ class _Pool:
         self._idle.append(actor)
         if task is None:
             self._nodes[actor] = word["node"]
+            self._monitor.remarks(word["remarks"])
             self._pids.update([word["pid"]] if word["host"] == socket.gethostname() else [])
             self._failed_starts = 0
         elif isinstance(task, Alone):

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
@@ -74,6 +74,7 @@ class Monitor:
         self._total, self._before = len(todo) + done, done
         self._frames = sum(unit.estimated_frames for unit in todo)
         self._done: set[str] = set()
+        self._remarks: set[str] = set()
         self._frames_done = 0
         self._read: Callable[[], Counters] = Counters
         self._at_work: Callable[[], int] = lambda: 0
@@ -94,6 +95,13 @@ class Monitor:
     def event(self, event: str, **facts: Any) -> None:
         """Notes something in the run's log."""
         self._log.event(event, **facts)
+
+    def remarks(self, lines: Iterable[str]) -> None:
+        """Shows what workers elsewhere have said of how their networks run, each line once."""
+        for line in lines:
+            if line not in self._remarks:
+                self._remarks.add(line)
+                sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + line + "\n")
 
     def unit_done(self, unit: Unit, report: UnitReport | None = None) -> None:
         """A unit is committed: by this run, whose worker reports, or by another one on the same target."""

@@ -24,6 +24,7 @@ from toto.tokenize.gather import Gatherer
 from toto.tokenize.job import Job
 from toto.tokenize.last_words import End, LastWords
 from toto.tokenize.metrics import TokenizerMetrics
+from toto.tokenize.tokenizers.remarks import remarks
 
 BYTES_IN_FLIGHT = 64 * 1024 * 1024  # to one actor, of all workers: a quarter second of an H100's dVAE at 128 px
 LEAST_SHARE = 2 * 1024 * 1024  # two blocks of 128 px: one is encoded while the next is decoded
@@ -39,6 +40,7 @@ class Ready:
     node: str
     gpus: list[str]  # that Ray gave it, by their names on its node
     canary: dict[str, Any]
+    remarks: tuple[str, ...] = ()  # that its process has made
 
 
 @ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=1)
@@ -69,11 +71,11 @@ class TokenizerActor:
         finally:
             self._metrics.went(frames, gatherer)
 
-    async def hello(self) -> tuple[str, list[str], dict[str, Any]]:
-        """Its node, its GPUs and its canary, once it has its weights; raises UserError when the canary is refused."""
+    async def hello(self) -> tuple[str, list[str], dict[str, Any], tuple[str, ...]]:
+        """Its node, GPUs, canary and remarks, once it has its weights; raises UserError when the canary is refused."""
         _, canary = await self._tokenizer()
         context = ray.get_runtime_context()
-        return str(context.get_node_id()), context.get_accelerator_ids().get("GPU", []), canary
+        return str(context.get_node_id()), context.get_accelerator_ids().get("GPU", []), canary, remarks()
 
     async def end_before(self) -> End | None:
         """How the process before this one ended; None for the first one."""

@@ -69,6 +69,7 @@ class TokenizerPool:
                 continue
             self._losses.is_ready(TOKENIZER)
             self._ready.append(found)
+            self._monitor.remarks(found.remarks)
             self._monitor.event("tokenizer", node=found.node, gpus=found.gpus, canary=found.canary)
         return self._ready
 

@@ -12,6 +12,7 @@ from toto.tokenize.job import Job
 from toto.tokenize.metrics import WorkerMetrics
 from toto.tokenize.one_source import OpenSource
 from toto.tokenize.tokenizer_actor import Ready, RemoteEncoder
+from toto.tokenize.tokenizers.remarks import remarks
 from toto.tokenize.unit import UnitReport, run_unit, whoami
 from toto.tokenize.units import PlannedSource, Unit
 from toto.tokenize.worker import Counters
@@ -28,13 +29,13 @@ class UnitActor:
         self._metrics = WorkerMetrics(job.name)
 
     def start(self) -> tuple[dict[str, Any], Counters]:
-        """Its host, pid and node. Loads the tokenizer unless `remote` ones are used; UserError when its canary is
-        refused."""
+        """Its host, pid, node and remarks. Loads the tokenizer unless `remote` ones are used; UserError when its canary
+        is refused."""
         self._encoder = RemoteEncoder() if self._remote else None
         self._context = open_worker(self._job, self._encoder)
         self._worker = self._context.__enter__()
         self._node = str(ray.get_runtime_context().get_node_id())
-        return {**whoami(), "node": self._node}, self.counters()
+        return {**whoami(), "node": self._node, "remarks": remarks()}, self.counters()
 
     def run(
         self,

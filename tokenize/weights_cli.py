@@ -39,8 +39,9 @@ class Needed:
         """For a person."""
         where = self.path or shown(self.uri)
         facts = f", {self.size / 1e6:,.1f} MB" if self.size is not None else ""
-        pinned = "pinned" if self.pinned_sha256 else "recorded at the first use"
-        digest = f"\n    sha256 {self.sha256} ({pinned})" if self.sha256 else ""
+        whence = "pinned" if self.pinned_sha256 else "recorded at the first use"
+        whence = "found now" if self.state == "changed" else whence
+        digest = f"\n    sha256 {self.sha256} ({whence})" if self.sha256 else ""
         return f"  {self.tokenizer} {self.kind}: {self.state}{facts}, {where}{digest}"
 
 

@@ -11,7 +11,6 @@ import ctypes
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from toto.tokenize.tokenizers.remarks import remark
 from toto.tokenize.tokenizers.winograd import FORMS
 
 LANES = 16  # channels of a register
@@ -57,7 +57,7 @@ def kernels() -> ctypes.CDLL | None:
         if isinstance(error, subprocess.CalledProcessError):
             told = error.stderr.strip() or f"exit status {error.returncode}"
         why = told.splitlines()[0][:200]
-        print(f"tokenizer: {path}: {why}: bf16 goes through torch.compile", file=sys.stderr, flush=True)
+        remark(f"{path}: {why}: bf16 goes through torch.compile")
         return None
 
 

@@ -6,11 +6,12 @@ as it is, and one line on stderr says what is lost. In float32 on a CPU nothing 
 winograd.py, and the others keep the bits of their packages.
 """
 
-import sys
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from toto.tokenize.tokenizers.remarks import remark
 
 Trunk = Callable[[Tensor], Tensor]
 
@@ -50,5 +51,5 @@ def missing_compiler() -> str | None:
 
 
 def _uncompiled(trunk: Trunk, why: str) -> Trunk:
-    print(f"tokenizer: {why}: its network runs uncompiled, at about half the speed", file=sys.stderr, flush=True)
+    remark(f"{why}: its network runs uncompiled, at about half the speed")
     return trunk
