@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from toto.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+STOPS = {signal.SIGINT, signal.SIGTERM}
 AHEAD = 2  # tasks a process may be ahead of the one whose result is wanted next
 
 _function: Callable[[Any], Any]
@@ -51,6 +53,16 @@ def each(
         end.close()
 
 
+@contextmanager
+def stops_wait() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are heard at the end; a process that starts meanwhile hears them once it unblocks them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _in_order(pool: ProcessPoolExecutor, tasks: Sequence[Task], ahead: int) -> Iterator[tuple[Task, Any]]:
     waiting: deque[tuple[Task, Future[Any]]] = deque()
     for task in tasks:
@@ -65,11 +77,8 @@ def _in_order(pool: ProcessPoolExecutor, tasks: Sequence[Task], ahead: int) -> I
 def _submit(pool: ProcessPoolExecutor, task: Any) -> "Future[Any]":
     """Starts a process where one is missing, without being stopped half way; it inherits which signals are blocked, so
     Ctrl-C is handled here."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
+    with stops_wait():
         return pool.submit(_work, task)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(make: Callable[[], Callable[[Any], Any]], end: Connection) -> None:

@@ -125,6 +125,14 @@ def test_workers_that_get_sigterm_too_read_on_for_their_trainer(
 ) -> None:
     monkeypatch.setattr(signal, "alarm", lambda seconds: os._exit(1))  # a step may be longer than any time limit
     whole = [(batch.step, batch.hash) for batch in loader(stream, range(60), 0, 1, 12, 2, False)]
+    fork = os.fork
+
+    def stopped_as_it_begins() -> int:
+        if (child := fork()) == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return child
+
+    monkeypatch.setattr(os, "fork", stopped_as_it_begins)
     found = loader(stream, range(60), 0, 1, 12, 2, False)
     read = [next(found)]
     workers = active_children()

@@ -25,6 +25,7 @@ from toto.plain import counted
 from toto.shards.stream import Stream
 from toto.shards.streaming.keyed import MASK
 from toto.shards.streaming.position import Position
+from toto.shards.workers import STOPS, stops_wait
 
 READ_TOKENS = 1 << 18  # of micro-batches that are read together: one by one, small ones take three times as long
 PREFETCH = 4  # readings that a worker is ahead: 2 MiB
@@ -131,7 +132,9 @@ def _batches(reader: "_Reader", workers: int, pinned: bool) -> Generator[MicroBa
         generator=torch.Generator(),  # its seed for workers would be drawn from the model's generator otherwise
     )
     try:
-        for found in made:
+        with stops_wait():  # until each worker knows that it reads on
+            readings = iter(made)
+        for found in readings:
             if isinstance(found, UserError):
                 raise found
             yield from found
@@ -158,6 +161,7 @@ def _read_on(over: Any, worker: int) -> None:
     they end too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(1) if over.value else None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     threading.Thread(target=_end_with_trainer, daemon=True).start()
 
 
