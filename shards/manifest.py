@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from toto.errors import UserError
 from toto.shards.commit import Commit
 from toto.shards.parquet import read_table
-from toto.shards.schema import SOURCES_SCHEMA, hashes_of_keys
+from toto.shards.schema import HIGHEST_RATE, SOURCES_SCHEMA, hashes_of_keys
 from toto.shards.untrusted.manifest_rules import MOST_ROWS
 
 ROWS_AT_ONCE = 65_536
@@ -57,6 +57,9 @@ def results_table(data: bytes, name: str) -> pa.Table:
     of_video = np.repeat(videos, runs)
     if (_numpy(pc.list_flatten(table["run_lengths"]))[of_video] == 0).any():
         raise UserError(f"{name}: not a table that toto wrote (a run of no frames)")
+    rate = table["rate"]
+    if pc.any(pc.invert(pc.and_(pc.greater(rate, 0), pc.less_equal(rate, HIGHEST_RATE)))).as_py():
+        raise UserError(f"{name}: not a table that toto wrote (a rate of no video)")
     odd = (rows < 0) | (videos & ((runs == 0) | (rows % np.maximum(runs, 1) != 0)))
     if odd.any() or rows.sum(dtype=np.float64) > MOST_ROWS:
         raise UserError(f"{name}: not a table that toto wrote (its rows do not follow from its runs)")

@@ -1,6 +1,6 @@
 """views/<protocol>-<8 hex>.parquet: of each clip of an evaluation protocol, which row shows it and which frames of it.
 
-    per-source results: decoded frames ─▶ the protocol's indices ─▶ places among the frames that the row stores
+    per-source results: decoded frames, rate ─▶ the protocol's indices ─▶ places among the frames that the row stores
 
 Written at seal from the counts alone; no shard is opened. An evaluator reads rows by these lists and decodes nothing.
 """
@@ -45,7 +45,7 @@ def protocols_of(settings: Mapping[str, Any]) -> list[Protocol]:
 def view_tables(settings: Mapping[str, Any], final: pa.Table, labels: Mapping[str, int]) -> dict[str, pa.Table]:
     """Protocol name -> its table, of the videos among the final per-source results; none where there is no video."""
     protocols = protocols_of(settings)
-    names = ("split", "key", "kind", "label", "frames_decoded", "run_lengths")
+    names = ("split", "key", "kind", "label", "frames_decoded", "rate", "run_lengths")
     lines = final.filter(pc.equal(final["kind"], "video")).select(names).to_pylist() if protocols else []
     videos = [line for line in lines if line["run_lengths"]]
     videos.sort(key=lambda video: (video["split"], video["key"]))
@@ -96,21 +96,21 @@ class _Placed:
     def of(self, video: dict[str, Any]) -> Iterator[tuple[int, int, int, int | None, np.ndarray | None]]:
         """(clip, crop, view, run, positions int32); without the last two where no row holds all of its frames."""
         split = TRAIN if video["split"] == TRAIN else ""
-        clips = self._clips(video["frames_decoded"], tuple(video["run_lengths"]), split)
+        clips = self._clips(video["frames_decoded"], video["rate"], tuple(video["run_lengths"]), split)
         for clip, (run, positions) in enumerate(clips):
             for crop, view in enumerate(self._views):
                 yield clip, crop, view, run, positions
 
     def _count(
-        self, decoded: int, run_lengths: tuple[int, ...], split: str
+        self, decoded: int, rate: float | None, run_lengths: tuple[int, ...], split: str
     ) -> list[tuple[int, np.ndarray] | tuple[None, None]]:
         """Run and positions in it, for each clip."""
         if sum(run_lengths) * self._stride < decoded:  # no honest count; it would take memory, too
             return [(None, None)] * self._protocol.clips
-        stored = stored_frames(decoded, self._stride, self._beside[split])
+        stored = stored_frames(decoded, rate, self._stride, self._beside[split])
         if sum(run_lengths) != len(stored):  # a damaged picture in a folder of them
             return [(None, None)] * self._protocol.clips
-        wanted = np.searchsorted(stored, self._protocol.indices(decoded))
+        wanted = np.searchsorted(stored, self._protocol.indices(decoded, rate))
         ends = np.cumsum(run_lengths)
         runs = np.searchsorted(ends, wanted, side="right")
         starts = ends - run_lengths

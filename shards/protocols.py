@@ -1,10 +1,10 @@
 """Evaluation protocols: which frames of a video the clips of a test show, as index lists over its decoded frames.
 
     slowfast-10x3-16f4 = family, clips × crops, frames of a clip, source frames from one to the next
-    (protocol, frames of the video) ─▶ indices [clips, frames] ─▶ what a row must store ─▶ positions in the row
+    (protocol, a video's frames, its rate) ─▶ indices [clips, frames] ─▶ what a row must store ─▶ positions in the row
 
 Frames are coded one by one, so clips share them: a row stores each frame once, and a clip is a list of positions.
-`stride` counts decoded frames, whatever the video's rate (SlowFast's own loader scales it by fps / 30).
+`stride` counts decoded frames; `slowfast` alone means frames of a video at 30 a second, and scales it for others.
 """
 
 import math
@@ -21,6 +21,7 @@ EXAMPLES = ("slowfast-10x3-16f4", "videomae-5x3-16f4", "jepa-8x3-16f4", "single-
 SINGLE = "single-1x1-16f4"  # one clip in the middle: written for every dataset whose rows can give it
 TRAIN = "train"
 LONGEST_CLIP = 65_535
+TARGET_RATE = 30.0  # SlowFast's DATA.TARGET_FPS
 _NAME = re.compile(r"([a-z]+)-([1-9]\d{0,2})x([13])-([1-9]\d{0,4})f([1-9]\d{0,4})")
 
 
@@ -32,18 +33,21 @@ class Protocol:
     clips: int
     crops: int  # 1: the middle; 3: the two ends and the middle
     frames: int
-    stride: int  # decoded frames
+    stride: int  # decoded frames; of slowfast: at 30 a second
 
     @property
     def name(self) -> str:
         """As `parse` reads it."""
         return f"{self.family}-{self.clips}x{self.crops}-{self.frames}f{self.stride}"
 
-    def indices(self, count: int) -> np.ndarray:
-        """int64 [clips, frames]: decoded frames of a video of `count`, as the official sampler takes them."""
+    def indices(self, count: int, rate: float | None = None) -> np.ndarray:
+        """int64 [clips, frames]: decoded frames of a video of `count`, as the official sampler takes them.
+
+        `rate`: frames per second that its container claims; None as 30.
+        """
         if count < 1:
             raise ValueError(f"{self.name}: a video of {count} frames has no clips")
-        return np.clip(_FAMILIES[self.family](self, count), 0, count - 1).astype(np.int64)
+        return np.clip(_FAMILIES[self.family](self, count, rate or TARGET_RATE), 0, count - 1).astype(np.int64)
 
     def on_grid(self, stride: int) -> bool:
         """Whether every frame it shows is a multiple of `stride`, for videos of any length."""
@@ -73,10 +77,10 @@ def parse(name: str) -> Protocol:
     return protocol
 
 
-def stored_frames(count: int, stride: int, protocols: Sequence[Protocol]) -> np.ndarray:
+def stored_frames(count: int, rate: float | None, stride: int, protocols: Sequence[Protocol]) -> np.ndarray:
     """int64, ascending, each once: every `stride`-th of `count` decoded frames, and what the protocols show besides."""
     grid = np.arange(0, count, stride)
-    return np.unique(np.concatenate([grid, *(protocol.indices(count).reshape(-1) for protocol in protocols)]))
+    return np.unique(np.concatenate([grid, *(protocol.indices(count, rate).reshape(-1) for protocol in protocols)]))
 
 
 def beside_grid(settings: Mapping[str, Any], split: str) -> list[Protocol]:
@@ -89,28 +93,28 @@ def beside_grid(settings: Mapping[str, Any], split: str) -> list[Protocol]:
     return [one for one in map(parse, settings.get("protocols", ())) if not one.on_grid(settings["stride"])]
 
 
-def _slowfast(protocol: Protocol, count: int) -> np.ndarray:
-    """SlowFast's `get_start_end_idx` and `temporal_sampling` at test time: k-th start = spare · k / clips, then
-    float32 steps over clip size - 1, cut off; so stride 4 is 4.2 (PySlowFast, datasets/decoder.py)."""
-    size = protocol.frames * protocol.stride
+def _slowfast(protocol: Protocol, count: int, rate: float) -> np.ndarray:
+    """SlowFast's `decode` of a whole video at test time: k-th start = spare · k / clips, then float32 steps over clip
+    size - 1, cut off; so stride 4 is 4.2 at 30 frames a second (PySlowFast, datasets/decoder.py)."""
+    size = max(protocol.frames * protocol.stride * rate / TARGET_RATE, 1)
     spare = max(count - size, 0)
     starts = [spare * k / protocol.clips for k in range(protocol.clips)]
     return np.clip([_linspace(start, start + size - 1, protocol.frames) for start in starts], 0, count - 1)
 
 
-def _videomae(protocol: Protocol, count: int) -> np.ndarray:
+def _videomae(protocol: Protocol, count: int, rate: float) -> np.ndarray:
     """VideoMAE's test mode (kinetics.py): windows over every stride-th frame, the last one repeated to fill a clip."""
     spare = max(_on_grid(protocol, count) - protocol.frames, 0)
     starts = [int(k * (spare / (protocol.clips - 1))) for k in range(protocol.clips)]
     return _window(protocol, count, starts)
 
 
-def _single(protocol: Protocol, count: int) -> np.ndarray:
+def _single(protocol: Protocol, count: int, rate: float) -> np.ndarray:
     """The middle window over every stride-th frame, the last one repeated to fill it; ours."""
     return _window(protocol, count, [max(_on_grid(protocol, count) - protocol.frames, 0) // 2])
 
 
-def _jepa(protocol: Protocol, count: int) -> np.ndarray:
+def _jepa(protocol: Protocol, count: int, rate: float) -> np.ndarray:
     """jepa's VideoDataset with overlapping segments, at its first place in each segment: the official evaluation
     draws that place at random."""
     size = protocol.frames * protocol.stride

@@ -14,6 +14,7 @@ import pyarrow as pa
 import xxhash
 
 FORMAT_VERSION = 1
+HIGHEST_RATE = 10_000  # frames per second of a source
 METADATA_KEY = b"toto"
 _RELEASE = re.compile(r"\d{1,4}(\.\d{1,4}){1,3}")
 
@@ -70,6 +71,7 @@ SOURCES_SCHEMA = pa.schema(
         pa.field("width", pa.int32()),  # upright source pixels
         pa.field("height", pa.int32()),
         pa.field("fps", pa.float64()),
+        pa.field("rate", pa.float64()),  # frames per second that the container claims
         pa.field("frames_decoded", pa.int64(), nullable=False),
         pa.field("frames_kept", pa.int64(), nullable=False),
         pa.field("duration_s", pa.float64()),

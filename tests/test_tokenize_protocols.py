@@ -24,17 +24,18 @@ from toto.shards.verify import verify
 from toto.tokenize.job import make_job
 
 LENGTHS = {"a/short.mov": 10, "a/middle.mov": 70, "b/long.mov": 150}
+RATES = {"a/short.mov": 25, "a/middle.mov": 50, "b/long.mov": 20}
 NAMES = EXAMPLES[:3]  # the fourth comes by itself
 WITH_VIEWS = {"stride": 4, "crop": "three", "protocols": NAMES}
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three videos of numbered frames."""
+    """Three videos of numbered frames, at three rates."""
     root = tmp_path_factory.mktemp("videos")
     for name, count in LENGTHS.items():
         (root / name).parent.mkdir(exist_ok=True)
-        write(root / name, numbered(count))
+        write(root / name, numbered(count), fps=RATES[name])
     return root
 
 
@@ -47,9 +48,12 @@ def made(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_a_clip_read_by_its_positions_shows_the_official_frames(made: Dataset, name: str) -> None:
     rows, protocol = {row.row_id: row for row in made.rows()}, parse(name)
     table = made.protocol_views(name)
+    sources = made.sources()
+    assert dict(zip(sources["key"].to_pylist(), sources["rate"].to_pylist(), strict=True)) == RATES
     assert table.schema == VIEWS_SCHEMA and table.num_rows == 3 * protocol.clips * protocol.crops
     for view in table.to_pylist():
-        row, expected = rows[view["row_id"]], protocol.indices(LENGTHS[view["source"]])[view["clip"]]
+        count, rate = LENGTHS[view["source"]], RATES[view["source"]]
+        row, expected = rows[view["row_id"]], protocol.indices(count, rate)[view["clip"]]
         assert [numbers(row)[place] for place in view["positions"]] == expected.tolist()
         assert row.frame_index[view["positions"]].tolist() == expected.tolist()
         assert (row.source, row.view) == (view["source"], view["view"])
@@ -59,8 +63,9 @@ def test_a_clip_read_by_its_positions_shows_the_official_frames(made: Dataset, n
 
 def test_a_row_holds_the_grid_and_the_clips_frames_each_once(made: Dataset) -> None:
     for row in made.rows():
-        count = LENGTHS[row.source]
-        wanted = {int(i) for name in NAMES for i in parse(name).indices(count).reshape(-1)} | set(range(0, count, 4))
+        count, rate = LENGTHS[row.source], RATES[row.source]
+        shown = np.concatenate([parse(name).indices(count, rate).reshape(-1) for name in NAMES])
+        wanted = set(shown.tolist()) | set(range(0, count, 4))
         assert row.frame_index.tolist() == sorted(wanted)
 
 

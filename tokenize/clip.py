@@ -93,6 +93,7 @@ class SourceInfo:
     width: int  # upright, of the first frame
     height: int
     fps: float | None  # measured on the frame times; the container's claim where there are none
+    rate: float | None  # what the container claims
     frames_decoded: int
     frames_kept: int
     duration_s: float | None

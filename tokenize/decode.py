@@ -80,18 +80,19 @@ def open_pictures(uri: str, kind: str, animated: bool, wanted: Wanted | None = N
 def _positions(request: DecodeRequest, on_frame: Callable[[], None], skips: bool) -> Sequence[int] | None:
     """The frames to keep, where they are known one by one; None where the rule needs no count."""
     if request.uniform is not None:
-        return spread(_count(request, on_frame, skips), request.uniform)
+        return spread(_counted(request, on_frame, skips)[0], request.uniform)
     if request.protocols and request.stride is not None:
         protocols = [parse(name) for name in request.protocols]
-        return stored_frames(_count(request, on_frame, skips), request.stride, protocols).tolist()
+        count, rate = _counted(request, on_frame, skips)
+        return stored_frames(count, rate, request.stride, protocols).tolist()
     return request.positions
 
 
-def _count(request: DecodeRequest, on_frame: Callable[[], None], skips: bool) -> int:
-    """How many frames decode: a pass of its own, headers do not tell."""
+def _counted(request: DecodeRequest, on_frame: Callable[[], None], skips: bool) -> tuple[int, float | None]:
+    """How many frames decode, and the claimed rate: a pass of its own, headers do not tell how many."""
     wanted = (lambda index: False) if skips else None
     with open_pictures(request.uri, request.kind, request.animated, wanted) as pictures:
-        return sum(1 for _ in Tally(pictures, on_frame).decoded())
+        return sum(1 for _ in Tally(pictures, on_frame).decoded()), pictures.rate
 
 
 def _wanted(request: DecodeRequest, positions: Sequence[int] | None) -> Wanted | None:

@@ -155,6 +155,7 @@ def _facts(info: SourceInfo) -> dict[str, Any]:
         "width",
         "height",
         "fps",
+        "rate",
         "frames_decoded",
         "frames_kept",
         "duration_s",

@@ -63,6 +63,7 @@ class Tally:
             width=self.size[0],
             height=self.size[1],
             fps=fps,
+            rate=pictures.rate,
             frames_decoded=self._decoded,
             frames_kept=self._kept,
             duration_s=self._decoded / fps if fps else None,

@@ -13,6 +13,7 @@ from toto.errors import UsageError, UserError
 from toto.shards.hashing import json_sha256
 from toto.shards.ids import ID_LAYOUT
 from toto.shards.rewrite.foreign_files import Files
+from toto.shards.schema import HIGHEST_RATE
 from toto.shards.split_names import PLAIN, is_plain
 from toto.tokenizers import BUILT_IN
 
@@ -98,8 +99,8 @@ def facts_of(values: Mapping[str, Any], tokenizer: dict[str, Any], where: str) -
     if values.get("kind", "video") not in ("video", "image"):
         raise UsageError(f"{where}: kind is {values['kind']!r}; video or image")
     fps = values.get("fps")
-    if fps is not None and not 0.001 <= fps <= 10_000:
-        raise UsageError(f"{where}: fps = {str(fps)[:40]}; 0.001 to 10,000 are possible")
+    if fps is not None and not 0.001 <= fps <= HIGHEST_RATE:
+        raise UsageError(f"{where}: fps = {str(fps)[:40]}; 0.001 to {HIGHEST_RATE:,} are possible")
     spec = {**tokenizer, "vocab_size": values["vocab_size"], "patch": values["patch"]}
     return Facts(
         tokenizer=with_id(spec),

@@ -75,7 +75,8 @@ def result(line: dict[str, Any], written: Written, facts: Facts) -> dict[str, An
     return {
         **_told(line),
         **{"status": "ok", "width": written.grid[1] * patch, "height": written.grid[0] * patch},
-        **{"fps": facts.fps if video else None, "frames_decoded": decoded, "frames_kept": frames},
+        **dict.fromkeys(("fps", "rate"), facts.fps if video else None),
+        **{"frames_decoded": decoded, "frames_kept": frames},
         "duration_s": decoded / facts.fps if facts.fps and video else None,
         **{"rows": written.rows, "tokens": written.tokens, "run_lengths": written.run_lengths},
     }
