@@ -3,7 +3,7 @@
 glibc gives blocks of more than 32 MB back to the kernel when they are freed, which clears each page of the next one; a
 layer's result of VQGAN is 33.5 MB. Measured on an AMD Zen 4, float32, one picture of 256 px: VQGAN 2.06 to 1.53 s and
 140 MB more at its peak, SD-VAE 3.3 to 2.8 s and 190 MB, reached by the tenth picture. At 128 px the dVAE's results are
-smaller: no change.
+smaller: no change. Threads other than the main one keep blocks up to 64 MiB.
 """
 
 import ctypes
