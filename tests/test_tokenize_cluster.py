@@ -42,6 +42,33 @@ print("found", *ray.get(whose.remote()))
 ray.shutdown()
 """
 
+WHY = """
+import logging, ray, sys
+from ray.exceptions import ActorUnavailableError
+from toto.tokenize.last_words import End
+from toto.tokenize.tokenizer_pool import why
+ray.init(sys.argv[1], logging_level=logging.ERROR, log_to_driver=False)
+
+@ray.remote(num_cpus=0)
+class Encoder:
+    def __init__(self, words, unavailable):
+        self.words, self.unavailable = words, unavailable
+
+    def end_before(self):
+        if self.unavailable:  # as between its end and its new start
+            self.unavailable -= 1
+            raise ActorUnavailableError("Socket closed", None)
+        return self.words
+
+older, newer = Encoder.remote(End(1.0, "older"), 0), Encoder.remote(End(2.0, "newer"), 2)
+silent, gone = Encoder.remote(None, 0), Encoder.remote(End(3.0, "never said"), 0)
+death = RuntimeError("Ray's own words")
+ray.kill(gone)
+for actors in ([older, newer, silent, gone], [silent, gone], []):
+    print("found", why(actors, death))
+ray.shutdown()
+"""
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -211,13 +238,22 @@ def test_a_tokenizer_that_gives_other_codes_is_refused_in_one_line(
     assert one_line(done.stderr, "canary"), done.stderr
 
 
+def found(script: str, cluster: RayCluster) -> list[str]:
+    """What a script, run in the repository's root, says that it found; Ray prints there, too."""
+    words = [sys.executable, "-c", script, cluster.address]
+    done = subprocess.run(words, env=environment(**cluster.key), cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return [line.removeprefix("found ") for line in done.stdout.splitlines() if line.startswith("found ")]
+
+
+def test_why_a_tokenizer_actor_died_is_asked_again_while_it_is_not_to_be_reached(cluster: RayCluster) -> None:
+    assert found(WHY, cluster) == ["newer", "Ray's own words", "Ray's own words"]
+
+
 def test_in_a_worker_from_the_repositorys_root_tokenize_is_the_standard_librarys_and_ours_is_toto_tokenize(
     cluster: RayCluster,
 ) -> None:
-    words = [sys.executable, "-c", WHOSE, cluster.address]
-    done = subprocess.run(words, env=environment(**cluster.key), cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("found "))  # Ray prints here, too
-    _, standard, pieces, ours, *folders = line.split()
+    (line,) = found(WHOSE, cluster)
+    standard, pieces, ours, *folders = line.split()
     assert (standard, pieces, ours) == (stdlib_tokenize.__file__, "5", "toto.tokenize.unit")
     assert Path(folders[0]).resolve() == ROOT / "tokenize"

@@ -1,10 +1,11 @@
 """The tokenizer actors of a run: those that have their weights, and those that the cluster has no room for yet."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from toto.errors import UserError
 from toto.tokenize.blame import TOKENIZER
@@ -18,6 +19,7 @@ from toto.tokenize.tokenizer_actor import Ready, get, tokenizer_actor
 from toto.tokenize.waiting import Waiting
 
 WORDS_WITHIN_S = 20.0  # Ray starts an actor anew in two or three
+ASK_AGAIN_S = 0.2
 
 
 class TokenizerPool:
@@ -65,7 +67,7 @@ class TokenizerPool:
             try:
                 found = Ready(actor, *get(ref))
             except RayError as death:
-                self._died(actor, self.cause([actor], death))
+                self._died(actor, why([actor], death))
                 continue
             self._losses.is_ready(TOKENIZER)
             self._ready.append(found)
@@ -75,14 +77,7 @@ class TokenizerPool:
 
     def cause_of_a_death(self, death: Exception) -> str:
         """Why one that was ready died, in one line."""
-        return self.cause([found.actor for found in self._ready], death)
-
-    def cause(self, actors: list[Any], death: Exception) -> str:
-        """The newest last words that these actors, started anew, have found; Ray's own words where there are none."""
-        refs = [actor.end_before.remote() for actor in actors]
-        done, _ = ray.wait(refs, num_returns=len(refs), timeout=WORDS_WITHIN_S) if refs else ([], [])
-        ends = [end for end in map(_end, done) if end is not None]
-        return max(ends, key=lambda end: end.time).words[:300] if ends else one_line(death)
+        return why([found.actor for found in self._ready], death)
 
     def _start(self) -> None:
         actor = tokenizer_actor(self._job, self._cluster.gpus_per_tokenizer)
@@ -96,9 +91,18 @@ class TokenizerPool:
         self._start()
 
 
-def _end(ref: Any) -> End | None:
-    try:
-        end: End | None = ray.get(ref)
-    except RayError:  # it died again, or for good
-        return None
-    return end
+def why(actors: Sequence[Any], death: Exception) -> str:
+    """The newest last words that these actors, started anew, have found; Ray's own words where there are none."""
+    until, ends = time.monotonic() + WORDS_WITHIN_S, list[End]()
+    asked = {actor.end_before.remote(): actor for actor in actors}
+    while asked and (left := until - time.monotonic()) > 0:
+        for ref in ray.wait(list(asked), timeout=left)[0]:
+            actor = asked.pop(ref)
+            try:
+                ends += filter(None, [ray.get(ref)])
+            except ActorUnavailableError:  # Ray is about to start it anew
+                time.sleep(ASK_AGAIN_S)
+                asked[actor.end_before.remote()] = actor
+            except RayError:  # it died again, or for good
+                pass
+    return max(ends, key=lambda end: end.time).words[:300] if ends else one_line(death)
