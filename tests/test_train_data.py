@@ -116,8 +116,9 @@ def test_what_goes_wrong_in_a_worker_is_said_in_one_line(tmp_path: Path, workers
     codes[4, 2] += 1000
     root = write_tokens(tmp_path, [Video(str(i), c) for i, c in enumerate(codes)])
     broken = Stream(make_recipe([("world", str(root), 1, None)], 8, 4, 0, 6))
-    with pytest.raises(UserError, match="^[^\n]*: 4, run 0, view 0: id [0-9]+ outside [^\n]*$"):
+    with pytest.raises(UserError, match="^[^\n]*: 4, run 0, view 0: id [0-9]+ outside [^\n]*$") as told:
         list(loader(broken, range(1), 0, 1, 1, workers, False))
+    assert told.tb and not active_children(), "the traceback keeps no worker"
 
 
 def test_workers_that_get_sigterm_too_read_on_for_their_trainer(

@@ -132,9 +132,7 @@ def _batches(reader: "_Reader", workers: int, pinned: bool) -> Generator[MicroBa
         generator=torch.Generator(),  # its seed for workers would be drawn from the model's generator otherwise
     )
     try:
-        with stops_wait():  # until each worker knows that it reads on
-            readings = iter(made)
-        for found in readings:
+        for found in _begun(made):  # named nowhere: it ends its workers as soon as it is left, also by an error
             if isinstance(found, UserError):
                 raise found
             yield from found
@@ -142,6 +140,12 @@ def _batches(reader: "_Reader", workers: int, pinned: bool) -> Generator[MicroBa
         raise _gone(error) from None
     finally:
         over.value = 1
+
+
+def _begun(made: DataLoader[Any]) -> Iterator[Any]:
+    """With its workers: a stop reaches none before it knows that it reads on."""
+    with stops_wait():
+        return iter(made)
 
 
 def _gone(error: Exception) -> UserError:
